@@ -1,0 +1,130 @@
+//! All parts of a node's bridge together: start, status, stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker::{Handle, Sink};
+
+use crate::config::Config;
+use crate::downlink::Downlink;
+use crate::error::StartError;
+use crate::kafka;
+use crate::poller::{Poller, new_producer};
+use crate::routes::Routes;
+use crate::sink::KafkaSink;
+use crate::status::{Counters, DownlinkStatus, Status};
+use crate::topics;
+use crate::watch::{Suspicions, Watcher};
+
+/// The running bridge of one broker node.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = broker::Broker::bind(broker::Config::default())?;
+/// let mut bridge = bridge::Bridge::start(&bridge::Config::default(), broker.handle())?;
+/// let running = broker.start(bridge.sink())?;
+/// // … until the end: first what brings new work, then the clients, then what they wait for.
+/// bridge.stop_downlink();
+/// running.shutdown();
+/// let unconfirmed = bridge.shutdown(std::time::Duration::from_secs(10));
+/// # let _ = unconfirmed;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Bridge {
+    sink: Arc<KafkaSink>,
+    poller: Poller,
+    watcher: Watcher,
+    downlink: Option<Downlink>,
+    /// The last that a stopped downlink said.
+    downlink_was: DownlinkStatus,
+}
+
+impl Bridge {
+    /// Checks the configuration, waits for Kafka, makes sure of the topics, and starts the threads. Blocks for up to
+    /// twice `start_timeout_ms`.
+    ///
+    /// # Errors
+    /// One sentence about what is wrong; nothing is left running.
+    pub fn start(config: &Config, handle: Handle) -> Result<Self, StartError> {
+        config.validate()?;
+        let routes = Routes::compile(&config.routes)?;
+        let batch_bytes_max = topics::prepare(config)?;
+        let client = kafka::producer(config, batch_bytes_max);
+        let suspicions = Arc::new(Suspicions::default());
+        let producer = new_producer(&client, &suspicions)
+            .map_err(|error| StartError::Client(error.to_string()))?;
+        let sink = Arc::new(KafkaSink::new(
+            config,
+            routes,
+            producer,
+            Arc::new(Counters::default()),
+        ));
+        let poller = Poller::start(
+            Arc::clone(&sink),
+            client,
+            Arc::clone(&suspicions),
+            handle.clone(),
+        )?;
+        let topic = config
+            .kafka_topics()
+            .first()
+            .map(|topic| (*topic).to_owned());
+        let watcher = Watcher::start(Arc::clone(&sink), Arc::clone(&suspicions), topic)?;
+        let downlink = config
+            .downlink
+            .enabled
+            .then(|| Downlink::start(config, handle, suspicions))
+            .transpose()?;
+        Ok(Self {
+            sink,
+            poller,
+            watcher,
+            downlink,
+            downlink_was: DownlinkStatus::default(),
+        })
+    }
+
+    /// What the broker offers its publishes to.
+    #[must_use]
+    pub fn sink(&self) -> Arc<dyn Sink> {
+        Arc::clone(&self.sink) as Arc<dyn Sink>
+    }
+
+    /// What it says of itself now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let downlink = self
+            .downlink
+            .as_ref()
+            .map_or(self.downlink_was, Downlink::status);
+        self.sink
+            .counters
+            .status(self.watcher.reachability(), downlink)
+    }
+
+    /// Stops to publish what backends append, waits a while until sessions have what was handed over, and commits the
+    /// position. To be called while the broker still runs, since it is the broker that says what has arrived.
+    pub fn stop_downlink(&mut self) {
+        if let Some(mut downlink) = self.downlink.take() {
+            downlink.stop();
+            self.downlink_was = downlink.status();
+        }
+    }
+
+    /// Ends the bridge: waits up to `patience` for Kafka to confirm what waits. Returns how many messages it had not
+    /// confirmed; none of them was acknowledged to its publisher, unless its route says `ack = "received"`. To be called
+    /// after the broker has ended.
+    pub fn shutdown(mut self, patience: Duration) -> u64 {
+        self.stop_downlink();
+        self.poller.stop(patience)
+    }
+}
+
+impl std::fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bridge")
+            .field("sink", &self.sink)
+            .finish_non_exhaustive()
+    }
+}

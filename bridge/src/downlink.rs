@@ -1,0 +1,364 @@
+//! The way back: what backends append to the downlink topic, published by this node's broker to its subscribers.
+//!
+//! One thread reads, decodes, hands over in batches, and commits. Every node reads all of the topic, each under a
+//! consumer group of its own, so partitions are assigned here and not by the group's protocol. The position is committed
+//! over messages that every session which should have them has ([`ledger`]); a broken record is put among the dead
+//! letters first ([`dead_letters`]). What becomes of a record: [`intake`]. Where reading begins: [`position`].
+
+mod dead_letters;
+mod decode;
+mod intake;
+mod ledger;
+mod position;
+mod wakes;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use broker::Handle;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult};
+
+use self::intake::{Batch, Intake};
+use self::ledger::{Ledger, Positions};
+use self::wakes::{Events, Wakes, consumer};
+use crate::config::Config;
+use crate::error::StartError;
+use crate::kafka;
+use crate::status::DownlinkStatus;
+use crate::watch::Suspicions;
+
+/// Records handed to the broker at once.
+const BATCH_RECORDS_MAX: u64 = 500;
+/// Between two looks when nothing wakes the thread.
+const REST: Duration = Duration::from_secs(1);
+/// Between two looks at how many partitions the topic has.
+const PARTITIONS_LOOK: Duration = Duration::from_secs(60);
+/// Kafka forgets a position that is not told again for `offsets.retention.minutes` (a week by default).
+const POSITION_REFRESH: Duration = Duration::from_secs(3_600);
+/// How long a stop waits for sessions to get what was handed over, and for Kafka to take the position.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks while it waits for that.
+const STOP_TICK: Duration = Duration::from_millis(10);
+/// How long an answer about the topic may take, once it runs.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two attempts to find out where to begin.
+const POSITION_RETRY: Duration = Duration::from_millis(100);
+/// Between two log lines about the same kind of trouble.
+const WARN_PAUSE: Duration = Duration::from_secs(10);
+
+/// The counters behind [`DownlinkStatus`].
+#[derive(Debug, Default)]
+struct Counters {
+    published: AtomicU64,
+    delivered: AtomicU64,
+    expired: AtomicU64,
+    malformed: AtomicU64,
+    dead_lettered: AtomicU64,
+    commits_failed: AtomicU64,
+    rewinds: AtomicU64,
+}
+
+fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+/// The running downlink of a node.
+pub(crate) struct Downlink {
+    wakes: Arc<Wakes>,
+    counters: Arc<Counters>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Downlink {
+    /// Finds out where to begin, and begins.
+    pub(crate) fn start(
+        config: &Config,
+        handle: Handle,
+        suspicions: Arc<Suspicions>,
+    ) -> Result<Self, StartError> {
+        let wakes = Arc::new(Wakes::default());
+        let counters = Arc::new(Counters::default());
+        let reading = Reading::new(config, handle, &wakes, &counters, suspicions)?;
+        let thread = std::thread::Builder::new()
+            .name("kafka-downlink".to_owned())
+            .spawn(move || reading.run())?;
+        Ok(Self {
+            wakes,
+            counters,
+            thread: Some(thread),
+        })
+    }
+
+    pub(crate) fn status(&self) -> DownlinkStatus {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        DownlinkStatus {
+            published: read(&counters.published),
+            delivered: read(&counters.delivered),
+            expired: read(&counters.expired),
+            malformed: read(&counters.malformed),
+            dead_lettered: read(&counters.dead_lettered),
+            commits_failed: read(&counters.commits_failed),
+            rewinds: read(&counters.rewinds),
+        }
+    }
+
+    /// Stops reading, waits a while for what was handed over to arrive, commits the position, and ends.
+    pub(crate) fn stop(&mut self) {
+        self.wakes.stop.store(true, Ordering::SeqCst);
+        self.wakes.wake();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the downlink panicked");
+        }
+    }
+}
+
+impl Drop for Downlink {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What the thread works with.
+struct Reading {
+    config: Config,
+    wakes: Arc<Wakes>,
+    counters: Arc<Counters>,
+    suspicions: Arc<Suspicions>,
+    consumer: BaseConsumer<Events>,
+    ledger: Ledger,
+    intake: Intake,
+    refreshed_at: Instant,
+    partitions_looked_at: Instant,
+    warned_at: Option<Instant>,
+}
+
+impl Reading {
+    fn new(
+        config: &Config,
+        handle: Handle,
+        wakes: &Arc<Wakes>,
+        counters: &Arc<Counters>,
+        suspicions: Arc<Suspicions>,
+    ) -> Result<Self, StartError> {
+        let topic = &config.downlink.topic;
+        let consumer = consumer(config, wakes, &suspicions)?;
+        let timeout = Duration::from_millis(config.start_timeout_ms);
+        let position = |what, error: &KafkaError| StartError::Position {
+            group: config.downlink_group(),
+            topic: topic.clone(),
+            what,
+            cause: kafka::describe(error),
+        };
+        let deadline = Instant::now() + timeout;
+        let positions = loop {
+            match position::begin(&consumer, topic, timeout) {
+                Ok(positions) => break positions,
+                // A topic that was made a moment ago may not be known to all of Kafka yet.
+                Err(error) if Instant::now() < deadline => {
+                    tracing::debug!(%error, "the downlink position cannot be read yet");
+                    std::thread::sleep(POSITION_RETRY);
+                }
+                Err(error) => return Err(position("read", &error)),
+            }
+        };
+        position::list(topic, &positions)
+            .and_then(|list| consumer.assign(&list))
+            .map_err(|error| position("taken", &error))?;
+        Ok(Self {
+            intake: Intake::new(config, handle, wakes, counters),
+            config: config.clone(),
+            wakes: Arc::clone(wakes),
+            counters: Arc::clone(counters),
+            suspicions,
+            consumer,
+            ledger: Ledger::new(positions),
+            refreshed_at: Instant::now(),
+            partitions_looked_at: Instant::now(),
+            warned_at: None,
+        })
+    }
+
+    fn run(mut self) {
+        let _ = self.wakes.thread.set(std::thread::current());
+        while !self.wakes.stopping() {
+            self.take_ended();
+            self.read();
+            self.give_positions();
+            self.look_at_partitions();
+            std::thread::park_timeout(REST);
+        }
+        let give_up_at = Instant::now() + STOP_PATIENCE;
+        while !self.ledger.settled() && Instant::now() < give_up_at {
+            self.take_ended();
+            self.give_positions();
+            // Callbacks only: a record that comes now is left for the next start.
+            let _ = self.consumer.poll(Duration::ZERO);
+            self.take_commits();
+            std::thread::park_timeout(STOP_TICK);
+        }
+        if !self.ledger.settled() {
+            tracing::warn!(
+                records = self.ledger.outstanding().records,
+                "the downlink stopped before all had arrived and the position was committed: some will come again"
+            );
+        }
+    }
+
+    /// Takes in which batches have arrived.
+    fn take_ended(&mut self) {
+        let ended = self.wakes.take_ended();
+        let mut lost = false;
+        for (batch, arrived) in ended {
+            if arrived {
+                count(&self.counters.delivered, self.ledger.arrived(batch));
+            } else {
+                lost = true;
+            }
+        }
+        // A broker that ends lets go of what it has; then so do we, soon. One that runs should not, but if it does, the
+        // messages are still in Kafka.
+        if lost && !self.wakes.stopping() {
+            self.rewind();
+        }
+    }
+
+    /// Reads what has come while there is room for more.
+    fn read(&mut self) {
+        let mut batch = Batch::default();
+        while !self.wakes.stopping() && self.has_room(&batch) {
+            let callbacks = self.consumer.context().callbacks();
+            let taken = match self.consumer.poll(Duration::ZERO) {
+                Some(Ok(record)) => self.intake.take(&mut batch, &record),
+                Some(Err(error)) => {
+                    self.warn(&error);
+                    true
+                }
+                None if self.consumer.context().callbacks() == callbacks => break,
+                None => true,
+            };
+            if !taken {
+                return;
+            }
+            let whole = batch.weight.records >= BATCH_RECORDS_MAX;
+            if whole
+                && !self
+                    .intake
+                    .hand_over(std::mem::take(&mut batch), &mut self.ledger)
+            {
+                return;
+            }
+        }
+        self.intake.hand_over(batch, &mut self.ledger);
+    }
+
+    fn has_room(&self, batch: &Batch) -> bool {
+        let outstanding = self.ledger.outstanding();
+        let config = &self.config.downlink;
+        outstanding.records + batch.weight.records < u64::from(config.outstanding_messages_max)
+            && outstanding.bytes + batch.weight.bytes < config.outstanding_bytes_max
+    }
+
+    /// Gives librdkafka what it shall commit, and takes in what it has committed.
+    fn give_positions(&mut self) {
+        self.take_commits();
+        let topic = &self.config.downlink.topic;
+        if let Some(positions) = self.ledger.give() {
+            let given = position::list(topic, positions)
+                .and_then(|list| self.consumer.store_offsets(&list));
+            if let Err(error) = given {
+                self.ledger.not_given();
+                self.warn(&error);
+            }
+        } else if self.refreshed_at.elapsed() >= POSITION_REFRESH {
+            self.refreshed_at = Instant::now();
+            let told = position::list(topic, self.ledger.safe())
+                .and_then(|list| self.consumer.commit(&list, CommitMode::Async));
+            if let Err(error) = told {
+                self.warn(&error);
+            }
+        }
+    }
+
+    fn take_commits(&mut self) {
+        let commits = self.consumer.context().take_commits();
+        for (partition, offset) in commits.done {
+            self.ledger.committed(partition, offset);
+        }
+        if commits.failed > 0 {
+            count(&self.counters.commits_failed, commits.failed);
+        }
+    }
+
+    /// Goes back to the last position that is safe, with a consumer that has nothing in its queues.
+    fn rewind(&mut self) {
+        tracing::warn!(
+            records = self.ledger.outstanding().records,
+            "the broker let go of downlink messages: they are read again"
+        );
+        let renewed = consumer(&self.config, &self.wakes, &self.suspicions).and_then(|consumer| {
+            position::list(&self.config.downlink.topic, self.ledger.safe())
+                .and_then(|list| consumer.assign(&list))
+                .map_err(|error| StartError::Client(error.to_string()))?;
+            Ok(consumer)
+        });
+        match renewed {
+            Ok(consumer) => {
+                self.ledger.rewind();
+                self.consumer = consumer;
+                count(&self.counters.rewinds, 1);
+            }
+            // The position stays where it is, so a restart reads them again.
+            Err(error) => tracing::error!(%error, "the downlink could not go back"),
+        }
+    }
+
+    /// Takes up partitions that were added to the topic, from their beginning.
+    fn look_at_partitions(&mut self) {
+        if self.partitions_looked_at.elapsed() < PARTITIONS_LOOK {
+            return;
+        }
+        self.partitions_looked_at = Instant::now();
+        if let Err(error) = self.add_partitions() {
+            self.warn(&error);
+        }
+    }
+
+    fn add_partitions(&mut self) -> KafkaResult<()> {
+        let topic = &self.config.downlink.topic;
+        let mut added = Positions::new();
+        for partition in position::partitions(&self.consumer, topic, ANSWER_TIMEOUT)? {
+            if !self.ledger.safe().contains_key(&partition) {
+                let (oldest, _) =
+                    self.consumer
+                        .fetch_watermarks(topic, partition, ANSWER_TIMEOUT)?;
+                added.insert(partition, oldest);
+            }
+        }
+        if !added.is_empty() {
+            self.consumer
+                .incremental_assign(&position::list(topic, &added)?)?;
+            tracing::info!(
+                topic,
+                partitions = added.len(),
+                "the downlink topic has new partitions"
+            );
+            for (partition, offset) in added {
+                self.ledger.add_partition(partition, offset);
+            }
+        }
+        Ok(())
+    }
+
+    fn warn(&mut self, error: &KafkaError) {
+        if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_PAUSE) {
+            self.warned_at = Some(Instant::now());
+            tracing::warn!(%error, "the downlink has trouble with Kafka");
+        }
+    }
+}

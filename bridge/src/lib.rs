@@ -1,0 +1,39 @@
+//! MQTT to Kafka and back, in the process of a broker node.
+//!
+//! [`Bridge`] is the broker's [`Sink`](broker::Sink): every publish that a route stores is appended to Kafka before its
+//! publisher is told that it was accepted. And it reads the downlink topic, to which backends append what the broker
+//! shall publish. How a message looks in Kafka is the business of the `envelope` crate; this one moves it.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `routes` | which publish goes to which Kafka topic, under which key |
+//! | `sink` | takes a publish on a broker's thread |
+//! | `poller` | hears what Kafka confirmed and tells the broker, once a batch |
+//! | `watch` | whether Kafka answers |
+//! | `downlink` | Kafka to MQTT |
+//! | `topics` | what the start asks of Kafka |
+//! | `embedded` | a Kafka in this process |
+
+mod bridge;
+mod config;
+mod downlink;
+mod embedded;
+mod error;
+mod kafka;
+mod poller;
+mod reference;
+mod routes;
+mod sink;
+mod status;
+mod topics;
+mod watch;
+
+pub use broker::ConfigError;
+
+pub use bridge::Bridge;
+pub use config::{Compression, Config, DownlinkConfig, ProducerConfig};
+pub use embedded::EmbeddedKafka;
+pub use error::StartError;
+pub use reference::REFERENCE;
+pub use routes::{Ack, Deliver, RouteConfig, default_routes};
+pub use status::{DownlinkStatus, Reachability, Refused, Status};

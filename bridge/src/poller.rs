@@ -1,0 +1,360 @@
+//! The producer's other side: one thread that hears what Kafka confirmed and refused, and tells the broker once a batch.
+//!
+//! It sleeps while nothing waits. While something does, it looks every millisecond: librdkafka's binding can wait for an
+//! event but cannot say that a batch of them has ended, and one wake of the broker's workers per batch is what makes
+//! acknowledgements cheap. It also replaces a producer that has failed for good.
+
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use broker::{Handle, Settlement, Token};
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfig};
+use rdkafka::{ClientConfig, ClientContext};
+
+use crate::kafka;
+use crate::sink::{KafkaSink, token};
+use crate::status::Counters;
+use crate::watch::Suspicions;
+
+/// Between two looks while messages wait and Kafka answers.
+const TICK: Duration = Duration::from_millis(1);
+/// Between two looks while messages wait and nothing has come for [`QUIET_AFTER`].
+const QUIET_TICK: Duration = Duration::from_millis(20);
+/// Without a word from Kafka for this long, there is no hurry.
+const QUIET_AFTER: Duration = Duration::from_secs(1);
+/// Between two looks while nothing waits: only errors can come then.
+const REST: Duration = Duration::from_millis(250);
+/// Events of librdkafka's that are handled before the broker is told; one is up to a whole request's messages.
+const EVENTS_PER_BATCH_MAX: usize = 256;
+/// What a failed producer gets to hand back its messages.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two log lines about refused messages: a publisher can cause them as fast as it sends.
+const WARN_PAUSE: Duration = Duration::from_secs(10);
+/// Between two attempts to make a new producer, also when each new one fails at once.
+const REBUILD_PAUSE: Duration = Duration::from_secs(1);
+
+/// A producer whose messages carry a token.
+pub(crate) type Producer = BaseProducer<Events>;
+
+/// Where settlements go. In the process it is the broker's handle.
+pub(crate) trait Outlet: Send + 'static {
+    /// Ends pending publishes and empties the batch.
+    fn settle(&self, batch: &mut Vec<(Token, Settlement)>);
+    /// Publishers that were turned away may try again.
+    fn sink_ready(&self);
+}
+
+impl Outlet for Handle {
+    fn settle(&self, batch: &mut Vec<(Token, Settlement)>) {
+        Handle::settle(self, batch);
+    }
+
+    fn sink_ready(&self) {
+        Handle::sink_ready(self);
+    }
+}
+
+/// What one batch of events brought.
+#[derive(Default)]
+struct Settled {
+    batch: Vec<(Token, Settlement)>,
+    stored: u64,
+    /// There are few reasons at a time.
+    refused: Vec<(RDKafkaErrorCode, u64)>,
+    /// Callbacks of any kind, ever: an empty queue is one whose poll moves nothing.
+    callbacks: u64,
+}
+
+/// What librdkafka calls back, on the thread that polls.
+pub(crate) struct Events {
+    settled: Mutex<Settled>,
+    /// There was an error of the producer as a whole, to be looked into.
+    troubled: AtomicBool,
+    suspicions: Arc<Suspicions>,
+}
+
+impl Events {
+    fn settled(&self) -> MutexGuard<'_, Settled> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Events {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.settled().callbacks += 1;
+        self.troubled.store(true, Ordering::Relaxed);
+        tracing::debug!(%error, reason, "the producer has trouble");
+        self.suspicions.report(kafka::describe(&error));
+    }
+}
+
+impl ProducerContext for Events {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let mut settled = self.settled();
+        settled.callbacks += 1;
+        let settlement = match result {
+            Ok(_) => {
+                settled.stored += 1;
+                Settlement::Stored
+            }
+            Err((error, _)) => {
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+                match settled.refused.iter_mut().find(|(known, _)| *known == code) {
+                    Some((_, count)) => *count += 1,
+                    None => settled.refused.push((code, 1)),
+                }
+                Settlement::Refused(kafka::refusal(code))
+            }
+        };
+        let token = token(opaque);
+        if token != Token::NONE {
+            settled.batch.push((token, settlement));
+        }
+    }
+}
+
+/// Makes a producer.
+pub(crate) fn new_producer(
+    config: &ClientConfig,
+    suspicions: &Arc<Suspicions>,
+) -> KafkaResult<Producer> {
+    let events = Events {
+        settled: Mutex::default(),
+        troubled: AtomicBool::new(false),
+        suspicions: Arc::clone(suspicions),
+    };
+    BaseProducer::from_config_and_context(config, events)
+}
+
+/// How the poll thread is told to end.
+#[derive(Debug, Default)]
+struct Stop {
+    requested: AtomicBool,
+    /// How long to wait for Kafka, in milliseconds.
+    patience_ms: AtomicU64,
+}
+
+/// The running poll thread.
+pub(crate) struct Poller {
+    sink: Arc<KafkaSink>,
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<u64>>,
+}
+
+impl Poller {
+    pub(crate) fn start(
+        sink: Arc<KafkaSink>,
+        config: ClientConfig,
+        suspicions: Arc<Suspicions>,
+        outlet: impl Outlet,
+    ) -> std::io::Result<Self> {
+        let stop = Arc::new(Stop::default());
+        let mut polling = Polling {
+            sink: Arc::clone(&sink),
+            config,
+            suspicions,
+            outlet,
+            stop: Arc::clone(&stop),
+            warned_at: None,
+            rebuild_at: Instant::now(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("kafka-poll".to_owned())
+            .spawn(move || polling.run())?;
+        sink.set_poll_thread(thread.thread().clone());
+        Ok(Self {
+            sink,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Ends the thread when nothing waits any more, or after `patience`. Returns how many messages Kafka had not
+    /// confirmed; their publishers were told nothing.
+    pub(crate) fn stop(&mut self, patience: Duration) -> u64 {
+        let Some(thread) = self.thread.take() else {
+            return 0;
+        };
+        let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        self.stop.patience_ms.store(patience_ms, Ordering::SeqCst);
+        self.stop.requested.store(true, Ordering::SeqCst);
+        self.sink.wake_poll_thread();
+        thread.join().unwrap_or_else(|_| {
+            tracing::error!("the thread that polls the producer panicked");
+            0
+        })
+    }
+}
+
+impl Drop for Poller {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+struct Polling<O> {
+    sink: Arc<KafkaSink>,
+    config: ClientConfig,
+    suspicions: Arc<Suspicions>,
+    outlet: O,
+    stop: Arc<Stop>,
+    warned_at: Option<Instant>,
+    /// No new producer before this.
+    rebuild_at: Instant,
+}
+
+impl<O: Outlet> Polling<O> {
+    fn run(&mut self) -> u64 {
+        let mut batch = Vec::new();
+        let mut last_event = Instant::now();
+        let mut give_up_at = None;
+        loop {
+            let producer = self.sink.producer();
+            if self.poll(&producer, &mut batch) {
+                last_event = Instant::now();
+            }
+            self.tell(&mut batch);
+            let sound = self.look_into(&producer, &mut batch);
+            if sound && self.sink.take_room() {
+                self.outlet.sink_ready();
+            }
+            let waiting = self.sink.counters.waiting();
+            if self.stop.requested.load(Ordering::SeqCst) {
+                let patience = Duration::from_millis(self.stop.patience_ms.load(Ordering::SeqCst));
+                let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + patience);
+                if waiting == 0 || Instant::now() >= give_up_at {
+                    self.sink.close();
+                    return waiting;
+                }
+            }
+            if waiting == 0 {
+                std::thread::park_timeout(REST);
+                last_event = Instant::now();
+            } else if last_event.elapsed() < QUIET_AFTER {
+                std::thread::sleep(TICK);
+            } else {
+                std::thread::sleep(QUIET_TICK);
+            }
+        }
+    }
+
+    /// Takes in what librdkafka has to tell, up to a bound. Returns whether there was anything.
+    fn poll(&mut self, producer: &Producer, batch: &mut Vec<(Token, Settlement)>) -> bool {
+        let events = producer.context();
+        let mut callbacks = events.settled().callbacks;
+        let mut moved = false;
+        for _ in 0..EVENTS_PER_BATCH_MAX {
+            // Zero takes one event and does not wait. Any other time would be waited out, events or not.
+            producer.poll(Duration::ZERO);
+            let now = events.settled().callbacks;
+            if now == callbacks {
+                break;
+            }
+            callbacks = now;
+            moved = true;
+        }
+        self.take(events, batch);
+        moved
+    }
+
+    /// Counts what was settled and moves it into `batch`.
+    fn take(&mut self, events: &Events, batch: &mut Vec<(Token, Settlement)>) {
+        let (stored, refused) = {
+            let mut settled = events.settled();
+            if batch.is_empty() {
+                mem::swap(&mut settled.batch, batch);
+            } else {
+                batch.append(&mut settled.batch);
+            }
+            (
+                mem::take(&mut settled.stored),
+                mem::take(&mut settled.refused),
+            )
+        };
+        let counters: &Counters = &self.sink.counters;
+        let mut done = stored;
+        counters.stored.fetch_add(stored, Ordering::Relaxed);
+        for (code, count) in refused {
+            if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_PAUSE) {
+                self.warned_at = Some(Instant::now());
+                tracing::warn!(%code, count, "Kafka refused messages for good");
+            }
+            counters.count_refused(kafka::refusal(code), count);
+            done += count;
+        }
+        if done > 0 {
+            counters.done.fetch_add(done, Ordering::SeqCst);
+        }
+    }
+
+    fn tell(&self, batch: &mut Vec<(Token, Settlement)>) {
+        if !batch.is_empty() {
+            self.outlet.settle(batch);
+            batch.clear();
+        }
+    }
+
+    /// An error of the producer as a whole may be the end of it: an idempotent producer that does not know any more what
+    /// Kafka has sends nothing again. Returns whether the producer of the moment can send.
+    fn look_into(&mut self, producer: &Producer, batch: &mut Vec<(Token, Settlement)>) -> bool {
+        if !producer.context().troubled.load(Ordering::Relaxed) {
+            return true;
+        }
+        let Some((code, reason)) = producer.client().fatal_error() else {
+            producer.context().troubled.store(false, Ordering::Relaxed);
+            return true;
+        };
+        if Instant::now() < self.rebuild_at {
+            return false;
+        }
+        self.rebuild_at = Instant::now() + REBUILD_PAUSE;
+        tracing::error!(%code, reason, "the producer has failed and is made anew");
+        self.rebuild(producer, batch)
+    }
+
+    /// Replaces a failed producer. What it had not confirmed is refused: it may be in Kafka or not, and only the
+    /// publisher can decide to send it again.
+    fn rebuild(&mut self, failed: &Producer, batch: &mut Vec<(Token, Settlement)>) -> bool {
+        match new_producer(&self.config, &self.suspicions) {
+            Ok(producer) => self.sink.replace_producer(producer),
+            Err(error) => {
+                tracing::error!(%error, "no new producer could be made; it is tried again");
+                return false;
+            }
+        }
+        failed.purge(PurgeConfig::default().queue().inflight());
+        let deadline = Instant::now() + PURGE_TIMEOUT;
+        while failed.in_flight_count() > 0 && Instant::now() < deadline {
+            if !self.poll(failed, batch) {
+                std::thread::sleep(TICK);
+            }
+            self.tell(batch);
+        }
+        if failed.in_flight_count() > 0 {
+            tracing::error!(
+                messages = failed.in_flight_count(),
+                "the failed producer kept messages"
+            );
+        }
+        self.sink
+            .counters
+            .producer_rebuilds
+            .fetch_add(1, Ordering::Relaxed);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,353 @@
+//! Sink and poll thread together, against librdkafka's in-memory Kafka, which can be told to fail. What only a real Kafka
+//! can show (outages, restarts, sizes) is in the crate's `tests/`.
+
+use std::collections::HashMap;
+
+use broker::codec::{Properties, Qos, Version};
+use broker::{Incoming, Refusal, Sink as _, Verdict};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+
+use super::*;
+use crate::config::Config;
+use crate::routes::{Ack, Deliver, RouteConfig, Routes};
+
+const TOPIC: &str = "mqtt.messages";
+const DEADLINE: Duration = Duration::from_secs(30);
+const PENDING: Verdict = Verdict::Pending {
+    deliver: broker::Deliver::Now,
+};
+
+/// Remembers what it was told.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<HeardInner>>);
+
+#[derive(Default)]
+struct HeardInner {
+    settled: HashMap<u64, Settlement>,
+    calls: usize,
+    ready: usize,
+}
+
+impl Outlet for Heard {
+    fn settle(&self, batch: &mut Vec<(Token, Settlement)>) {
+        let mut heard = self.0.lock().unwrap();
+        heard.calls += 1;
+        for (token, settlement) in batch.drain(..) {
+            assert_eq!(
+                heard.settled.insert(token.0, settlement),
+                None,
+                "a token is settled once"
+            );
+        }
+    }
+
+    fn sink_ready(&self) {
+        self.0.lock().unwrap().ready += 1;
+    }
+}
+
+struct Fixture {
+    heard: Heard,
+    sink: Arc<KafkaSink>,
+    poller: Poller,
+    config: Config,
+    cluster: MockCluster<'static, DefaultProducerContext>,
+}
+
+impl Fixture {
+    fn start(change: impl FnOnce(&mut Config)) -> Self {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(TOPIC, 1, 1).unwrap();
+        let mut config = Config {
+            kafka: cluster.bootstrap_servers(),
+            node: "n1".into(),
+            routes: vec![RouteConfig::new("#", TOPIC)],
+            ..Config::default()
+        };
+        change(&mut config);
+        config.validate().unwrap();
+        let client = kafka::producer(&config, config.producer.batch_bytes_max);
+        let suspicions = Arc::default();
+        let producer = new_producer(&client, &suspicions).unwrap();
+        let routes = Routes::compile(&config.routes).unwrap();
+        let sink = Arc::new(KafkaSink::new(&config, routes, producer, Arc::default()));
+        let heard = Heard::default();
+        let poller = Poller::start(Arc::clone(&sink), client, suspicions, heard.clone()).unwrap();
+        Self {
+            heard,
+            sink,
+            poller,
+            config,
+            cluster,
+        }
+    }
+
+    fn offer(&self, topic: &str, qos: Qos, payload: &[u8], token: Token) -> Verdict {
+        let properties = Properties::default();
+        let version = Version::V5;
+        let publish = Incoming {
+            topic,
+            payload,
+            qos,
+            retain: false,
+            properties,
+            client_id: "c1",
+            version,
+        };
+        self.sink.accept(&publish, token)
+    }
+
+    fn publish(&self, token: u64) -> Verdict {
+        self.offer("a/b", Qos::AtLeastOnce, b"payload", Token(token))
+    }
+
+    fn wait(&self, what: &str, condition: impl Fn(&HeardInner, &crate::Status) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let status = self.status();
+            if condition(&self.heard.0.lock().unwrap(), &status) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{what}: {status:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn status(&self) -> crate::Status {
+        self.sink.counters.status(
+            crate::Reachability::Reachable,
+            crate::DownlinkStatus::default(),
+        )
+    }
+
+    fn settlement(&self, token: u64) -> Option<Settlement> {
+        self.heard.0.lock().unwrap().settled.get(&token).copied()
+    }
+
+    /// Keys of all records in the topic.
+    fn keys(&self, count: usize) -> Vec<String> {
+        let mut client = kafka::client(&self.config);
+        client.set("group.id", "test");
+        let consumer: BaseConsumer = client.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(TOPIC, 0, Offset::Beginning)
+            .unwrap();
+        consumer.assign(&list).unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        let mut keys = Vec::new();
+        while keys.len() < count && Instant::now() < deadline {
+            if let Some(message) = consumer.poll(Duration::from_millis(50)) {
+                keys.push(String::from_utf8_lossy(message.unwrap().key().unwrap()).into_owned());
+            }
+        }
+        keys
+    }
+}
+
+#[test]
+fn what_kafka_confirms_is_settled_as_stored() {
+    let mut kafka = Fixture::start(|_| {});
+    for token in 0..1_000 {
+        assert_eq!(kafka.publish(token), PENDING);
+    }
+    kafka.wait("all are settled", |heard, _| heard.settled.len() == 1_000);
+    assert!((0..1_000).all(|token| kafka.settlement(token) == Some(Settlement::Stored)));
+    let status = kafka.status();
+    assert_eq!(
+        (status.accepted, status.stored, status.waiting),
+        (1_000, 1_000, 0)
+    );
+    // One call a batch and not one a message: that is what makes an acknowledgement cheap.
+    assert!(kafka.heard.0.lock().unwrap().calls < 500);
+    assert_eq!(kafka.poller.stop(Duration::ZERO), 0);
+}
+
+#[test]
+fn a_message_after_a_rest_is_settled_too() {
+    let kafka = Fixture::start(|_| {});
+    for token in 0..5 {
+        kafka.publish(token);
+        kafka.wait("it is settled", |heard, _| {
+            heard.settled.len() as u64 == token + 1
+        });
+        // The poll thread goes to sleep when nothing waits; the next message wakes it.
+        kafka.wait("nothing waits", |_, status| status.waiting == 0);
+    }
+}
+
+#[test]
+fn routes_decide_about_topic_key_acknowledgement_and_delivery() {
+    let kafka = Fixture::start(|config| {
+        config.routes = vec![
+            RouteConfig::not_stored("no/#"),
+            RouteConfig {
+                ack: Ack::Received,
+                ..RouteConfig::new("received", TOPIC)
+            },
+            RouteConfig {
+                deliver: Deliver::AfterPersisted,
+                key: "{1}-{client_id}".into(),
+                ..RouteConfig::new("after/+", TOPIC)
+            },
+        ];
+    });
+    let offer = |topic: &str, token| kafka.offer(topic, Qos::AtLeastOnce, b"x", Token(token));
+    assert_eq!(offer("no/where", 0), Verdict::NotStored);
+    assert_eq!(offer("elsewhere", 1), Verdict::NotStored);
+    assert_eq!(offer("received", 2), Verdict::Accepted);
+    assert_eq!(
+        offer("after/x", 3),
+        Verdict::Pending {
+            deliver: broker::Deliver::AfterStored
+        }
+    );
+    kafka.wait("both are stored", |_, status| status.stored == 2);
+    kafka.wait("the pending one is settled", |heard, _| {
+        heard.settled.contains_key(&3)
+    });
+    assert_eq!(kafka.settlement(2), None, "nobody waits for it");
+    assert_eq!(kafka.keys(2), ["received", "x-c1"]);
+}
+
+#[test]
+fn a_message_too_large_for_the_producer_is_refused_at_once() {
+    let kafka = Fixture::start(|config| config.producer.message_bytes_max = 10_000);
+    let refused = kafka.offer("a", Qos::AtLeastOnce, &[0; 20_000], Token(1));
+    assert_eq!(refused, Verdict::Refused(Refusal::TooLarge));
+    let status = kafka.status();
+    assert_eq!(
+        (status.accepted, status.refused.too_large, status.waiting),
+        (1, 1, 0)
+    );
+}
+
+#[test]
+fn what_kafka_refuses_for_good_is_settled_with_the_reason() {
+    let reasons = [
+        (
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+            Refusal::TooLarge,
+        ),
+        (
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_POLICY_VIOLATION,
+            Refusal::Quota,
+        ),
+        (
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD,
+            Refusal::Other,
+        ),
+    ];
+    let kafka = Fixture::start(|_| {});
+    for (token, (error, refusal)) in (0..).zip(reasons) {
+        kafka
+            .cluster
+            .request_errors(RDKafkaApiKey::Produce, &[error]);
+        assert_eq!(kafka.publish(token), PENDING);
+        kafka.wait("it is settled", |heard, _| {
+            heard.settled.contains_key(&token)
+        });
+        assert_eq!(kafka.settlement(token), Some(Settlement::Refused(refusal)));
+    }
+    kafka.publish(99);
+    kafka.wait("the next one is stored", |heard, _| {
+        heard.settled.get(&99) == Some(&Settlement::Stored)
+    });
+    // librdkafka remembers this one for the topic, and refuses the next ones by itself.
+    let unauthorized = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    kafka
+        .cluster
+        .request_errors(RDKafkaApiKey::Produce, &[unauthorized]);
+    kafka.publish(100);
+    kafka.wait("it is settled", |heard, _| {
+        heard.settled.get(&100) == Some(&Settlement::Refused(Refusal::NotAuthorized))
+    });
+    let refused = kafka.status().refused;
+    assert_eq!(
+        (
+            refused.too_large,
+            refused.not_authorized,
+            refused.quota,
+            refused.other
+        ),
+        (1, 1, 1, 1)
+    );
+}
+
+#[test]
+fn without_room_publishers_are_held_until_there_is_some_and_qos_0_gives_way_first() {
+    let kafka = Fixture::start(|config| config.producer.queue_messages_max = 100);
+    kafka.cluster.broker_down(1).unwrap();
+    let qos0 = || kafka.offer("a/b", Qos::AtMostOnce, b"x", Token::NONE);
+    for _ in 0..50 {
+        assert_eq!(qos0(), PENDING);
+    }
+    assert_eq!(qos0(), Verdict::Busy, "QoS 0 fills half of the queue");
+    for token in 0..50 {
+        assert_eq!(kafka.publish(token), PENDING);
+    }
+    assert_eq!(kafka.publish(50), Verdict::Busy);
+    assert_eq!(kafka.publish(51), Verdict::Busy);
+    let status = kafka.status();
+    assert_eq!((status.waiting, status.dropped, status.held), (100, 1, 2));
+    assert_eq!(kafka.heard.0.lock().unwrap().ready, 0);
+
+    kafka.cluster.broker_up(1).unwrap();
+    kafka.wait("there is room again", |heard, _| heard.ready == 1);
+    assert_eq!(kafka.publish(50), PENDING);
+    kafka.wait("all are stored", |heard, status| {
+        heard.settled.len() == 51 && status.stored == 101
+    });
+    assert_eq!(kafka.heard.0.lock().unwrap().ready, 1, "they are told once");
+}
+
+#[test]
+fn a_failed_producer_is_replaced_and_what_it_left_is_refused_never_taken_for_stored() {
+    let kafka = Fixture::start(|_| {});
+    kafka.publish(0);
+    kafka.wait("the first is stored", |heard, _| {
+        heard.settled.contains_key(&0)
+    });
+    kafka.cluster.request_errors(
+        RDKafkaApiKey::Produce,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER],
+    );
+    kafka.publish(1);
+    kafka.wait("the producer is replaced", |_, status| {
+        status.producer_rebuilds == 1
+    });
+    kafka.wait("what it left is settled", |heard, _| {
+        heard.settled.contains_key(&1)
+    });
+    assert_eq!(
+        kafka.settlement(1),
+        Some(Settlement::Refused(Refusal::Other))
+    );
+    assert_eq!(kafka.publish(2), PENDING);
+    kafka.wait("the next one is stored", |heard, _| {
+        heard.settled.get(&2) == Some(&Settlement::Stored)
+    });
+    let status = kafka.status();
+    assert_eq!(
+        (status.stored, status.refused.other, status.waiting),
+        (2, 1, 0)
+    );
+}
+
+#[test]
+fn a_stop_waits_for_kafka_and_says_what_it_could_not_wait_for() {
+    let mut kafka = Fixture::start(|_| {});
+    kafka.publish(0);
+    assert_eq!(kafka.poller.stop(DEADLINE), 0);
+    assert_eq!(kafka.settlement(0), Some(Settlement::Stored));
+    assert_eq!(kafka.publish(1), Verdict::Busy, "nobody polls any more");
+
+    let mut kafka = Fixture::start(|_| {});
+    kafka.cluster.broker_down(1).unwrap();
+    kafka.publish(0);
+    assert_eq!(kafka.poller.stop(Duration::from_millis(50)), 1);
+    assert_eq!(kafka.settlement(0), None);
+}

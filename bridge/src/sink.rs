@@ -1,0 +1,301 @@
+//! The broker's side of the producer: takes a publish on a worker's thread and hands it to librdkafka.
+//!
+//! Everything here is on the way of every stored message. What a message costs is the lookup of its route, its headers
+//! (librdkafka allocates one block each, which is why a header that says nothing is not written) and librdkafka's copy of
+//! key and payload; beside these nothing is allocated and no lock is held by more than readers. What comes back from
+//! Kafka is the business of [`crate::poller`].
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::thread::Thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use broker::codec::{Property, Qos};
+use broker::{Incoming, Sink, Token, Verdict};
+use envelope::Fields;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
+
+use crate::config::Config;
+use crate::kafka;
+use crate::poller::Producer;
+use crate::routes::{Ack, Deliver, Routes, Store};
+use crate::status::Counters;
+
+/// The share of the queue that QoS 0 may fill, as a divisor: the rest is for messages that somebody is told about.
+const QOS0_QUEUE_DIVISOR: u64 = 2;
+/// Headers of a message without MQTT 5 properties. librdkafka makes room for more by itself.
+const HEADERS_USUAL: usize = 6;
+
+// A token has to pass through librdkafka's opaque pointer.
+const _: () = assert!(usize::BITS >= u64::BITS);
+
+/// The [`Sink`] that appends publishes to Kafka.
+pub struct KafkaSink {
+    routes: Routes,
+    node: Box<str>,
+    qos0_waiting_max: u64,
+    /// Written only when a failed producer is replaced.
+    producer: RwLock<Arc<Producer>>,
+    pub(crate) counters: Arc<Counters>,
+    /// Set here when librdkafka has no room, cleared by the poll thread when it has again. While it is set nothing is
+    /// offered to librdkafka, so that those who wait get their turn in one wave.
+    full: AtomicBool,
+    /// Messages that waited when `full` was set.
+    waiting_when_full: AtomicU64,
+    /// Who sleeps when nothing waits.
+    poll_thread: OnceLock<Thread>,
+}
+
+/// Working memory of one worker's thread.
+#[derive(Default)]
+struct Scratch {
+    key: String,
+    header: String,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl KafkaSink {
+    pub(crate) fn new(
+        config: &Config,
+        routes: Routes,
+        producer: Producer,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            routes,
+            node: config.node_name().into(),
+            qos0_waiting_max: u64::from(config.producer.queue_messages_max)
+                .div_ceil(QOS0_QUEUE_DIVISOR),
+            producer: RwLock::new(Arc::new(producer)),
+            counters,
+            full: AtomicBool::new(false),
+            waiting_when_full: AtomicU64::new(0),
+            poll_thread: OnceLock::new(),
+        }
+    }
+
+    /// The producer of the moment.
+    pub(crate) fn producer(&self) -> Arc<Producer> {
+        Arc::clone(&self.producer.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another producer in the place of a failed one. When this returns, nobody sends to the old one any more.
+    pub(crate) fn replace_producer(&self, producer: Producer) {
+        *self
+            .producer
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(producer);
+    }
+
+    pub(crate) fn set_poll_thread(&self, thread: Thread) {
+        // It is set once, before the first message.
+        let _ = self.poll_thread.set(thread);
+    }
+
+    pub(crate) fn wake_poll_thread(&self) {
+        if let Some(thread) = self.poll_thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// If somebody was turned away and there is room again: forgets it, and returns true once.
+    pub(crate) fn take_room(&self) -> bool {
+        if !self.full.load(Ordering::Relaxed) {
+            return false;
+        }
+        // A few places would be taken at once and everybody turned away again, so wait for an eighth.
+        let then = self.waiting_when_full.load(Ordering::Relaxed);
+        let room = self.counters.waiting() <= then - then / 8;
+        room && self.full.swap(false, Ordering::SeqCst)
+    }
+
+    /// Turns everybody away from now on: nobody polls the producer any more.
+    pub(crate) fn close(&self) {
+        self.full.store(true, Ordering::SeqCst);
+    }
+
+    fn no_room(&self, qos: Qos) -> Verdict {
+        let counter = if qos == Qos::AtMostOnce {
+            &self.counters.dropped
+        } else {
+            &self.counters.held
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        Verdict::Busy
+    }
+
+    fn set_full(&self) {
+        self.waiting_when_full
+            .store(self.counters.waiting(), Ordering::Relaxed);
+        self.full.store(true, Ordering::SeqCst);
+        self.wake_poll_thread();
+    }
+
+    fn send(
+        &self,
+        publish: &Incoming<'_>,
+        store: &Store,
+        key: &str,
+        header: &mut String,
+        token: Token,
+    ) -> Result<(), RDKafkaErrorCode> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let record = BaseRecord::with_opaque_to(&store.topic, opaque(token))
+            .key(key)
+            .payload(publish.payload)
+            // Both fit for the next hundred thousand years.
+            .timestamp(i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
+            .headers(headers(
+                publish,
+                &self.node,
+                u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
+                header,
+            ));
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+        producer.send(record).map_err(|(error, _)| match error {
+            KafkaError::MessageProduction(code) => code,
+            _ => RDKafkaErrorCode::Fail,
+        })
+    }
+}
+
+impl Sink for KafkaSink {
+    fn accept(&self, publish: &Incoming<'_>, token: Token) -> Verdict {
+        let Some(route) = self.routes.find(publish.topic) else {
+            return Verdict::NotStored;
+        };
+        let Some(store) = &route.store else {
+            return Verdict::NotStored;
+        };
+        let of_no_account = publish.qos == Qos::AtMostOnce;
+        if self.full.load(Ordering::Relaxed)
+            || (of_no_account && self.counters.waiting() >= self.qos0_waiting_max)
+        {
+            return self.no_room(publish.qos);
+        }
+        let token = if store.ack == Ack::Received {
+            Token::NONE
+        } else {
+            token
+        };
+        let before = self.counters.accepted.fetch_add(1, Ordering::SeqCst);
+        let sent = SCRATCH.with_borrow_mut(|Scratch { key, header }| {
+            let key = route.key(publish.topic, publish.client_id, key);
+            self.send(publish, store, key, header, token)
+        });
+        match sent {
+            Ok(()) => {
+                // The first message after a rest: the poll thread may sleep. It looks at these two the other way round
+                // before it does, so one of us sees the other.
+                if before == self.counters.done.load(Ordering::SeqCst) {
+                    self.wake_poll_thread();
+                }
+                match (store.ack, store.deliver) {
+                    (Ack::Received, _) => Verdict::Accepted,
+                    (Ack::Persisted, Deliver::Now) => Verdict::Pending {
+                        deliver: broker::Deliver::Now,
+                    },
+                    (Ack::Persisted, Deliver::AfterPersisted) => Verdict::Pending {
+                        deliver: broker::Deliver::AfterStored,
+                    },
+                }
+            }
+            // A failed producer is about to be replaced: that is no room either.
+            Err(RDKafkaErrorCode::QueueFull | RDKafkaErrorCode::Fatal) => {
+                self.counters.accepted.fetch_sub(1, Ordering::SeqCst);
+                self.set_full();
+                self.no_room(publish.qos)
+            }
+            Err(code) => {
+                let refusal = kafka::refusal(code);
+                tracing::debug!(topic = publish.topic, kafka_topic = &*store.topic, %code, "Kafka takes no such message");
+                self.counters.count_refused(refusal, 1);
+                self.counters.done.fetch_add(1, Ordering::SeqCst);
+                Verdict::Refused(refusal)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for KafkaSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaSink")
+            .field("routes", &self.routes)
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The number that stands for `token` in librdkafka.
+pub(crate) fn opaque(token: Token) -> usize {
+    // Lossless by the assertion above.
+    usize::try_from(token.0).unwrap_or(usize::MAX)
+}
+
+/// The token that `opaque` stands for.
+pub(crate) fn token(opaque: usize) -> Token {
+    Token(opaque as u64)
+}
+
+fn headers(
+    publish: &Incoming<'_>,
+    node: &str,
+    received_at_micros: u64,
+    scratch: &mut String,
+) -> OwnedHeaders {
+    let mut fields = Fields {
+        topic: publish.topic,
+        qos: u8::from(publish.qos),
+        retain: publish.retain,
+        client_id: Some(publish.client_id),
+        node: Some(node),
+        received_at_micros: Some(received_at_micros),
+        ..Fields::default()
+    };
+    for property in publish.properties.iter() {
+        match property {
+            Property::PayloadFormatIndicator(format) => fields.payload_format = Some(format),
+            Property::MessageExpiryInterval(seconds) => fields.message_expiry_s = Some(seconds),
+            Property::ContentType(content_type) => fields.content_type = Some(content_type),
+            Property::ResponseTopic(topic) => fields.response_topic = Some(topic),
+            Property::CorrelationData(data) => fields.correlation_data = Some(data),
+            // User properties follow below. A topic alias and subscription identifiers belong to one connection.
+            _ => {}
+        }
+    }
+    let mut headers = Some(OwnedHeaders::new_with_capacity(HEADERS_USUAL));
+    fields.for_each_header(
+        publish.properties.user_properties(),
+        scratch,
+        |key, value| {
+            headers = headers.take().map(|headers| {
+                headers.insert(Header {
+                    key,
+                    value: Some(value),
+                })
+            });
+        },
+    );
+    headers.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_passes_through_librdkafka() {
+        for number in [0, 1, u64::from(u32::MAX) + 1, u64::MAX - 1] {
+            assert_eq!(token(opaque(Token(number))), Token(number));
+        }
+        assert_eq!(token(opaque(Token::NONE)), Token::NONE);
+    }
+}

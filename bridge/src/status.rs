@@ -1,0 +1,352 @@
+//! What the bridge says of itself: typed, in one line of words, and as numbers for metrics.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use broker::Refusal;
+
+/// Whether Kafka answers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Reachability {
+    /// It does.
+    #[default]
+    Reachable,
+    /// It does not.
+    Unreachable {
+        /// Since when, as far as this node can tell.
+        since: SystemTime,
+        /// What the last attempt said.
+        cause: String,
+    },
+}
+
+/// Messages that Kafka refused for good, by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Refused {
+    /// Larger than Kafka or the topic allows.
+    pub too_large: u64,
+    /// Kafka does not let this node write there.
+    pub not_authorized: u64,
+    /// Kafka does not have the topic.
+    pub unknown_topic: u64,
+    /// Against a policy or over a quota.
+    pub quota: u64,
+    /// Anything else, what a failed producer left unconfirmed included.
+    pub other: u64,
+}
+
+impl Refused {
+    /// All reasons together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.too_large + self.not_authorized + self.unknown_topic + self.quota + self.other
+    }
+}
+
+/// The way back, from Kafka to MQTT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DownlinkStatus {
+    /// Records handed to the broker to publish.
+    pub published: u64,
+    /// Of them, those that all their sessions have.
+    pub delivered: u64,
+    /// Records whose message expiry had passed before they were read.
+    pub expired: u64,
+    /// Records that are no message.
+    pub malformed: u64,
+    /// Of them, those that are in the dead-letter topic.
+    pub dead_lettered: u64,
+    /// Commits of the position that failed; they are tried again.
+    pub commits_failed: u64,
+    /// Times the position was gone back to, because the broker had let go of messages.
+    pub rewinds: u64,
+}
+
+/// A snapshot of the bridge. Every message that a stored route took is counted once: as stored, refused, or waiting.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Status {
+    /// Whether Kafka answers.
+    pub kafka: Reachability,
+    /// Messages taken.
+    pub accepted: u64,
+    /// Messages that wait for Kafka's confirmation.
+    pub waiting: u64,
+    /// Messages that Kafka confirmed.
+    pub stored: u64,
+    /// Messages refused for good.
+    pub refused: Refused,
+    /// Messages of QoS 0 that were not taken because there was no room.
+    pub dropped: u64,
+    /// Times a publisher of QoS 1 or 2 was held because there was no room.
+    pub held: u64,
+    /// Times the producer had to be made anew.
+    pub producer_rebuilds: u64,
+    /// The way back.
+    pub downlink: DownlinkStatus,
+}
+
+impl Status {
+    /// Every number's name, what it counts, and its value.
+    #[must_use]
+    pub fn each(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let unreachable_s = match &self.kafka {
+            Reachability::Reachable => 0,
+            Reachability::Unreachable { since, .. } => age(*since).as_secs(),
+        };
+        vec![
+            (
+                "kafka_reachable",
+                "1 while Kafka answers, 0 while it does not.",
+                u64::from(self.kafka == Reachability::Reachable),
+            ),
+            (
+                "kafka_unreachable_seconds",
+                "Seconds since Kafka stopped answering; 0 while it answers.",
+                unreachable_s,
+            ),
+            (
+                "kafka_accepted",
+                "Messages taken to be stored.",
+                self.accepted,
+            ),
+            (
+                "kafka_waiting",
+                "Messages that wait for Kafka's confirmation now.",
+                self.waiting,
+            ),
+            (
+                "kafka_stored",
+                "Messages that Kafka confirmed.",
+                self.stored,
+            ),
+            (
+                "kafka_refused_too_large",
+                "Messages refused for good: too large.",
+                self.refused.too_large,
+            ),
+            (
+                "kafka_refused_not_authorized",
+                "Messages refused for good: not authorised.",
+                self.refused.not_authorized,
+            ),
+            (
+                "kafka_refused_unknown_topic",
+                "Messages refused for good: unknown topic.",
+                self.refused.unknown_topic,
+            ),
+            (
+                "kafka_refused_quota",
+                "Messages refused for good: policy or quota.",
+                self.refused.quota,
+            ),
+            (
+                "kafka_refused_other",
+                "Messages refused for good: any other reason.",
+                self.refused.other,
+            ),
+            (
+                "kafka_dropped",
+                "Messages of QoS 0 dropped because the queue to Kafka was full.",
+                self.dropped,
+            ),
+            (
+                "kafka_held",
+                "Times a publisher of QoS 1 or 2 was held because the queue to Kafka was full.",
+                self.held,
+            ),
+            (
+                "kafka_producer_rebuilds",
+                "Times the producer had to be made anew.",
+                self.producer_rebuilds,
+            ),
+            (
+                "downlink_published",
+                "Downlink records handed to the broker.",
+                self.downlink.published,
+            ),
+            (
+                "downlink_delivered",
+                "Downlink records that all their sessions have.",
+                self.downlink.delivered,
+            ),
+            (
+                "downlink_expired",
+                "Downlink records that expired before they were read.",
+                self.downlink.expired,
+            ),
+            (
+                "downlink_malformed",
+                "Downlink records that are no message.",
+                self.downlink.malformed,
+            ),
+            (
+                "downlink_dead_lettered",
+                "Downlink records put into the dead-letter topic.",
+                self.downlink.dead_lettered,
+            ),
+            (
+                "downlink_commits_failed",
+                "Commits of the downlink position that failed.",
+                self.downlink.commits_failed,
+            ),
+            (
+                "downlink_rewinds",
+                "Times the downlink went back to its committed position.",
+                self.downlink.rewinds,
+            ),
+        ]
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kafka {
+            Reachability::Reachable => write!(f, "Kafka reachable, {} messages wait", self.waiting),
+            Reachability::Unreachable { since, cause } => write!(
+                f,
+                "Kafka unreachable since {} ({} s, {cause}), {} messages wait",
+                clock(*since),
+                age(*since).as_secs(),
+                self.waiting
+            ),
+        }
+    }
+}
+
+fn age(since: SystemTime) -> Duration {
+    SystemTime::now().duration_since(since).unwrap_or_default()
+}
+
+/// The time of day in UTC; the age beside it tells the day.
+fn clock(at: SystemTime) -> String {
+    let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() % 86_400;
+    format!(
+        "{:02}:{:02}:{:02} UTC",
+        seconds / 3_600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+}
+
+/// The counters behind [`Status`]. `accepted` and `done` are what accepting a message and settling it touch.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Counted by the broker's workers before they hand a message to librdkafka, so that `done` never passes it.
+    pub(crate) accepted: AtomicU64,
+    /// Messages that were stored or refused after they had been accepted.
+    pub(crate) done: AtomicU64,
+    pub(crate) stored: AtomicU64,
+    too_large: AtomicU64,
+    not_authorized: AtomicU64,
+    unknown_topic: AtomicU64,
+    quota: AtomicU64,
+    other: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) held: AtomicU64,
+    pub(crate) producer_rebuilds: AtomicU64,
+}
+
+impl Counters {
+    /// Messages under way. Sequentially consistent, because the poll thread goes to sleep on a zero.
+    pub(crate) fn waiting(&self) -> u64 {
+        let done = self.done.load(Ordering::SeqCst);
+        self.accepted.load(Ordering::SeqCst).saturating_sub(done)
+    }
+
+    pub(crate) fn count_refused(&self, refusal: Refusal, messages: u64) {
+        let counter = match refusal {
+            Refusal::TooLarge => &self.too_large,
+            Refusal::NotAuthorized => &self.not_authorized,
+            Refusal::UnknownTopic => &self.unknown_topic,
+            Refusal::Quota => &self.quota,
+            Refusal::Other => &self.other,
+        };
+        counter.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    pub(crate) fn status(&self, kafka: Reachability, downlink: DownlinkStatus) -> Status {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Status {
+            kafka,
+            waiting: self.waiting(),
+            accepted: read(&self.accepted),
+            stored: read(&self.stored),
+            refused: Refused {
+                too_large: read(&self.too_large),
+                not_authorized: read(&self.not_authorized),
+                unknown_topic: read(&self.unknown_topic),
+                quota: read(&self.quota),
+                other: read(&self.other),
+            },
+            dropped: read(&self.dropped),
+            held: read(&self.held),
+            producer_rebuilds: read(&self.producer_rebuilds),
+            downlink,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_since_when_and_how_many_wait() {
+        let mut status = Status {
+            waiting: 17,
+            ..Status::default()
+        };
+        assert_eq!(status.to_string(), "Kafka reachable, 17 messages wait");
+        let since = UNIX_EPOCH + Duration::from_secs(1_766_000_000);
+        status.kafka = Reachability::Unreachable {
+            since,
+            cause: "Broker transport failure".into(),
+        };
+        let line = status.to_string();
+        assert!(
+            line.starts_with("Kafka unreachable since 19:33:20 UTC ("),
+            "{line}"
+        );
+        assert!(
+            line.ends_with(" s, Broker transport failure), 17 messages wait"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn every_number_has_a_name_of_its_own() {
+        let each = Status::default().each();
+        let mut names: Vec<_> = each.iter().map(|(name, ..)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), each.len());
+    }
+
+    #[test]
+    fn every_refusal_is_counted_once_under_its_reason() {
+        let counters = Counters::default();
+        let refusals = [
+            Refusal::TooLarge,
+            Refusal::NotAuthorized,
+            Refusal::UnknownTopic,
+            Refusal::Quota,
+            Refusal::Other,
+        ];
+        for refusal in refusals {
+            counters.count_refused(refusal, 1);
+        }
+        let refused = counters
+            .status(Reachability::Reachable, DownlinkStatus::default())
+            .refused;
+        let once = Refused {
+            too_large: 1,
+            not_authorized: 1,
+            unknown_topic: 1,
+            quota: 1,
+            other: 1,
+        };
+        assert_eq!(refused, once);
+        assert_eq!(refused.total(), 5);
+    }
+}

@@ -1,0 +1,195 @@
+//! Connections of one worker: bytes, deadlines and transports. They decide nothing; what the bytes mean is the
+//! worker's and the session's business.
+
+use codec::Version;
+
+use crate::limits::{SPARE_OUTBOX_BYTES_MAX, TIMER_TICK_MS};
+use crate::outbox::Outbox;
+use crate::session::OFFLINE;
+use crate::slab::Slab;
+use crate::time::Time;
+use crate::transport::Transport;
+
+/// One connection. Ten million of them are idle: what only a busy one needs is boxed and let go.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) transport: Transport,
+    /// The slot of its session; [`OFFLINE`] until CONNECT was accepted.
+    pub(crate) session: u32,
+    /// The tick of the last whole packet; once closing, the bytes thrown away.
+    heard: u32,
+    /// The tick at which the socket last took something.
+    progress: u32,
+    pub(crate) keep_alive_s: u16,
+    pub(crate) version: Version,
+    flags: u8,
+    /// Bytes that were read and not handled: the beginning of a packet, or what is held.
+    pub(crate) unread: Option<Box<Vec<u8>>>,
+    pub(crate) outbox: Option<Box<Outbox>>,
+    /// Topics of the aliases that the client set, by alias.
+    pub(crate) aliases: Option<Box<Vec<Option<Box<str>>>>>,
+}
+
+macro_rules! flags {
+    ($($(#[doc = $doc:literal])+ $bit:literal $get:ident $set:ident,)+) => {
+        impl Connection {
+            $($(#[doc = $doc])+
+            pub(crate) fn $get(&self) -> bool { self.flags & (1 << $bit) != 0 }
+            pub(crate) fn $set(&mut self, on: bool) {
+                self.flags = self.flags & !(1 << $bit) | u8::from(on) << $bit;
+            })+
+        }
+    };
+}
+
+flags! {
+    /// The outbox is on the list of those to flush.
+    0 is_dirty set_dirty,
+    /// The socket had more to read when we last stopped.
+    1 is_readable set_readable,
+    /// Not read from until the sink settles or takes a publish.
+    2 is_held set_held,
+    /// Our last packet is under way; whatever comes is thrown away.
+    3 is_closing set_closing,
+    /// A write-stall timer is running.
+    4 is_stall_armed set_stall_armed,
+    /// On the list of connections to look at again in the next turn.
+    5 is_listed set_listed,
+    /// Held because the sink had no room: only the sink's word lets it go on.
+    6 waits_for_sink set_waits_for_sink,
+    /// Not read from until it has read what we answered: the outbox is over its bound.
+    7 owes_reading set_owes_reading,
+}
+
+pub(crate) fn tick(now: Time) -> u32 {
+    (now.0 / TIMER_TICK_MS) as u32
+}
+
+impl Connection {
+    pub(crate) fn new(transport: Transport, now: Time) -> Self {
+        Self {
+            transport,
+            session: OFFLINE,
+            heard: tick(now),
+            progress: tick(now),
+            keep_alive_s: 0,
+            version: Version::V311,
+            flags: 0,
+            unread: None,
+            outbox: None,
+            aliases: None,
+        }
+    }
+
+    /// Whether it is not read from now.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.is_held() || self.owes_reading()
+    }
+
+    pub(crate) fn has_heard(&mut self, now: Time) {
+        self.heard = tick(now);
+    }
+
+    /// When the client is given up if nothing more is heard [MQTT-3.1.2-22].
+    pub(crate) fn keep_alive_ends(&self) -> Time {
+        Time((u64::from(self.heard) + 1) * TIMER_TICK_MS)
+            .plus_ms(u64::from(self.keep_alive_s) * 1_500)
+    }
+
+    pub(crate) fn has_progressed(&mut self, now: Time) {
+        self.progress = tick(now);
+    }
+
+    pub(crate) fn last_progress(&self) -> Time {
+        Time(u64::from(self.progress) * TIMER_TICK_MS)
+    }
+
+    /// Notes bytes thrown away while closing: how many by now.
+    pub(crate) fn discard(&mut self, bytes: usize) -> u32 {
+        self.heard = self
+            .heard
+            .saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.heard
+    }
+
+    pub(crate) fn start_closing(&mut self) {
+        self.set_closing(true);
+        self.heard = 0;
+    }
+
+    /// Keeps `rest` for when more has come.
+    pub(crate) fn keep_unread(&mut self, rest: &[u8]) {
+        if !rest.is_empty() {
+            self.unread.get_or_insert_default().extend_from_slice(rest);
+        }
+    }
+}
+
+/// The connections of a worker, and what their outboxes share.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    pub(crate) slab: Slab<Connection>,
+    /// Those with something to flush.
+    pub(crate) dirty: Vec<u32>,
+    /// Those to look at again in the next turn.
+    pub(crate) listed: Vec<u32>,
+    spare: Vec<Box<Outbox>>,
+    spare_bytes: usize,
+}
+
+impl Connections {
+    /// The connection's outbox, to append to.
+    pub(crate) fn outbox(&mut self, slot: u32) -> Option<&mut Outbox> {
+        let connection = self.slab.get_mut(slot)?;
+        if !connection.is_dirty() {
+            connection.set_dirty(true);
+            self.dirty.push(slot);
+        }
+        Some(
+            connection
+                .outbox
+                .get_or_insert_with(|| match self.spare.pop() {
+                    Some(outbox) => {
+                        self.spare_bytes -= outbox.capacity();
+                        outbox
+                    }
+                    None => Box::default(),
+                }),
+        )
+    }
+
+    /// Takes the outbox from a connection that needs it no more.
+    pub(crate) fn recycle(&mut self, slot: u32) {
+        let Some(outbox) = self
+            .slab
+            .get_mut(slot)
+            .and_then(|connection| connection.outbox.take())
+        else {
+            return;
+        };
+        if outbox.is_empty() && self.spare_bytes + outbox.capacity() <= SPARE_OUTBOX_BYTES_MAX {
+            self.spare_bytes += outbox.capacity();
+            self.spare.push(outbox);
+        }
+    }
+
+    /// Looks at the connection again in the next turn.
+    pub(crate) fn list(&mut self, slot: u32) {
+        if let Some(connection) = self.slab.get_mut(slot)
+            && !connection.is_listed()
+        {
+            connection.set_listed(true);
+            self.listed.push(slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Connection>() <= 56, "{}", size_of::<Connection>());
+    }
+}

@@ -1,0 +1,263 @@
+//! The way into running workers from other threads: mailboxes, and the [`Handle`] over all of them.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use crate::message::Message;
+use crate::router::{Hit, Receiver, Router};
+use crate::sink::{Settlement, Token};
+use crate::stats::{Counters, Stats};
+use crate::time::Time;
+use crate::transport::Handover;
+
+/// What other threads put into a worker's inbox.
+pub(crate) enum Inbox {
+    /// A connection whose client's home is this worker, or one that was just accepted elsewhere.
+    Adopt(Box<Handover>),
+    /// A message for sessions here.
+    Deliver {
+        message: Message,
+        receivers: Box<[Receiver]>,
+        delivered: Option<Delivered>,
+    },
+    /// A message for one session here, with what does not fit a plain receiver.
+    DeliverHit {
+        message: Message,
+        hit: Box<Hit>,
+        delivered: Option<Delivered>,
+    },
+    /// Messages to route from here.
+    Publish {
+        messages: Vec<Message>,
+        delivered: Option<Delivered>,
+    },
+    /// Publishes that the sink has settled.
+    Settled(Vec<(Token, Settlement)>),
+    /// The sink has room again.
+    SinkReady,
+    /// Stop reading, drain, end.
+    Shutdown,
+}
+
+/// A worker's inbox: many writers, one reader that takes all at once.
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    entries: Mutex<Vec<Inbox>>,
+    waiting: AtomicUsize,
+    notified: AtomicBool,
+    waker: OnceLock<mio::Waker>,
+}
+
+impl Mailbox {
+    /// Appends `entries` (emptying it) and wakes the worker, once until it looks.
+    pub(crate) fn send(&self, entries: &mut Vec<Inbox>) {
+        if entries.is_empty() {
+            return;
+        }
+        {
+            let mut queue = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.append(entries);
+            self.waiting.store(queue.len(), Ordering::Relaxed);
+        }
+        if !self.notified.swap(true, Ordering::AcqRel)
+            && let Some(waker) = self.waker.get()
+            && let Err(error) = waker.wake()
+        {
+            tracing::error!(%error, "a worker could not be woken");
+        }
+    }
+
+    pub(crate) fn send_one(&self, entry: Inbox) {
+        self.send(&mut vec![entry]);
+    }
+
+    /// Moves everything that waits into `into`, which is empty.
+    pub(crate) fn take(&self, into: &mut Vec<Inbox>) {
+        if !self.notified.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let mut queue = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *queue, into);
+        self.waiting.store(0, Ordering::Relaxed);
+    }
+
+    /// Entries that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_waker(&self, waker: mio::Waker) {
+        // What came before needs no waking: a worker's first turn takes its inbox.
+        if self.waker.set(waker).is_err() {
+            tracing::error!("a worker was started twice");
+        }
+    }
+}
+
+/// What all workers of a node share.
+pub(crate) struct Shared {
+    pub(crate) router: Router,
+    pub(crate) mailboxes: Box<[Mailbox]>,
+    pub(crate) counters: Box<[Counters]>,
+    pub(crate) hasher: ahash::RandomState,
+    /// Zero of the broker's clock.
+    pub(crate) started: Instant,
+}
+
+impl Shared {
+    pub(crate) fn new(workers: usize, router: Router, hasher: ahash::RandomState) -> Arc<Self> {
+        Arc::new(Self {
+            router,
+            mailboxes: (0..workers).map(|_| Mailbox::default()).collect(),
+            counters: (0..workers).map(|_| Counters::default()).collect(),
+            hasher,
+            started: Instant::now(),
+        })
+    }
+
+    /// The worker that owns what `name` names: a client's session, or the order of a topic.
+    pub(crate) fn home(&self, name: &str) -> usize {
+        (self.hasher.hash_one(name) >> 32) as usize % self.mailboxes.len()
+    }
+}
+
+/// The way into a running broker from other threads. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle(pub(crate) Arc<Shared>);
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("workers", &self.0.mailboxes.len())
+            .finish()
+    }
+}
+
+impl Handle {
+    /// The number of workers.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.0.mailboxes.len()
+    }
+
+    /// The broker's clock now: what a message's expiry is told in.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        Time(u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Ends publishes that the sink held pending, and empties `batch`. Each worker is woken once at most, so a sink
+    /// gathers what one poll of its store confirmed and calls this once.
+    pub fn settle(&self, batch: &mut Vec<(Token, Settlement)>) {
+        if let [mailbox] = &*self.0.mailboxes {
+            if !batch.is_empty() {
+                mailbox.send_one(Inbox::Settled(std::mem::take(batch)));
+            }
+            return;
+        }
+        let mut by_worker: Vec<Vec<(Token, Settlement)>> = vec![Vec::new(); self.workers()];
+        for (token, settlement) in batch.drain(..) {
+            if let Some(of_worker) = by_worker.get_mut(token.worker()) {
+                of_worker.push((token, settlement));
+            }
+        }
+        for (mailbox, settled) in self.0.mailboxes.iter().zip(by_worker) {
+            if !settled.is_empty() {
+                mailbox.send_one(Inbox::Settled(settled));
+            }
+        }
+    }
+
+    /// Tells the workers that the sink, having answered [`crate::Verdict::Busy`], has room again.
+    pub fn sink_ready(&self) {
+        for mailbox in &self.0.mailboxes {
+            mailbox.send_one(Inbox::SinkReady);
+        }
+    }
+
+    /// Publishes messages that no client of this node sent. They are routed and retained, and not offered to the sink.
+    /// Messages of one topic stay in order. `delivered` runs when every session that should have them has them.
+    pub fn publish(&self, messages: Vec<Message>, delivered: Option<Delivered>) {
+        let workers = self.workers();
+        let mut by_worker: Vec<Vec<Message>> = vec![Vec::new(); workers];
+        for message in messages {
+            by_worker[self.0.home(message.topic())].push(message);
+        }
+        for (mailbox, messages) in self.0.mailboxes.iter().zip(by_worker) {
+            if !messages.is_empty() {
+                let delivered = delivered.as_ref().map(Delivered::fork);
+                mailbox.send_one(Inbox::Publish {
+                    messages,
+                    delivered,
+                });
+            }
+        }
+        if let Some(delivered) = delivered {
+            delivered.complete();
+        }
+    }
+
+    /// The counters of all workers, added up.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        for counters in &self.0.counters {
+            counters.add_to(&mut stats);
+        }
+        self.0.router.add_to(&mut stats);
+        stats.inbox_entries = self
+            .0
+            .mailboxes
+            .iter()
+            .map(|mailbox| mailbox.waiting() as u64)
+            .sum();
+        stats
+    }
+}
+
+struct Pending {
+    open: AtomicUsize,
+    then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+/// Runs a function when every part of a publish has arrived. Dropping a part without completing it means that it
+/// never arrived: then the function never runs.
+pub struct Delivered(Arc<Pending>);
+
+impl fmt::Debug for Delivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivered")
+            .field("open", &self.0.open.load(Ordering::Relaxed))
+            .finish()
+    }
+}
+
+impl Delivered {
+    /// Runs `then` once all is delivered, on the thread that delivers the last of it: it should be short.
+    pub fn then(then: impl FnOnce() + Send + 'static) -> Self {
+        Self(Arc::new(Pending {
+            open: AtomicUsize::new(1),
+            then: Mutex::new(Some(Box::new(then))),
+        }))
+    }
+
+    pub(crate) fn fork(&self) -> Self {
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0))
+    }
+
+    pub(crate) fn complete(self) {
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(then) = self
+                .0
+                .then
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take()
+        {
+            then();
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The MQTT tier: connections, sessions and routing, for MQTT 3.1, 3.1.1 and 5.0 on one listener.
+//!
+//! [`Broker::bind`] takes the port, [`Broker::start`] starts one thread a core (*workers*), each of which owns its
+//! connections and sessions outright; [`Handle`] is the way in from other threads. What is published is offered to a
+//! [`Sink`], which may hold an acknowledgement back until the message is stored. Nothing here knows Kafka.
+
+#![expect(
+    clippy::box_collection,
+    clippy::vec_box,
+    reason = "one word in ten million idle connections and sessions, instead of three"
+)]
+
+mod access;
+mod config;
+mod connection;
+mod driver;
+mod handle;
+pub mod limits;
+mod message;
+pub mod outbox;
+mod retained;
+mod router;
+mod session;
+pub mod sim;
+mod sink;
+mod slab;
+mod stats;
+mod time;
+mod timers;
+pub mod transport;
+mod worker;
+
+pub use access::{Action, Effect, Rule};
+pub use codec;
+pub use config::{Config, ConfigError, REFERENCE};
+pub use driver::{Broker, Running, StartError};
+pub use handle::{Delivered, Handle};
+pub use limits::Limits;
+pub use message::{Message, MessageParts};
+pub use sink::{Deliver, Incoming, NoSink, Refusal, Settlement, Sink, Token, Verdict};
+pub use stats::Stats;
+pub use time::Time;

@@ -1,0 +1,193 @@
+//! A message on its way to its receivers: decoded once, one allocation, shared by reference.
+//!
+//! The allocation is one `Arc<[u8]>` of a fixed head and then topic, properties and payload, so that a clone is a
+//! counter and not a copy. What is per receiver (packet identifier, subscription identifiers, the remaining expiry)
+//! is not in it.
+
+use std::sync::Arc;
+
+use codec::{Properties, Qos};
+
+use crate::time::Time;
+
+/// What a [`Message`] is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct MessageParts<'a> {
+    /// The topic name: valid, no alias.
+    pub topic: &'a str,
+    /// The payload.
+    pub payload: &'a [u8],
+    /// The publisher's quality of service.
+    pub qos: Qos,
+    /// Whether it was published to be retained.
+    pub retain: bool,
+    /// The encoded MQTT 5 properties that a server forwards unaltered (`codec::publish_forwardable`).
+    pub properties: &'a [u8],
+    /// When it expires, if ever.
+    pub expires_at: Option<Time>,
+}
+
+const EXPIRES: usize = 0;
+const PROPERTIES_LEN: usize = 8;
+const TOPIC_LEN: usize = 12;
+const FLAGS: usize = 14;
+const HEAD: usize = 15;
+const NEVER: u64 = u64::MAX;
+const RETAIN: u8 = 0b100;
+
+/// A shared, immutable message. Two words; cloning it copies nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message(Arc<[u8]>);
+
+impl Message {
+    /// Builds a message. `scratch` is working memory that the caller reuses.
+    ///
+    /// # Panics
+    /// If the topic is longer than 65,535 bytes or the properties than 4 GiB: neither leaves the codec.
+    #[must_use]
+    pub fn build(parts: &MessageParts<'_>, scratch: &mut Vec<u8>) -> Self {
+        let topic_len = u16::try_from(parts.topic.len()).expect("the codec bounds topics");
+        let properties_len =
+            u32::try_from(parts.properties.len()).expect("the codec bounds properties");
+        scratch.clear();
+        scratch.reserve(HEAD + parts.topic.len() + parts.properties.len() + parts.payload.len());
+        scratch.extend_from_slice(&parts.expires_at.map_or(NEVER, |at| at.0).to_le_bytes());
+        scratch.extend_from_slice(&properties_len.to_le_bytes());
+        scratch.extend_from_slice(&topic_len.to_le_bytes());
+        scratch.push(u8::from(parts.qos) | if parts.retain { RETAIN } else { 0 });
+        scratch.extend_from_slice(parts.topic.as_bytes());
+        scratch.extend_from_slice(parts.properties);
+        scratch.extend_from_slice(parts.payload);
+        Self(Arc::from(&scratch[..]))
+    }
+
+    /// Builds a message with working memory of its own.
+    ///
+    /// # Panics
+    /// As [`Message::build`].
+    #[must_use]
+    pub fn new(parts: &MessageParts<'_>) -> Self {
+        Self::build(parts, &mut Vec::new())
+    }
+
+    fn head<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.0[at..at + N]
+            .try_into()
+            .expect("the head is there from the start")
+    }
+
+    fn topic_end(&self) -> usize {
+        HEAD + usize::from(u16::from_le_bytes(self.head(TOPIC_LEN)))
+    }
+
+    fn payload_start(&self) -> usize {
+        self.topic_end() + u32::from_le_bytes(self.head(PROPERTIES_LEN)) as usize
+    }
+
+    /// The topic name.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        std::str::from_utf8(&self.0[HEAD..self.topic_end()]).unwrap_or_default()
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.0[self.payload_start()..]
+    }
+
+    /// The publisher's quality of service.
+    #[must_use]
+    pub fn qos(&self) -> Qos {
+        Qos::try_from(self.0[FLAGS] & 0b11).unwrap_or(Qos::AtMostOnce)
+    }
+
+    /// Whether it was published to be retained.
+    #[must_use]
+    pub fn retain(&self) -> bool {
+        self.0[FLAGS] & RETAIN != 0
+    }
+
+    /// The encoded properties that are forwarded unaltered.
+    #[must_use]
+    pub fn properties_bytes(&self) -> &[u8] {
+        &self.0[self.topic_end()..self.payload_start()]
+    }
+
+    /// The properties that are forwarded unaltered.
+    #[must_use]
+    pub fn properties(&self) -> Properties<'_> {
+        Properties::from_validated(self.properties_bytes())
+    }
+
+    /// When it expires, if ever.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Time> {
+        let at = u64::from_le_bytes(self.head(EXPIRES));
+        (at != NEVER).then_some(Time(at))
+    }
+
+    /// Bytes that it holds in memory, its counters included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.len() + 2 * size_of::<usize>()
+    }
+
+    /// What it is made of, to build another from.
+    #[must_use]
+    pub fn parts(&self) -> MessageParts<'_> {
+        MessageParts {
+            topic: self.topic(),
+            payload: self.payload(),
+            qos: self.qos(),
+            retain: self.retain(),
+            properties: self.properties_bytes(),
+            expires_at: self.expires_at(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Message {
+    // Payloads are the users' own: they stay out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Message")
+            .field("topic", &self.topic())
+            .field("qos", &self.qos())
+            .field("retain", &self.retain())
+            .field("payload_bytes", &self.payload().len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let parts = MessageParts {
+            topic: "a/b",
+            payload: b"payload",
+            qos: Qos::ExactlyOnce,
+            retain: true,
+            properties: &[1, 1],
+            expires_at: Some(Time(77)),
+        };
+        let message = Message::new(&parts);
+        assert_eq!(message.topic(), "a/b");
+        assert_eq!(message.payload(), b"payload");
+        assert_eq!(message.qos(), Qos::ExactlyOnce);
+        assert!(message.retain());
+        assert_eq!(message.properties_bytes(), [1, 1]);
+        assert_eq!(message.expires_at(), Some(Time(77)));
+        let empty = Message::new(&MessageParts {
+            payload: b"",
+            properties: b"",
+            expires_at: None,
+            ..parts
+        });
+        assert_eq!(empty.payload(), b"");
+        assert_eq!(empty.expires_at(), None);
+        assert_eq!(size_of::<Message>(), 16);
+    }
+}

@@ -1,0 +1,568 @@
+//! Who gets what: subscriptions of all workers' sessions, shared by the workers.
+//!
+//! Filters without wildcards are in a sharded hash map, filters with wildcards in a tree, shared subscriptions in a
+//! tree of groups. A lookup costs the topic's depth and the matches. The router holds numbers of sessions, never
+//! sessions; a number carries the generation of its slot, so one that is out of date names nobody.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use codec::{Qos, SubscriptionOptions};
+use dashmap::DashMap;
+use hashbrown::HashMap;
+use topic::FilterTree;
+
+use crate::retained::Retained;
+use crate::stats::Stats;
+
+/// A session's number on this node: 6 bits of worker, 26 bits of slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SessionId(pub(crate) u32);
+
+impl SessionId {
+    pub(crate) fn new(worker: usize, slot: u32) -> Self {
+        Self((worker as u32) << 26 | slot)
+    }
+
+    pub(crate) fn worker(self) -> usize {
+        (self.0 >> 26) as usize
+    }
+
+    pub(crate) fn slot(self) -> u32 {
+        self.0 & ((1 << 26) - 1)
+    }
+}
+
+/// One subscription as a publisher sees it: 12 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Receiver {
+    pub(crate) session: SessionId,
+    /// The subscription identifier; 0 is none [MQTT-3.8.2-1].
+    pub(crate) identifier: u32,
+    pub(crate) generation: u16,
+    pub(crate) options: Options,
+}
+
+/// The options of a subscription that matter on delivery, in one byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Options(u8);
+
+impl Options {
+    const NO_LOCAL: u8 = 0b0100;
+    const RETAIN_AS_PUBLISHED: u8 = 0b1000;
+
+    pub(crate) fn new(options: SubscriptionOptions) -> Self {
+        let mut bits = u8::from(options.qos);
+        if options.no_local {
+            bits |= Self::NO_LOCAL;
+        }
+        if options.retain_as_published {
+            bits |= Self::RETAIN_AS_PUBLISHED;
+        }
+        Self(bits)
+    }
+
+    pub(crate) fn qos(self) -> Qos {
+        Qos::try_from(self.0 & 0b11).unwrap_or(Qos::AtMostOnce)
+    }
+
+    pub(crate) fn no_local(self) -> bool {
+        self.0 & Self::NO_LOCAL != 0
+    }
+
+    pub(crate) fn retain_as_published(self) -> bool {
+        self.0 & Self::RETAIN_AS_PUBLISHED != 0
+    }
+
+    /// Of two subscriptions of one session that match the same message: the larger QoS [MQTT-3.3.4-2], and whatever
+    /// lets more through.
+    fn merge(self, other: Self) -> Self {
+        let qos = self.qos().max(other.qos());
+        let local = self.0 & other.0 & Self::NO_LOCAL;
+        let retain = (self.0 | other.0) & Self::RETAIN_AS_PUBLISHED;
+        Self(u8::from(qos) | local | retain)
+    }
+}
+
+/// The subscribers of one filter. Most filters have one, so one costs no allocation.
+#[derive(Debug, Default)]
+enum Receivers {
+    #[default]
+    None,
+    One(Receiver),
+    Few(Box<Vec<Receiver>>),
+    Many(Box<HashMap<SessionId, Receiver, ahash::RandomState>>),
+}
+
+/// Up to this many subscribers are searched one by one.
+const FEW_RECEIVERS_MAX: usize = 32;
+
+impl Receivers {
+    /// Adds or replaces the session's subscription: whether it is new.
+    fn insert(&mut self, receiver: Receiver) -> bool {
+        match self {
+            Self::None => *self = Self::One(receiver),
+            Self::One(one) if one.session == receiver.session => {
+                *one = receiver;
+                return false;
+            }
+            Self::One(one) => *self = Self::Few(Box::new(vec![*one, receiver])),
+            Self::Few(few) => {
+                if let Some(old) = few.iter_mut().find(|old| old.session == receiver.session) {
+                    *old = receiver;
+                    return false;
+                }
+                few.push(receiver);
+                if few.len() > FEW_RECEIVERS_MAX {
+                    *self = Self::Many(Box::new(few.iter().map(|r| (r.session, *r)).collect()));
+                }
+            }
+            Self::Many(many) => return many.insert(receiver.session, receiver).is_none(),
+        }
+        true
+    }
+
+    fn remove(&mut self, session: SessionId) -> bool {
+        match self {
+            Self::One(one) if one.session == session => *self = Self::None,
+            Self::None | Self::One(_) => return false,
+            Self::Few(few) => {
+                let Some(at) = few.iter().position(|old| old.session == session) else {
+                    return false;
+                };
+                few.swap_remove(at);
+                if let [one] = few[..] {
+                    *self = Self::One(one);
+                }
+            }
+            Self::Many(many) => {
+                if many.remove(&session).is_none() {
+                    return false;
+                }
+                if many.len() <= FEW_RECEIVERS_MAX / 2 {
+                    *self = Self::Few(Box::new(many.values().copied().collect()));
+                }
+            }
+        }
+        true
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    fn append_to(&self, out: &mut Vec<Receiver>) {
+        match self {
+            Self::None => {}
+            Self::One(one) => out.push(*one),
+            Self::Few(few) => out.extend_from_slice(few),
+            Self::Many(many) => out.extend(many.values()),
+        }
+    }
+}
+
+/// The members of one shared subscription (group and filter).
+#[derive(Debug)]
+pub(crate) struct Group {
+    name: Box<str>,
+    members: Mutex<Members>,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    list: Vec<(Receiver, bool)>,
+    next: usize,
+}
+
+impl Group {
+    fn members(&self) -> std::sync::MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The member whose turn it is: the next one that is connected, or the next one at all if none is.
+    pub(crate) fn pick(&self, except: Option<SessionId>) -> Option<(Receiver, bool)> {
+        let mut members = self.members();
+        let len = members.list.len();
+        let from = members.next;
+        let turns = (0..len).map(|turn| (from + turn) % len.max(1));
+        let eligible = |at: &usize| Some(members.list[*at].0.session) != except;
+        let at = turns
+            .clone()
+            .filter(eligible)
+            .find(|at| members.list[*at].1)
+            .or_else(|| turns.clone().find(eligible))?;
+        members.next = (at + 1) % len;
+        Some(members.list[at])
+    }
+}
+
+/// A delivery that does not fit a plain [`Receiver`]: of a shared subscription, or with several identifiers.
+#[derive(Debug, Clone)]
+pub(crate) struct Hit {
+    pub(crate) receiver: Receiver,
+    pub(crate) more_identifiers: Box<[u32]>,
+    pub(crate) group: Option<Arc<Group>>,
+}
+
+/// What a lookup found. Reused from lookup to lookup.
+#[derive(Debug, Default)]
+pub(crate) struct Matches {
+    /// One entry a session, unless a session is in `hits` too.
+    pub(crate) receivers: Vec<Receiver>,
+    pub(crate) hits: Vec<Hit>,
+    groups: Vec<Arc<Group>>,
+}
+
+/// Subscriptions and retained messages of a node.
+pub(crate) struct Router {
+    exact: DashMap<Arc<str>, Receivers, ahash::RandomState>,
+    wild: RwLock<FilterTree<Receivers>>,
+    shared: RwLock<FilterTree<Vec<Arc<Group>>>>,
+    wild_subscriptions: AtomicU64,
+    shared_subscriptions: AtomicU64,
+    subscriptions: AtomicU64,
+    pub(crate) retained: Retained,
+}
+
+impl Router {
+    pub(crate) fn new(hasher: ahash::RandomState, retained: Retained) -> Self {
+        Self {
+            exact: DashMap::with_hasher(hasher),
+            wild: RwLock::new(FilterTree::new()),
+            shared: RwLock::new(FilterTree::new()),
+            wild_subscriptions: AtomicU64::new(0),
+            shared_subscriptions: AtomicU64::new(0),
+            subscriptions: AtomicU64::new(0),
+            retained,
+        }
+    }
+
+    pub(crate) fn add_to(&self, stats: &mut Stats) {
+        stats.subscriptions = self.subscriptions.load(Ordering::Relaxed);
+        (stats.retained_messages, stats.retained_bytes) = self.retained.size();
+    }
+
+    /// Subscribes a session to a plain filter, or replaces its subscription: whether it is new.
+    pub(crate) fn subscribe(&self, filter: &Arc<str>, receiver: Receiver) -> bool {
+        let new = if topic::has_wildcard(filter) {
+            let mut tree = self.wild.write().unwrap_or_else(PoisonError::into_inner);
+            let new = tree.get_or_insert(filter).insert(receiver);
+            self.wild_subscriptions
+                .fetch_add(u64::from(new), Ordering::Release);
+            new
+        } else {
+            self.exact
+                .entry(Arc::clone(filter))
+                .or_default()
+                .insert(receiver)
+        };
+        self.subscriptions
+            .fetch_add(u64::from(new), Ordering::Relaxed);
+        new
+    }
+
+    /// Ends a session's subscription to a plain filter: whether there was one.
+    pub(crate) fn unsubscribe(&self, filter: &str, session: SessionId) -> bool {
+        let removed = if topic::has_wildcard(filter) {
+            let mut tree = self.wild.write().unwrap_or_else(PoisonError::into_inner);
+            let Some(receivers) = tree.get_mut(filter) else {
+                return false;
+            };
+            let removed = receivers.remove(session);
+            if receivers.is_empty() {
+                tree.remove(filter);
+            }
+            self.wild_subscriptions
+                .fetch_sub(u64::from(removed), Ordering::Release);
+            removed
+        } else {
+            let mut removed = false;
+            self.exact.remove_if_mut(filter, |_, receivers| {
+                removed = receivers.remove(session);
+                receivers.is_empty()
+            });
+            removed
+        };
+        self.subscriptions
+            .fetch_sub(u64::from(removed), Ordering::Relaxed);
+        removed
+    }
+
+    /// Makes a session a member of a shared subscription: the group, and whether it is a new member.
+    pub(crate) fn join(&self, name: &str, filter: &str, receiver: Receiver) -> (Arc<Group>, bool) {
+        let mut tree = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        let groups = tree.get_or_insert(filter);
+        let group = if let Some(group) = groups.iter().find(|group| &*group.name == name) {
+            Arc::clone(group)
+        } else {
+            let group = Arc::new(Group {
+                name: name.into(),
+                members: Mutex::default(),
+            });
+            groups.push(Arc::clone(&group));
+            group
+        };
+        let mut members = group.members();
+        let old = members
+            .list
+            .iter_mut()
+            .find(|(old, _)| old.session == receiver.session);
+        let new = old.is_none();
+        match old {
+            Some(old) => *old = (receiver, true),
+            None => members.list.push((receiver, true)),
+        }
+        drop(members);
+        self.shared_subscriptions
+            .fetch_add(u64::from(new), Ordering::Release);
+        self.subscriptions
+            .fetch_add(u64::from(new), Ordering::Relaxed);
+        (group, new)
+    }
+
+    /// Takes a session out of a shared subscription: whether it was a member.
+    pub(crate) fn leave(&self, name: &str, filter: &str, session: SessionId) -> bool {
+        let mut tree = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(groups) = tree.get_mut(filter) else {
+            return false;
+        };
+        let Some(at) = groups.iter().position(|group| &*group.name == name) else {
+            return false;
+        };
+        let (removed, empty) = {
+            let mut members = groups[at].members();
+            let before = members.list.len();
+            members
+                .list
+                .retain(|(receiver, _)| receiver.session != session);
+            members.next = 0;
+            (members.list.len() < before, members.list.is_empty())
+        };
+        if empty {
+            groups.swap_remove(at);
+            if groups.is_empty() {
+                tree.remove(filter);
+            }
+        }
+        self.shared_subscriptions
+            .fetch_sub(u64::from(removed), Ordering::Release);
+        self.subscriptions
+            .fetch_sub(u64::from(removed), Ordering::Relaxed);
+        removed
+    }
+
+    /// Tells a shared subscription whether a member is connected.
+    pub(crate) fn set_online(&self, name: &str, filter: &str, session: SessionId, online: bool) {
+        let tree = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        let groups = tree.get(filter).map(Vec::as_slice).unwrap_or_default();
+        if let Some(group) = groups.iter().find(|group| &*group.name == name) {
+            let mut members = group.members();
+            if let Some(member) = members
+                .list
+                .iter_mut()
+                .find(|(old, _)| old.session == session)
+            {
+                member.1 = online;
+            }
+        }
+    }
+
+    /// Finds who gets a message on `topic`: each session once in `receivers`, with all its matching subscriptions
+    /// merged; and one member of each shared subscription. `origin` published it (no local [MQTT-3.8.3-3]).
+    pub(crate) fn lookup(
+        &self,
+        topic: &str,
+        origin: Option<(SessionId, u16)>,
+        found: &mut Matches,
+    ) {
+        let Matches {
+            receivers,
+            hits,
+            groups,
+        } = found;
+        receivers.clear();
+        hits.clear();
+        if let Some(exact) = self.exact.get(topic) {
+            exact.append_to(receivers);
+        }
+        let of_exact = receivers.len();
+        if self.wild_subscriptions.load(Ordering::Acquire) > 0 {
+            let mut filters = u32::from(of_exact > 0);
+            let tree = self.wild.read().unwrap_or_else(PoisonError::into_inner);
+            tree.for_each_match(topic, |of_filter| {
+                of_filter.append_to(receivers);
+                filters += 1;
+            });
+            drop(tree);
+            if filters > 1 {
+                merge(receivers, hits, origin);
+            }
+        }
+        if let Some((session, generation)) = origin {
+            let is_local = |r: &Receiver| {
+                r.options.no_local() && r.session == session && r.generation == generation
+            };
+            receivers.retain(|receiver| !is_local(receiver));
+            hits.retain(|hit| !is_local(&hit.receiver));
+        }
+        if self.shared_subscriptions.load(Ordering::Acquire) > 0 {
+            let tree = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+            tree.for_each_match(topic, |of_filter| groups.extend(of_filter.iter().cloned()));
+            drop(tree);
+            for group in groups.drain(..) {
+                if let Some((receiver, _)) = group.pick(None) {
+                    hits.push(Hit {
+                        receiver,
+                        more_identifiers: Box::default(),
+                        group: Some(group),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Merges what several subscriptions of one session matched into one delivery, keeping all their identifiers
+/// [MQTT-3.3.4-4].
+fn merge(receivers: &mut Vec<Receiver>, hits: &mut Vec<Hit>, origin: Option<(SessionId, u16)>) {
+    // A no-local subscription of the publisher itself must not lend its options to another one.
+    if let Some((session, _)) = origin {
+        receivers.retain(|receiver| receiver.session != session || !receiver.options.no_local());
+    }
+    receivers.sort_unstable_by_key(|receiver| receiver.session);
+    let mut kept = 0;
+    let mut at = 0;
+    while at < receivers.len() {
+        let mut one = receivers[at];
+        let end = at
+            + receivers[at..]
+                .iter()
+                .take_while(|r| r.session == one.session)
+                .count();
+        let mut identifiers = 0;
+        for other in &receivers[at..end] {
+            one.options = one.options.merge(other.options);
+            identifiers += usize::from(other.identifier != 0);
+        }
+        if identifiers > 1 {
+            let mut all = receivers[at..end]
+                .iter()
+                .map(|r| r.identifier)
+                .filter(|id| *id != 0);
+            one.identifier = all.next().unwrap_or(0);
+            hits.push(Hit {
+                receiver: one,
+                more_identifiers: all.collect(),
+                group: None,
+            });
+        } else {
+            one.identifier = receivers[at..end]
+                .iter()
+                .map(|r| r.identifier)
+                .max()
+                .unwrap_or(0);
+            receivers[kept] = one;
+            kept += 1;
+        }
+        at = end;
+    }
+    receivers.truncate(kept);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use codec::RetainHandling;
+
+    fn options(qos: Qos) -> Options {
+        Options::new(SubscriptionOptions {
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::SendAtSubscribe,
+        })
+    }
+
+    fn receiver(slot: u32, qos: Qos, identifier: u32) -> Receiver {
+        Receiver {
+            session: SessionId::new(1, slot),
+            identifier,
+            generation: 0,
+            options: options(qos),
+        }
+    }
+
+    fn router() -> Router {
+        Router::new(ahash::RandomState::new(), Retained::new(100, 10_000))
+    }
+
+    #[test]
+    fn a_session_with_overlapping_filters_gets_one_delivery_with_the_largest_qos() {
+        let router = router();
+        router.subscribe(&"a/b".into(), receiver(1, Qos::AtMostOnce, 0));
+        router.subscribe(&"a/+".into(), receiver(1, Qos::AtLeastOnce, 7));
+        router.subscribe(&"#".into(), receiver(2, Qos::AtMostOnce, 0));
+        let mut found = Matches::default();
+        router.lookup("a/b", None, &mut found);
+        assert_eq!(found.receivers.len(), 2);
+        assert_eq!(found.receivers[0].options.qos(), Qos::AtLeastOnce);
+        assert_eq!(found.receivers[0].identifier, 7);
+        router.subscribe(&"a/#".into(), receiver(1, Qos::AtMostOnce, 9));
+        router.lookup("a/b", None, &mut found);
+        assert_eq!(found.receivers.len(), 1);
+        assert_eq!(found.hits.len(), 1);
+        assert_eq!(1 + found.hits[0].more_identifiers.len(), 2);
+    }
+
+    #[test]
+    fn subscriptions_come_and_go_at_every_size() {
+        let router = router();
+        for filter in ["x/y", "x/+"] {
+            let filter: Arc<str> = filter.into();
+            for slot in 0..100 {
+                assert!(router.subscribe(&filter, receiver(slot, Qos::AtMostOnce, 0)));
+                assert!(!router.subscribe(&filter, receiver(slot, Qos::AtMostOnce, 0)));
+            }
+            let mut found = Matches::default();
+            router.lookup("x/y", None, &mut found);
+            assert_eq!(found.receivers.len(), 100);
+            for slot in 0..100 {
+                assert!(router.unsubscribe(&filter, SessionId::new(1, slot)));
+                assert!(!router.unsubscribe(&filter, SessionId::new(1, slot)));
+            }
+            router.lookup("x/y", None, &mut found);
+            assert!(found.receivers.is_empty());
+        }
+        assert!(router.exact.is_empty());
+        assert!(router.wild.read().unwrap().is_empty());
+        assert_eq!(router.subscriptions.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_shared_subscription_takes_turns_among_connected_members() {
+        let router = router();
+        for slot in 0..3 {
+            router.join("g", "t/#", receiver(slot, Qos::AtLeastOnce, 0));
+        }
+        router.set_online("g", "t/#", SessionId::new(1, 1), false);
+        let mut found = Matches::default();
+        let mut turns = [0; 3];
+        for _ in 0..10 {
+            router.lookup("t/1", None, &mut found);
+            assert_eq!(found.hits.len(), 1);
+            turns[found.hits[0].receiver.session.slot() as usize] += 1;
+        }
+        assert_eq!(turns, [5, 0, 5]);
+        for slot in 0..3 {
+            assert!(router.leave("g", "t/#", SessionId::new(1, slot)));
+        }
+        router.lookup("t/1", None, &mut found);
+        assert!(found.hits.is_empty());
+    }
+
+    #[test]
+    fn sizes_stay_small() {
+        assert_eq!(size_of::<Receiver>(), 12);
+        assert_eq!(size_of::<Receivers>(), 16);
+    }
+}

@@ -1,0 +1,191 @@
+//! A session: what the broker remembers of one client, connected or not. A pure state machine over packets, events
+//! and the time: it does no I/O, reads no clock and takes no lock. What it has to say it appends to an outbox, which
+//! is memory.
+//!
+//! An idle session is small: what only a busy one needs is behind [`Flow`], allocated on first use and let go when
+//! nothing is under way.
+
+mod incoming;
+mod outgoing;
+
+use std::sync::Arc;
+
+use codec::{Qos, Version};
+use hashbrown::HashSet;
+
+pub(crate) use incoming::{Begin, Incoming, Released, encode};
+pub(crate) use outgoing::{Delivery, Frames, Outgoing, QueueMax, Replay, Routed, Sending};
+
+use crate::message::Message;
+use crate::time::Time;
+
+/// "No connection", where a connection's slot is expected.
+pub(crate) const OFFLINE: u32 = u32::MAX;
+
+/// The filters that a session is subscribed to, as they were given (`$share/…` included). Most clients have one, which
+/// costs no allocation of its own.
+#[derive(Debug, Default)]
+pub(crate) enum Subscriptions {
+    #[default]
+    None,
+    One(Arc<str>),
+    Many(Box<HashSet<Arc<str>, ahash::RandomState>>),
+}
+
+impl Subscriptions {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(_) => 1,
+            Self::Many(many) => many.len(),
+        }
+    }
+
+    pub(crate) fn get(&self, filter: &str) -> Option<&Arc<str>> {
+        match self {
+            Self::One(one) if **one == *filter => Some(one),
+            Self::None | Self::One(_) => None,
+            Self::Many(many) => many.get(filter),
+        }
+    }
+
+    /// Adds a filter that is not there.
+    pub(crate) fn insert(&mut self, filter: Arc<str>) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(filter),
+            Self::One(one) => Self::Many(Box::new([one, filter].into_iter().collect())),
+            Self::Many(mut many) => {
+                many.insert(filter);
+                Self::Many(many)
+            }
+        }
+    }
+
+    /// Takes a filter out: whether it was there.
+    pub(crate) fn remove(&mut self, filter: &str) -> bool {
+        match self {
+            Self::One(one) if **one == *filter => *self = Self::None,
+            Self::None | Self::One(_) => return false,
+            Self::Many(many) => {
+                if !many.remove(filter) {
+                    return false;
+                }
+                if many.is_empty() {
+                    *self = Self::None;
+                }
+            }
+        }
+        true
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<str>> {
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(one) => (Some(one), None),
+            Self::Many(many) => (None, Some(many)),
+        };
+        one.into_iter()
+            .chain(many.into_iter().flat_map(|many| many.iter()))
+    }
+}
+
+/// A will, as CONNECT gave it.
+#[derive(Debug, Clone)]
+pub(crate) struct Will {
+    pub(crate) topic: Box<str>,
+    pub(crate) payload: Box<[u8]>,
+    /// The properties to forward, encoded.
+    pub(crate) properties: Box<[u8]>,
+    pub(crate) message_expiry_s: Option<u32>,
+    pub(crate) delay_s: u32,
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
+    /// When it is to be published; `None` while the client is connected.
+    pub(crate) due: Option<Time>,
+}
+
+/// What only a session with messages under way needs.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    pub(crate) incoming: Incoming,
+    pub(crate) outgoing: Outgoing,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) client_id: Box<str>,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) flow: Option<Box<Flow>>,
+    pub(crate) will: Option<Box<Will>>,
+    /// When it ends, while the client is away.
+    pub(crate) ends_at: Time,
+    /// The tick of the timer that looks at it, while the client is away; 0 is none. One is enough for all its absences.
+    pub(crate) timer_tick: u32,
+    /// The slot of its connection, or [`OFFLINE`].
+    pub(crate) connection: u32,
+    /// How long it outlives its connection; `u32::MAX` is as long as the node's bound.
+    pub(crate) expiry_s: u32,
+    /// The largest packet that the client takes.
+    pub(crate) packet_bytes_max: u32,
+    /// QoS 1 and 2 messages that may be in flight to the client.
+    pub(crate) window: u16,
+    /// Topic aliases that the client lets us use.
+    pub(crate) alias_maximum: u16,
+    pub(crate) version: Version,
+    /// Whether it has shared subscriptions, so that those without do not ask.
+    pub(crate) shares: bool,
+}
+
+impl Session {
+    pub(crate) fn new(client_id: &str, version: Version) -> Self {
+        Self {
+            client_id: client_id.into(),
+            subscriptions: Subscriptions::None,
+            flow: None,
+            will: None,
+            ends_at: Time(0),
+            timer_tick: 0,
+            connection: OFFLINE,
+            expiry_s: 0,
+            packet_bytes_max: u32::MAX,
+            window: 1,
+            alias_maximum: 0,
+            version,
+            shares: false,
+        }
+    }
+
+    pub(crate) fn is_online(&self) -> bool {
+        self.connection != OFFLINE
+    }
+
+    pub(crate) fn flow(&mut self) -> &mut Flow {
+        self.flow.get_or_insert_default()
+    }
+
+    /// Lets go of the flow's memory when nothing is under way.
+    pub(crate) fn tidy(&mut self) {
+        if self
+            .flow
+            .as_ref()
+            .is_some_and(|flow| flow.incoming.is_idle() && flow.outgoing.is_idle())
+        {
+            self.flow = None;
+        }
+    }
+}
+
+/// A publish that was held back until it is stored ([`crate::Deliver::AfterStored`]).
+pub(crate) type Deferred = Option<Message>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_session_is_small() {
+        assert!(size_of::<Session>() <= 96, "{}", size_of::<Session>());
+        assert!(size_of::<Delivery>() <= 56, "{}", size_of::<Delivery>());
+    }
+}

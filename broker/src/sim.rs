@@ -1,0 +1,358 @@
+//! A whole broker in one thread: real workers, sessions, router and sink over connections in memory, on time that the
+//! caller owns. The same inputs give the same outputs, so a test can cut a connection at every byte, settle a sink's
+//! publishes in any order and let hours pass, and a failure can be run again.
+//!
+//! Only threads and the kernel's sockets are missing. [`crate::Broker`] is the same workers with those.
+
+use std::sync::Arc;
+
+use crate::config::{Config, ConfigError};
+use crate::handle::{Handle, Inbox, Shared};
+use crate::retained::Retained;
+use crate::router::Router;
+use crate::sink::Sink;
+use crate::stats::Stats;
+use crate::time::Time;
+use crate::transport::{Handover, Memory, Transport};
+use crate::worker::{Next, Settings, Worker};
+
+/// Turns after which [`Sim::run`] gives up waiting for rest: workers that never rest are a bug.
+const TURNS_MAX: usize = 1_000_000;
+
+/// The client's end of a connection to a [`Sim`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Peer(pub u32);
+
+#[derive(Debug, Default)]
+struct End {
+    /// The worker and slot that hold the connection; `None` while it moves between workers.
+    place: Option<(usize, u32)>,
+    to_broker: Vec<u8>,
+    from_broker: Vec<u8>,
+    open: bool,
+    blocked: bool,
+}
+
+/// See the module.
+pub struct Sim {
+    workers: Vec<Worker>,
+    shared: Arc<Shared>,
+    ends: Vec<End>,
+    /// Ends with bytes to read, so that idle ones cost nothing.
+    busy: Vec<u32>,
+    now: Time,
+    next_worker: usize,
+    ended: Vec<bool>,
+}
+
+impl std::fmt::Debug for Sim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sim")
+            .field("now", &self.now)
+            .field("peers", &self.ends.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sim {
+    /// A broker with `config.workers` workers (one, where that is 0) and the given sink. `seed` decides what is
+    /// random in a broker: hashes.
+    ///
+    /// # Errors
+    /// When the configuration is not valid.
+    pub fn new(config: &Config, sink: Arc<dyn Sink>, seed: u64) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let hasher =
+            ahash::RandomState::with_seeds(seed, seed ^ 0x5bd1_e995, seed.rotate_left(17), !seed);
+        let limits = &config.limits;
+        let retained = Retained::new(
+            limits.retained_messages_max as usize,
+            limits.retained_bytes_max,
+        );
+        let count = config.workers.max(1);
+        let shared = Shared::new(count, Router::new(hasher.clone(), retained), hasher);
+        let settings = Settings::new(config);
+        let workers = (0..count)
+            .map(|index| {
+                Worker::new(
+                    index,
+                    Arc::clone(&shared),
+                    Arc::clone(&settings),
+                    Arc::clone(&sink),
+                    None,
+                )
+            })
+            .collect();
+        Ok(Self {
+            workers,
+            shared,
+            ends: Vec::new(),
+            busy: Vec::new(),
+            now: Time(0),
+            next_worker: 0,
+            ended: vec![false; count],
+        })
+    }
+
+    /// The way in that other threads have; here for settling and publishing.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.shared))
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The counters, as of the last turn.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.handle().stats()
+    }
+
+    /// Timers that are set, those that are no longer wanted included.
+    #[must_use]
+    pub fn timers(&self) -> usize {
+        self.workers.iter().map(Worker::timers).sum()
+    }
+
+    /// Opens a connection; each goes to the next worker, as `accept` might have it.
+    ///
+    /// # Panics
+    /// When there were 2^32 connections.
+    pub fn connect(&mut self) -> Peer {
+        let number = u32::try_from(self.ends.len()).expect("fewer than 2^32 connections");
+        self.ends.push(End {
+            open: true,
+            ..End::default()
+        });
+        let worker = self.next_worker;
+        self.next_worker = (worker + 1) % self.workers.len();
+        let transport = Transport::Memory(Memory {
+            peer: number,
+            blocked: false,
+        });
+        self.workers[worker].begin(self.now);
+        self.workers[worker].adopt(Handover {
+            transport,
+            unread: Vec::new(),
+        });
+        self.collect(worker);
+        Peer(number)
+    }
+
+    /// The client writes bytes; the broker reads them in the next turns, unless it holds the client.
+    pub fn send(&mut self, peer: Peer, bytes: &[u8]) {
+        let end = &mut self.ends[peer.0 as usize];
+        if end.open && !bytes.is_empty() {
+            if end.to_broker.is_empty() {
+                self.busy.push(peer.0);
+            }
+            end.to_broker.extend_from_slice(bytes);
+        }
+    }
+
+    /// Bytes that the client has written and the broker not read.
+    #[must_use]
+    pub fn unread(&self, peer: Peer) -> usize {
+        self.ends[peer.0 as usize].to_broker.len()
+    }
+
+    /// Bytes that the broker holds for the client and has not written.
+    #[must_use]
+    pub fn unsent(&self, peer: Peer) -> usize {
+        let place = self.ends[peer.0 as usize].place;
+        place.map_or(0, |(worker, slot)| {
+            self.workers[worker].unsent(slot, peer.0)
+        })
+    }
+
+    /// Takes what the broker has written to the client.
+    pub fn receive(&mut self, peer: Peer) -> Vec<u8> {
+        std::mem::take(&mut self.ends[peer.0 as usize].from_broker)
+    }
+
+    /// Whether neither side has closed the connection.
+    #[must_use]
+    pub fn is_open(&self, peer: Peer) -> bool {
+        self.ends[peer.0 as usize].open
+    }
+
+    /// The connection breaks: what was written and not read is lost, on both sides.
+    pub fn cut(&mut self, peer: Peer) {
+        let end = &mut self.ends[peer.0 as usize];
+        end.open = false;
+        end.to_broker.clear();
+        end.from_broker.clear();
+        if let Some((worker, slot)) = end.place {
+            self.workers[worker].begin(self.now);
+            self.workers[worker].hang_up(slot, peer.0);
+            self.collect(worker);
+        }
+    }
+
+    /// The client reads nothing any more, or reads again.
+    pub fn block(&mut self, peer: Peer, blocked: bool) {
+        let end = &mut self.ends[peer.0 as usize];
+        end.blocked = blocked;
+        if let Some((worker, slot)) = end.place {
+            self.workers[worker].set_blocked(slot, peer.0, blocked);
+        }
+    }
+
+    /// Gives each of these workers one turn, in the given order. False when nothing happened and nothing is left to
+    /// do now, for them or for others.
+    pub fn turn(&mut self, order: impl IntoIterator<Item = usize>) -> bool {
+        let mut moved = false;
+        for worker in order {
+            moved |= self.turn_of(worker);
+        }
+        moved
+            || self
+                .shared
+                .mailboxes
+                .iter()
+                .any(|mailbox| mailbox.waiting() > 0)
+    }
+
+    fn turn_of(&mut self, at: usize) -> bool {
+        if self.ended[at] {
+            return false;
+        }
+        let mut moved = self.shared.mailboxes[at].waiting() > 0;
+        let worker = &mut self.workers[at];
+        worker.begin(self.now);
+        worker.go_on();
+        let mut still_busy = Vec::new();
+        for number in std::mem::take(&mut self.busy) {
+            let end = &mut self.ends[number as usize];
+            if end.to_broker.is_empty() || !end.open {
+                continue;
+            }
+            match end.place {
+                Some((of, slot))
+                    if of == at && self.workers[at].feed(slot, number, &end.to_broker) =>
+                {
+                    end.to_broker.clear();
+                    moved = true;
+                }
+                _ => still_busy.push(number),
+            }
+        }
+        self.busy = still_busy;
+        let worker = &mut self.workers[at];
+        worker.take_inbox();
+        worker.fire_timers();
+        worker.flush();
+        match worker.end() {
+            Next::Now => moved = true,
+            Next::Ended => self.ended[at] = true,
+            Next::At(time) => moved |= time <= self.now,
+            Next::Idle => {}
+        }
+        self.collect(at) | moved
+    }
+
+    /// Hands out what a worker wrote, and notes which connections it opened, took over and closed.
+    fn collect(&mut self, worker: usize) -> bool {
+        let mut moved = false;
+        loop {
+            let output = std::mem::take(self.workers[worker].memory());
+            if output.writes.is_empty() && output.opened.is_empty() && output.closed.is_empty() {
+                return moved;
+            }
+            moved = true;
+            for (peer, slot) in output.opened {
+                let end = &mut self.ends[peer as usize];
+                end.place = Some((worker, slot));
+                self.workers[worker].set_blocked(slot, peer, end.blocked);
+                if !end.open {
+                    self.workers[worker].hang_up(slot, peer);
+                }
+            }
+            let mut bytes = &output.bytes[..];
+            for (peer, len) in output.writes {
+                let (written, rest) = bytes.split_at(len);
+                bytes = rest;
+                let end = &mut self.ends[peer as usize];
+                if end.open {
+                    end.from_broker.extend_from_slice(written);
+                }
+            }
+            for peer in output.closed {
+                let end = &mut self.ends[peer as usize];
+                end.open = false;
+                end.to_broker = Vec::new();
+                if let Some((of, slot)) = end.place.take() {
+                    // Reading the end of the stream, a client hangs up too.
+                    self.workers[of].hang_up(slot, peer);
+                }
+            }
+        }
+    }
+
+    /// Gives turns until nothing is left to do at this time.
+    ///
+    /// # Panics
+    /// When the workers never come to rest.
+    pub fn run(&mut self) {
+        for _ in 0..TURNS_MAX {
+            if !self.turn(0..self.workers.len()) {
+                return;
+            }
+        }
+        panic!("the workers did not come to rest within {TURNS_MAX} turns");
+    }
+
+    /// Lets time pass; what is due happens in the next turns.
+    pub fn pass_ms(&mut self, ms: u64) {
+        self.now = self.now.plus_ms(ms);
+    }
+
+    /// Lets time pass, stopping wherever a timer fires, and runs.
+    pub fn advance_ms(&mut self, ms: u64) {
+        let until = self.now.plus_ms(ms);
+        self.run();
+        while let Some(at) = self
+            .workers
+            .iter()
+            .zip(&self.ended)
+            .filter_map(|(worker, ended)| worker.next_timer().filter(|_| !ended))
+            .filter(|at| *at <= until)
+            .min()
+        {
+            self.now = self.now.max(at);
+            self.run();
+        }
+        self.now = until;
+        self.run();
+    }
+
+    /// Begins to shut down, as `Running::shutdown` does.
+    pub fn begin_shut_down(&mut self) {
+        for mailbox in &self.shared.mailboxes {
+            mailbox.send_one(Inbox::Shutdown);
+        }
+    }
+
+    /// Whether every worker has drained and ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.iter().all(|ended| *ended)
+    }
+
+    /// Shuts down, and lets the drain's time pass: whether the workers ended.
+    pub fn shut_down(&mut self) -> bool {
+        self.begin_shut_down();
+        for _ in 0..1_000 {
+            self.turn(0..self.workers.len());
+            if self.has_ended() {
+                return true;
+            }
+            self.now = self.now.plus_ms(20);
+        }
+        false
+    }
+}

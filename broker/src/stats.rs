@@ -1,0 +1,202 @@
+//! What the broker counts. Each worker counts in plain integers of its own and publishes them once a turn, so counting
+//! costs an addition; [`Stats`] is their sum. Every message is counted once by where it ended, and the sums add up:
+//! [`Stats::unaccounted`] is 0 whenever the workers are at rest.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// One worker's own counts.
+        #[derive(Debug, Clone, Default)]
+        pub(crate) struct Local { $(pub(crate) $name: u64,)+ }
+
+        /// One worker's counts as others see them: as of the end of its last turn.
+        #[derive(Debug, Default)]
+        #[repr(align(128))] // two workers never write to one cache line
+        pub(crate) struct Counters { $($name: AtomicU64,)+ }
+
+        impl Counters {
+            pub(crate) fn publish(&self, local: &Local) {
+                $(self.$name.store(local.$name, Ordering::Relaxed);)+
+            }
+
+            pub(crate) fn add_to(&self, stats: &mut Stats) {
+                $(stats.$name = stats.$name.wrapping_add(self.$name.load(Ordering::Relaxed));)+
+            }
+        }
+
+        /// The counts of a node.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Stats {
+            $($(#[doc = $doc])+ pub $name: u64,)+
+            /// Subscriptions now (one per session and filter).
+            pub subscriptions: u64,
+            /// Retained messages now.
+            pub retained_messages: u64,
+            /// Bytes of retained messages now.
+            pub retained_bytes: u64,
+            /// Entries that wait in the workers' inboxes now.
+            pub inbox_entries: u64,
+        }
+
+        impl Stats {
+            /// Every counter's name, what it counts, and its value.
+            #[must_use]
+            pub fn each(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![
+                    $((stringify!($name), concat!($($doc),+).trim_ascii(), self.$name),)+
+                    ("subscriptions", "Subscriptions now (one per session and filter).", self.subscriptions),
+                    ("retained_messages", "Retained messages now.", self.retained_messages),
+                    ("retained_bytes", "Bytes of retained messages now.", self.retained_bytes),
+                    ("inbox_entries", "Entries that wait in the workers' inboxes now.", self.inbox_entries),
+                ]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted.
+    connections_opened,
+    /// Connections closed, for any reason.
+    connections_closed,
+    /// Connections now (accepted, closed ones that still read our last packet included).
+    connections,
+    /// Clients connected now (a CONNECT was accepted).
+    clients,
+    /// Clients whose CONNECT was accepted.
+    clients_connected,
+    /// Sessions now, connected or not.
+    sessions,
+    /// Bytes received.
+    bytes_received,
+    /// Bytes written to sockets.
+    bytes_sent,
+    /// Packets received.
+    packets_received,
+    /// Publishes received with QoS 0.
+    publishes_received_qos0,
+    /// Publishes received with QoS 1.
+    publishes_received_qos1,
+    /// Publishes received with QoS 2.
+    publishes_received_qos2,
+    /// QoS 2 publishes received again with a packet identifier that was already taken: answered, not routed again.
+    publishes_duplicate,
+    /// Publishes refused by the access rules.
+    publishes_denied,
+    /// Publishes that matched no subscription.
+    publishes_unmatched,
+    /// Publishes that the sink did not want.
+    sink_not_stored,
+    /// Publishes that the sink took without a later settlement.
+    sink_accepted,
+    /// Publishes that the sink took pending.
+    sink_taken,
+    /// Pending publishes that were settled as stored.
+    sink_stored,
+    /// Publishes that the sink refused for good, at once or later.
+    sink_refused,
+    /// Times that a publisher was held because the sink had no room.
+    sink_busy,
+    /// QoS 0 publishes dropped because the sink had no room.
+    sink_dropped_qos0,
+    /// Publishes that wait now for the sink to settle them.
+    sink_pending,
+    /// Connections that are not read from now, until the sink settles or takes a publish.
+    publishers_held,
+    /// Deliveries: a message matched a session (retained messages sent on subscribing included).
+    deliveries,
+    /// Deliveries with QoS 0 handed to the socket's outbox.
+    delivered_qos0,
+    /// Deliveries with QoS 1 or 2 that the client acknowledged.
+    delivered_acknowledged,
+    /// Deliveries that the client refused with a reason code of 0x80 or more.
+    delivered_refused,
+    /// Deliveries of shared subscriptions given to another member, where they count again.
+    delivered_elsewhere,
+    /// Deliveries in flight now: sent and not acknowledged.
+    inflight,
+    /// Deliveries that wait in sessions' queues now.
+    queued,
+    /// QoS 0 deliveries dropped: the client is not connected.
+    dropped_offline,
+    /// QoS 0 deliveries dropped: the client reads too slowly.
+    dropped_outbox_full,
+    /// QoS 1 and 2 deliveries dropped: the session's queue is full.
+    dropped_queue_full,
+    /// Deliveries dropped: the message expired first.
+    dropped_expired,
+    /// Deliveries dropped: larger than the client accepts.
+    dropped_too_large,
+    /// Deliveries dropped: the session ended.
+    dropped_session_ended,
+    /// Messages not retained: the bound on retained messages is reached.
+    retained_refused,
+    /// Wills published.
+    wills_published,
+    /// Wills that the sink had no room for until their session had ended: published, and not stored.
+    wills_not_stored,
+    /// Connections closed: not MQTT (the first packet is no CONNECT, or one of another protocol).
+    closed_not_mqtt,
+    /// Connections closed: no whole CONNECT in time.
+    closed_connect_timeout,
+    /// Connections closed: a malformed packet.
+    closed_malformed,
+    /// Connections closed: a packet against the protocol.
+    closed_protocol_error,
+    /// Connections closed: a packet larger than allowed.
+    closed_too_large,
+    /// Connections closed: more publishes unacknowledged than the receive maximum allows.
+    closed_receive_maximum,
+    /// Connections closed: nothing heard within one and a half keep-alive times.
+    closed_keep_alive,
+    /// Connections closed: the client took nothing for too long.
+    closed_write_stall,
+    /// Connections closed: the same client connected again.
+    closed_taken_over,
+    /// Connections closed: the sink or the access rules refused a 3.x client's publish, which has no other answer.
+    closed_publish_refused,
+    /// Connections closed: CONNECT refused.
+    closed_connect_refused,
+    /// Connections closed: over the bound on connections or sessions.
+    closed_limit,
+    /// Connections closed: the client said DISCONNECT.
+    closed_by_client,
+    /// Connections closed: the client went away without DISCONNECT.
+    closed_lost,
+    /// Connections closed: the broker shuts down.
+    closed_shutdown,
+    /// Subscriptions refused (access rules, bad filters, bounds).
+    subscriptions_refused,
+}
+
+impl Stats {
+    /// Publishes received, of any QoS.
+    #[must_use]
+    pub fn publishes_received(&self) -> u64 {
+        self.publishes_received_qos0 + self.publishes_received_qos1 + self.publishes_received_qos2
+    }
+
+    /// Deliveries dropped, for any reason.
+    #[must_use]
+    pub fn deliveries_dropped(&self) -> u64 {
+        self.dropped_offline
+            + self.dropped_outbox_full
+            + self.dropped_queue_full
+            + self.dropped_expired
+            + self.dropped_too_large
+            + self.dropped_session_ended
+    }
+
+    /// Deliveries that ended nowhere: 0, or something was lost. (While workers run, a snapshot may be off by what is
+    /// under way.)
+    #[must_use]
+    pub fn unaccounted(&self) -> i64 {
+        let ended = self.delivered_qos0
+            + self.delivered_acknowledged
+            + self.delivered_refused
+            + self.delivered_elsewhere
+            + self.deliveries_dropped();
+        self.deliveries as i64 - (ended + self.inflight + self.queued) as i64
+    }
+}

@@ -1,0 +1,368 @@
+//! A worker: it owns its connections, sessions, timers and scratch memory outright and is a deterministic function of
+//! its inputs (bytes, inbox, time). Threads and sockets are the driver's business; tests drive it by hand.
+//!
+//! One turn: read what is ready, take the inbox, fire due timers, flush every dirty outbox once.
+
+mod close;
+mod connect;
+mod deliver;
+mod memory;
+mod packets;
+mod publish;
+mod subscribe;
+mod sys;
+mod turn;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use codec::{DecodeError, Packet};
+use hashbrown::HashTable;
+
+use crate::access::Access;
+use crate::config::Config;
+use crate::connection::{Connection, Connections};
+use crate::handle::{Inbox, Shared};
+use crate::limits::Limits;
+use crate::router::{Matches, Receiver};
+use crate::session::{Frames, Incoming, OFFLINE, Session};
+use crate::sink::Sink;
+use crate::slab::Slab;
+use crate::stats::Local;
+use crate::time::Time;
+use crate::timers::{Timer, Timers};
+use crate::transport::{Handover, MemoryOutput, Transport};
+
+pub(crate) use close::Close;
+pub(crate) use turn::Next;
+
+/// What all workers of a node are told.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) limits: Limits,
+    pub(crate) access: Access,
+    pub(crate) assign_client_ids: bool,
+    pub(crate) sys_interval_s: u32,
+}
+
+impl Settings {
+    pub(crate) fn new(config: &Config) -> Arc<Self> {
+        Arc::new(Self {
+            limits: config.limits.clone(),
+            access: Access::new(config.access.clone()),
+            assign_client_ids: config.assign_client_ids,
+            sys_interval_s: config.sys_interval_s,
+        })
+    }
+}
+
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Handled: on to the next.
+    Done,
+    /// Not handled and kept: the client is held until the sink moves.
+    Hold,
+    /// Not handled: its client's home is another worker, to which the connection goes.
+    Move(usize),
+    /// The connection is closed.
+    Closed,
+}
+
+/// See the module.
+pub(crate) struct Worker {
+    index: usize,
+    shared: Arc<Shared>,
+    settings: Arc<Settings>,
+    sink: Arc<dyn Sink>,
+    registry: Option<mio::Registry>,
+    now: Time,
+    connections: Connections,
+    sessions: Slab<Session>,
+    /// Session slots by client identifier.
+    clients: HashTable<u32>,
+    offline_sessions: usize,
+    timers: Timers,
+    counts: Local,
+    /// Connections held because the sink had no room.
+    held_by_sink: Vec<u32>,
+    /// What sessions that have ended had published and wanted delivered when it is stored, by slot and generation.
+    departed: HashMap<(u32, u16), Incoming>,
+    /// Entries for the other workers, posted once a turn.
+    posts: Vec<Vec<Inbox>>,
+    /// Since when, and until when, the worker drains.
+    drain_until: Option<Time>,
+    memory: MemoryOutput,
+    // Working memory, reused.
+    read_buffer: Vec<u8>,
+    inbox: Vec<Inbox>,
+    found: Matches,
+    remote: Vec<Vec<Receiver>>,
+    frames: Frames,
+    forwardable: Vec<u8>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        settings: Arc<Settings>,
+        sink: Arc<dyn Sink>,
+        registry: Option<mio::Registry>,
+    ) -> Self {
+        let workers = shared.mailboxes.len();
+        let mut timers = Timers::default();
+        if index == 0 && settings.sys_interval_s > 0 {
+            timers.at(Time(0), Timer::Sys);
+        }
+        Self {
+            index,
+            shared,
+            read_buffer: vec![0; settings.limits.read_bytes_per_turn as usize],
+            settings,
+            sink,
+            registry,
+            now: Time(0),
+            connections: Connections::default(),
+            sessions: Slab::default(),
+            clients: HashTable::new(),
+            offline_sessions: 0,
+            timers,
+            counts: Local::default(),
+            held_by_sink: Vec::new(),
+            departed: HashMap::new(),
+            posts: (0..workers).map(|_| Vec::new()).collect(),
+            drain_until: None,
+            memory: MemoryOutput::default(),
+            inbox: Vec::new(),
+            found: Matches::default(),
+            remote: (0..workers).map(|_| Vec::new()).collect(),
+            frames: Frames::default(),
+            forwardable: Vec::new(),
+        }
+    }
+
+    /// Takes a new connection, or one that another worker handed over, and handles what it brings along.
+    pub(crate) fn adopt(&mut self, handover: Handover) -> Option<u32> {
+        let Handover {
+            mut transport,
+            unread,
+        } = handover;
+        let limit = self.settings.limits.connections_max as usize / self.shared.mailboxes.len();
+        if self.connections.slab.len() >= limit.max(1) || self.drain_until.is_some() {
+            // One that another worker hands over, with its CONNECT, was counted there.
+            self.counts.connections_opened += u64::from(unread.is_empty());
+            self.counts.connections_closed += 1;
+            self.counts.closed_limit += 1;
+            tracing::debug!(limit, "a connection over limits.connections_max was closed");
+            if let Transport::Memory(memory) = &transport {
+                self.memory.closed.push(memory.peer);
+            }
+            return None;
+        }
+        let registry = self.registry.as_ref();
+        if let (Transport::Tcp(_), None) = (&transport, registry) {
+            return None;
+        }
+        let slot = self.connections.slab.next_index();
+        if let (Transport::Tcp(stream), Some(registry)) = (&mut transport, registry) {
+            // Both interests for good: an edge comes when there is something to read, and when a socket that was
+            // full has room again. No socket is ever registered twice.
+            let interests = mio::Interest::READABLE | mio::Interest::WRITABLE;
+            if let Err(error) = registry.register(stream, mio::Token(slot as usize), interests) {
+                tracing::warn!(%error, "a connection could not be registered and was closed");
+                return None;
+            }
+        }
+        let (slot, generation) = self
+            .connections
+            .slab
+            .insert(Connection::new(transport, self.now));
+        self.counts.connections_opened += u64::from(unread.is_empty());
+        self.counts.connections += 1;
+        if let Some(Connection {
+            transport: Transport::Memory(memory),
+            ..
+        }) = self.connections.slab.get(slot)
+        {
+            self.memory.opened.push((memory.peer, slot));
+        }
+        let connect_by = self.now.plus_ms(self.settings.limits.connect_timeout_ms);
+        self.timers.at(
+            connect_by,
+            Timer::Connect {
+                connection: slot,
+                generation,
+            },
+        );
+        if !unread.is_empty() {
+            self.handle_bytes(slot, &unread);
+        }
+        if let Some(connection) = self.connections.slab.get_mut(slot) {
+            connection.set_readable(true); // what came before it was registered makes no edge
+            self.connections.list(slot);
+        }
+        Some(slot)
+    }
+
+    /// Reads from a connection that may have something, a bounded number of bytes.
+    pub(crate) fn readable(&mut self, slot: u32) {
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return;
+        };
+        connection.set_readable(true);
+        if connection.is_stopped() {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        let result = connection.transport.read(&mut buffer);
+        match result {
+            Ok(0) => self.close(slot, Close::Lost),
+            Ok(n) => {
+                self.counts.bytes_received += n as u64;
+                // A short read emptied the socket: the next bytes make a new edge.
+                let more = n == buffer.len();
+                connection.set_readable(more);
+                self.handle_bytes(slot, &buffer[..n]);
+                if more {
+                    self.connections.list(slot);
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                connection.set_readable(false)
+            }
+            Err(_) => self.close(slot, Close::Lost),
+        }
+        self.read_buffer = buffer;
+    }
+
+    /// Handles bytes of a connection together with what was left of the last ones.
+    pub(crate) fn handle_bytes(&mut self, slot: u32, bytes: &[u8]) {
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return;
+        };
+        if connection.is_closing() {
+            if connection.discard(bytes.len()) > crate::limits::LINGER_BYTES_MAX {
+                self.drop_connection(slot);
+            }
+            return;
+        }
+        match connection.unread.take() {
+            None => {
+                let handled = self.handle_packets(slot, bytes);
+                if let Some(connection) = self.connections.slab.get_mut(slot) {
+                    connection.keep_unread(&bytes[handled..]);
+                }
+            }
+            Some(mut unread) => {
+                unread.extend_from_slice(bytes);
+                let handled = self.handle_packets(slot, &unread);
+                if let Some(connection) = self.connections.slab.get_mut(slot)
+                    && handled < unread.len()
+                {
+                    unread.drain(..handled);
+                    connection.unread = Some(unread);
+                }
+            }
+        }
+    }
+
+    /// Handles whole packets in order until there is none left, or one is held: the number of bytes handled. Where
+    /// the connection is gone afterwards, the number means nothing.
+    fn handle_packets(&mut self, slot: u32, bytes: &[u8]) -> usize {
+        let packet_bytes_max = self.settings.limits.packet_bytes_max;
+        let mut at = 0;
+        while at < bytes.len() {
+            let Some(connection) = self.connections.slab.get_mut(slot) else {
+                break;
+            };
+            if connection.is_closing() || connection.is_stopped() {
+                break;
+            }
+            // Every packet may be answered, and answers must not pile up for a client that does not read them.
+            let waiting = connection
+                .outbox
+                .as_ref()
+                .map_or(0, |outbox| outbox.bytes());
+            if waiting as u64 > self.settings.limits.outbox_bytes_max {
+                connection.set_owes_reading(true);
+                break;
+            }
+            let (session, version) = (connection.session, connection.version);
+            if session == OFFLINE && bytes[at] != 0x10 {
+                self.close(slot, Close::NotMqtt(bytes[at]));
+                break;
+            }
+            let frame = match codec::split_frame(&bytes[at..], packet_bytes_max) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(error) => {
+                    self.close(slot, Close::Decode(error));
+                    break;
+                }
+            };
+            let len = frame.len;
+            let step = match codec::decode(version, frame) {
+                Ok(packet) => self.handle_packet(slot, session, &packet),
+                Err(DecodeError::UnsupportedVersion(version)) if session == OFFLINE => {
+                    self.refuse_version(slot, version);
+                    Step::Closed
+                }
+                Err(error) => {
+                    self.close(slot, Close::Decode(error));
+                    Step::Closed
+                }
+            };
+            match step {
+                Step::Done => {
+                    at += len;
+                    self.counts.packets_received += 1;
+                    if let Some(connection) = self.connections.slab.get_mut(slot) {
+                        connection.has_heard(self.now);
+                    }
+                }
+                Step::Hold | Step::Closed => break,
+                Step::Move(worker) => {
+                    self.hand_over(slot, worker, &bytes[at..]);
+                    break;
+                }
+            }
+        }
+        at
+    }
+
+    fn handle_packet(&mut self, slot: u32, session: u32, packet: &Packet<'_>) -> Step {
+        if session == OFFLINE {
+            return match packet {
+                Packet::Connect(connect) => self.on_connect(slot, connect),
+                _ => self.close_step(slot, Close::NotMqtt(0)),
+            };
+        }
+        self.on_packet(slot, session, packet)
+    }
+
+    fn close_step(&mut self, slot: u32, close: Close) -> Step {
+        self.close(slot, close);
+        Step::Closed
+    }
+
+    /// Gives a connection to the worker that owns its client's session, with the bytes that it will read first.
+    fn hand_over(&mut self, slot: u32, worker: usize, unread: &[u8]) {
+        let Some(mut connection) = self.connections.slab.remove(slot) else {
+            return;
+        };
+        self.counts.connections -= 1; // it counts where it goes
+        if let (Transport::Tcp(stream), Some(registry)) =
+            (&mut connection.transport, &self.registry)
+            && let Err(error) = registry.deregister(stream)
+        {
+            tracing::warn!(%error, "a connection could not be handed to its worker");
+            return;
+        }
+        let handover = Handover {
+            transport: connection.transport,
+            unread: unread.to_vec(),
+        };
+        self.posts[worker].push(Inbox::Adopt(Box::new(handover)));
+    }
+}

@@ -1,0 +1,377 @@
+//! How connections and sessions end: each way has a name, a counter and, in 5.0, a reason code.
+
+use codec::{DecodeError, Disconnect, Packet, Properties, ReasonCode, Version};
+
+use super::Worker;
+use crate::connection::tick;
+use crate::limits::{LINGER_MS, TIMER_LOOK_MS, WILL_RETRY_MS};
+use crate::session::{OFFLINE, Will};
+use crate::timers::Timer;
+use crate::transport::Transport;
+
+/// Why a connection is closed.
+#[derive(Debug)]
+pub(crate) enum Close {
+    /// The socket ended or failed.
+    Lost,
+    /// The client said DISCONNECT.
+    ByClient {
+        with_will: bool,
+    },
+    /// The first byte is not that of a CONNECT.
+    NotMqtt(u8),
+    ConnectTimeout,
+    /// A packet that cannot be read, or that is against the protocol.
+    Decode(DecodeError),
+    /// A packet against the protocol in the state of things.
+    Protocol(ReasonCode, &'static str),
+    ReceiveMaximum,
+    KeepAlive,
+    WriteStall,
+    TakenOver,
+    /// A 3.x client's publish was refused.
+    PublishRefused,
+    /// CONNECT was answered with a refusal, which is in the outbox.
+    ConnectRefused,
+    Shutdown,
+}
+
+impl Close {
+    /// The reason code that a 5.0 client is told in a DISCONNECT.
+    fn reason(&self) -> Option<ReasonCode> {
+        Some(match self {
+            Self::Lost
+            | Self::ByClient { .. }
+            | Self::NotMqtt(_)
+            | Self::ConnectTimeout
+            | Self::WriteStall
+            | Self::PublishRefused
+            | Self::ConnectRefused => return None,
+            Self::Decode(error) => error.reason(),
+            Self::Protocol(reason, _) => *reason,
+            Self::ReceiveMaximum => ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
+            Self::KeepAlive => ReasonCode::KEEP_ALIVE_TIMEOUT,
+            Self::TakenOver => ReasonCode::SESSION_TAKEN_OVER,
+            Self::Shutdown => ReasonCode::SERVER_SHUTTING_DOWN,
+        })
+    }
+
+    /// Whether the will is published [MQTT-3.1.2-8] [MQTT-3.1.2-10].
+    fn publishes_will(&self) -> bool {
+        !matches!(self, Self::ByClient { with_will: false })
+    }
+}
+
+impl Worker {
+    fn count_close(&mut self, close: &Close) {
+        let counts = &mut self.counts;
+        *match close {
+            Close::Lost => &mut counts.closed_lost,
+            Close::ByClient { .. } => &mut counts.closed_by_client,
+            Close::NotMqtt(_) | Close::Decode(DecodeError::NotMqtt) => &mut counts.closed_not_mqtt,
+            Close::ConnectTimeout => &mut counts.closed_connect_timeout,
+            Close::Decode(DecodeError::TooLarge { .. }) => &mut counts.closed_too_large,
+            Close::Decode(error) if error.reason() == ReasonCode::MALFORMED_PACKET => {
+                &mut counts.closed_malformed
+            }
+            Close::Decode(_) | Close::Protocol(..) => &mut counts.closed_protocol_error,
+            Close::ReceiveMaximum => &mut counts.closed_receive_maximum,
+            Close::KeepAlive => &mut counts.closed_keep_alive,
+            Close::WriteStall => &mut counts.closed_write_stall,
+            Close::TakenOver => &mut counts.closed_taken_over,
+            Close::PublishRefused => &mut counts.closed_publish_refused,
+            Close::ConnectRefused => &mut counts.closed_connect_refused,
+            Close::Shutdown => &mut counts.closed_shutdown,
+        } += 1;
+    }
+
+    /// Closes a connection: the session is told, the client too if its version has words for it, and the socket is
+    /// dropped when the client has read them or had its time to.
+    pub(super) fn close(&mut self, slot: u32, close: Close) {
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return;
+        };
+        if connection.is_closing() {
+            if matches!(close, Close::Lost) {
+                self.drop_connection(slot);
+            }
+            return;
+        }
+        let (session, version) = (connection.session, connection.version);
+        connection.start_closing();
+        connection.session = OFFLINE;
+        connection.unread = None;
+        if connection.is_held() {
+            connection.set_held(false);
+            self.counts.publishers_held -= 1;
+        }
+        self.count_close(&close);
+        self.log_close(session, &close);
+        let mut says_something = matches!(close, Close::ConnectRefused | Close::PublishRefused);
+        if session != OFFLINE {
+            if let (Version::V5, Some(reason), Some(outbox)) =
+                (version, close.reason(), self.connections.outbox(slot))
+            {
+                let packet = Packet::Disconnect(Disconnect {
+                    reason,
+                    properties: Properties::EMPTY,
+                });
+                crate::session::encode(outbox, version, &packet);
+                says_something = true;
+            }
+            self.detach(session, &close);
+        }
+        // What this turn has answered already still goes out: a PUBACK before a DISCONNECT in the same segment, say.
+        let may_listen = !matches!(close, Close::Lost | Close::WriteStall | Close::KeepAlive);
+        if says_something || may_listen {
+            self.flush_one(slot);
+        }
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return;
+        };
+        if !says_something {
+            self.drop_connection(slot);
+            return;
+        }
+        // Closing a socket that has unread bytes resets it, and takes our last packet with it: the rest is read and
+        // thrown away until the client hangs up.
+        if connection
+            .outbox
+            .as_ref()
+            .is_none_or(|outbox| outbox.is_empty())
+        {
+            connection.transport.finish(&mut self.memory);
+        }
+        let timer = Timer::Linger {
+            connection: slot,
+            generation: self.connections.slab.generation(slot),
+        };
+        self.timers.at(self.now.plus_ms(LINGER_MS), timer);
+    }
+
+    fn log_close(&self, session: u32, close: &Close) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let client = self
+            .sessions
+            .get(session)
+            .map_or("", |session| &session.client_id);
+        match close {
+            Close::NotMqtt(0x16) => tracing::debug!("a TLS hello on the plain MQTT port; closed"),
+            Close::NotMqtt(b'G' | b'H' | b'O' | b'D') => {
+                tracing::debug!("HTTP on the MQTT port; closed")
+            }
+            Close::NotMqtt(byte) => {
+                tracing::debug!(byte, "not MQTT: the first packet is no CONNECT; closed")
+            }
+            Close::Decode(error) => tracing::debug!(client, %error, "closed"),
+            Close::Protocol(reason, what) => tracing::debug!(client, %reason, what, "closed"),
+            other => tracing::debug!(client, why = ?other, "closed"),
+        }
+    }
+
+    /// Forgets a connection; its socket closes.
+    pub(super) fn drop_connection(&mut self, slot: u32) {
+        self.connections.recycle(slot);
+        let Some(connection) = self.connections.slab.remove(slot) else {
+            return;
+        };
+        self.counts.connections -= 1;
+        self.counts.connections_closed += 1;
+        if let Transport::Memory(memory) = &connection.transport {
+            self.memory.closed.push(memory.peer);
+        }
+    }
+
+    /// A session's connection is gone: its will, its shared subscriptions and its expiry are seen to.
+    fn detach(&mut self, slot: u32, close: &Close) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        session.connection = OFFLINE;
+        self.counts.clients -= 1;
+        if let Some(flow) = &mut session.flow {
+            flow.incoming.disconnected();
+            flow.outgoing.disconnected();
+        }
+        session.tidy();
+        let will = session.will.take().filter(|_| close.publishes_will());
+        let expiry_s = session
+            .expiry_s
+            .min(self.settings.limits.session_expiry_max_s);
+        session.ends_at = self.now.plus_s(u64::from(expiry_s));
+        let over = self.offline_sessions >= self.settings.limits.offline_sessions_max as usize;
+        let is_back = matches!(close, Close::TakenOver);
+        let ends = expiry_s == 0 || over && !is_back;
+        if let Some(mut will) = will {
+            // The will waits for its delay or the session's end, whichever comes first [MQTT-3.1.3-9].
+            if will.delay_s == 0 || ends {
+                self.publish_will(slot, *will, ends);
+            } else {
+                let due = self.now.plus_s(u64::from(will.delay_s.min(expiry_s)));
+                will.due = Some(due);
+                session.will = Some(will);
+            }
+        }
+        if ends {
+            self.end_session(slot);
+            return;
+        }
+        self.offline_sessions += 1;
+        self.arm_session(slot);
+        if self
+            .sessions
+            .get(slot)
+            .is_some_and(|session| session.shares)
+        {
+            self.set_shares_online(slot, false);
+            self.give_shared_away(slot, false);
+        }
+    }
+
+    /// Looks at a session without connection when its will or its end is due. A timer that is under way already, for
+    /// this or an earlier absence, is enough if it fires in time: it sets the next one.
+    fn arm_session(&mut self, slot: u32) {
+        let generation = self.sessions.generation(slot);
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let will_due = session.will.as_ref().and_then(|will| will.due);
+        let due = will_due
+            .map_or(session.ends_at, |due| due.min(session.ends_at))
+            .min(self.now.plus_ms(TIMER_LOOK_MS));
+        let tick = crate::timers::tick(due) as u32; // enough for 13 years
+        if session.timer_tick == 0 || tick < session.timer_tick {
+            session.timer_tick = tick;
+            let timer = Timer::Session {
+                session: slot,
+                generation,
+            };
+            self.timers.at(due, timer);
+        }
+    }
+
+    /// Ends a session that is not connected: nothing of it is left.
+    pub(super) fn end_session(&mut self, slot: u32) {
+        let id = crate::router::SessionId::new(self.index, slot);
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let will = session.will.take();
+        let subscriptions = std::mem::take(&mut session.subscriptions);
+        let shares = session.shares;
+        for filter in subscriptions.iter() {
+            match topic::split_share(filter) {
+                Ok(Some(share)) => self.shared.router.leave(share.group, share.filter, id),
+                _ => self.shared.router.unsubscribe(filter, id),
+            };
+        }
+        if shares {
+            self.give_shared_away(slot, true);
+        }
+        if let Some(will) = will {
+            self.publish_will(slot, *will, true); // due with the session's end [MQTT-3.1.2-8]
+        }
+        let generation = self.sessions.generation(slot);
+        let Some(mut session) = self.sessions.remove(slot) else {
+            return;
+        };
+        if let Some(flow) = &mut session.flow {
+            flow.outgoing.drop_all(&mut self.counts);
+            if flow.incoming.has_deferred() {
+                let incoming = std::mem::take(&mut flow.incoming);
+                self.departed.insert((slot, generation), incoming);
+            }
+        }
+        self.counts.sessions -= 1;
+        let hash = self.client_hash(&session.client_id);
+        if let Ok(entry) = self.clients.find_entry(hash, |other| *other == slot) {
+            entry.remove();
+        }
+    }
+
+    pub(super) fn set_shares_online(&self, slot: u32, online: bool) {
+        let id = crate::router::SessionId::new(self.index, slot);
+        let Some(session) = self.sessions.get(slot) else {
+            return;
+        };
+        for filter in session.subscriptions.iter() {
+            if let Ok(Some(share)) = topic::split_share(filter) {
+                self.shared
+                    .router
+                    .set_online(share.group, share.filter, id, online);
+            }
+        }
+    }
+
+    /// Gives a member's unacknowledged messages of shared subscriptions to other members: connected ones, or any when
+    /// the session ends.
+    fn give_shared_away(&mut self, slot: u32, ends: bool) {
+        let id = crate::router::SessionId::new(self.index, slot);
+        let Some(flow) = self
+            .sessions
+            .get_mut(slot)
+            .and_then(|session| session.flow.as_mut())
+        else {
+            return;
+        };
+        let elsewhere = |group: &crate::router::Group| {
+            group
+                .pick(Some(id))
+                .filter(|(_, online)| *online || ends)
+                .map(|(receiver, _)| receiver)
+        };
+        let taken = flow.outgoing.take_shared(elsewhere, &mut self.counts);
+        for (delivery, receiver) in taken {
+            let hit = crate::router::Hit {
+                receiver,
+                more_identifiers: Box::default(),
+                group: delivery.group,
+            };
+            self.send_hit(delivery.message, hit, None);
+        }
+    }
+
+    /// A timer of a session fires.
+    pub(super) fn session_due(&mut self, slot: u32, generation: u16) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut_if(slot, generation) else {
+            return;
+        };
+        let is_the_last = session.timer_tick > 0 && session.timer_tick <= tick(now);
+        if !is_the_last {
+            return; // an earlier one took its place
+        }
+        session.timer_tick = 0;
+        if session.is_online() {
+            return;
+        }
+        let is_due = |will: &mut Box<Will>| will.due.is_some_and(|due| due <= now);
+        let ends = session.ends_at <= now;
+        if let Some(will) = session.will.take_if(is_due) {
+            self.publish_will(slot, *will, ends);
+        }
+        if ends {
+            self.offline_sessions -= 1;
+            self.end_session(slot);
+        } else {
+            self.arm_session(slot);
+        }
+    }
+
+    /// Publishes a will. If the sink has no room it waits with the session, unless this is its `last` chance.
+    pub(super) fn publish_will(&mut self, slot: u32, will: Will, last: bool) {
+        let Err(will) = self.publish_will_now(slot, will, last) else {
+            return;
+        };
+        let due = Some(self.now.plus_ms(WILL_RETRY_MS));
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.will = Some(Box::new(Will {
+                due,
+                delay_s: 0,
+                ..will
+            }));
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! From a routed message to the outboxes of its receivers, here and at the other workers; and to a session's client
+//! what has waited for it.
+
+use std::sync::Arc;
+
+use codec::Qos;
+
+use super::Worker;
+use crate::handle::{Delivered, Inbox};
+use crate::message::Message;
+use crate::retained::Position;
+use crate::router::{Group, Hit, Receiver, SessionId};
+use crate::session::{Delivery, QueueMax, Routed, Sending};
+
+/// Borrows what sending to a connection needs, and nothing more of the worker.
+macro_rules! sending {
+    ($worker:ident, $slot:expr) => {
+        $worker.connections.outbox($slot).map(|outbox| Sending {
+            now: $worker.now,
+            outbox,
+            outbox_bytes_max: usize::try_from($worker.settings.limits.outbox_bytes_max)
+                .unwrap_or(usize::MAX),
+            alias_maximum: $worker.settings.limits.topic_alias_maximum,
+            frames: &mut $worker.frames,
+            counts: &mut $worker.counts,
+        })
+    };
+}
+
+impl Worker {
+    /// Routes one message: retains it if it asks for that, and hands it to every session that should have it, or to
+    /// that session's worker.
+    pub(super) fn route(
+        &mut self,
+        routed: &mut Routed<'_>,
+        origin: Option<(SessionId, u16)>,
+        delivered: Option<&Delivered>,
+    ) {
+        // Retained first: who subscribes meanwhile gets it by one way or the other, never by none.
+        if routed.parts.retain && !self.shared.router.retained.set(routed.message()) {
+            self.counts.retained_refused += 1;
+        }
+        let mut found = std::mem::take(&mut self.found);
+        self.shared
+            .router
+            .lookup(routed.parts.topic, origin, &mut found);
+        if found.receivers.is_empty() && found.hits.is_empty() {
+            self.counts.publishes_unmatched += 1;
+        }
+        self.frames.reset();
+        let mut elsewhere = false;
+        for receiver in &found.receivers {
+            let worker = receiver.session.worker();
+            if worker == self.index {
+                self.deliver(routed, receiver, &[], None);
+            } else {
+                self.remote[worker].push(*receiver);
+                elsewhere = true;
+            }
+        }
+        if elsewhere {
+            for worker in 0..self.remote.len() {
+                if self.remote[worker].is_empty() {
+                    continue;
+                }
+                let entry = Inbox::Deliver {
+                    message: routed.message(),
+                    receivers: self.remote[worker].as_slice().into(),
+                    delivered: delivered.map(Delivered::fork),
+                };
+                self.remote[worker].clear();
+                self.posts[worker].push(entry);
+            }
+        }
+        for hit in found.hits.drain(..) {
+            if hit.receiver.session.worker() == self.index {
+                self.deliver_hit(routed, hit, delivered);
+            } else {
+                self.send_hit(routed.message(), hit, delivered);
+            }
+        }
+        self.found = found;
+    }
+
+    /// Sends a delivery that is no plain one to its worker.
+    pub(super) fn send_hit(&mut self, message: Message, hit: Hit, delivered: Option<&Delivered>) {
+        let worker = hit.receiver.session.worker();
+        let delivered = delivered.map(Delivered::fork);
+        self.posts[worker].push(Inbox::DeliverHit {
+            message,
+            hit: Box::new(hit),
+            delivered,
+        });
+    }
+
+    /// A message from another worker for sessions here.
+    pub(super) fn deliver_all(&mut self, message: &Message, receivers: &[Receiver]) {
+        self.frames.reset();
+        let mut routed = Routed {
+            parts: message.parts(),
+            shared: Some(message.clone()),
+        };
+        for receiver in receivers {
+            self.deliver(&mut routed, receiver, &[], None);
+        }
+    }
+
+    /// A delivery of a shared subscription, or with several identifiers, for a session here. If the member has left
+    /// while the message was on its way, another one gets it.
+    pub(super) fn deliver_hit(
+        &mut self,
+        routed: &mut Routed<'_>,
+        mut hit: Hit,
+        delivered: Option<&Delivered>,
+    ) {
+        if let Some(group) = &hit.group
+            && let Some(other) = self.other_member(&hit.receiver, group)
+        {
+            hit.receiver = other;
+            if other.session.worker() != self.index {
+                return self.send_hit(routed.message(), hit, delivered);
+            }
+        }
+        let Hit {
+            receiver,
+            more_identifiers,
+            group,
+        } = hit;
+        self.deliver(routed, &receiver, &more_identifiers, group);
+    }
+
+    /// Who gets a shared message in place of a member that is not connected: one that is, or any if the member's
+    /// session is gone.
+    fn other_member(&self, receiver: &Receiver, group: &Group) -> Option<Receiver> {
+        let slot = receiver.session.slot();
+        let session = self
+            .sessions
+            .get(slot)
+            .filter(|_| self.sessions.generation(slot) == receiver.generation);
+        match session {
+            Some(session) if session.is_online() => None,
+            Some(_) => group
+                .pick(Some(receiver.session))
+                .filter(|(_, online)| *online)
+                .map(|(other, _)| other),
+            None => group.pick(None).map(|(other, _)| other),
+        }
+    }
+
+    fn queue_max(&self) -> QueueMax {
+        let limits = &self.settings.limits;
+        QueueMax {
+            messages: limits.queue_messages_max as usize,
+            bytes: limits.queue_bytes_max,
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        routed: &mut Routed<'_>,
+        receiver: &Receiver,
+        more_identifiers: &[u32],
+        group: Option<Arc<Group>>,
+    ) {
+        self.counts.deliveries += 1;
+        let queue = self.queue_max();
+        let Some(session) = self
+            .sessions
+            .get_mut_if(receiver.session.slot(), receiver.generation)
+        else {
+            self.counts.dropped_session_ended += 1;
+            return;
+        };
+        let qos = routed.parts.qos.min(receiver.options.qos()); // [MQTT-3.8.4-8]
+        let retain = routed.parts.retain && receiver.options.retain_as_published(); // [MQTT-3.3.1-12]
+        let online = session.is_online();
+        if qos == Qos::AtMostOnce {
+            match sending!(self, session.connection).filter(|_| online) {
+                Some(mut sending) => {
+                    let identifiers = (receiver.identifier, more_identifiers);
+                    session.deliver_at_most_once(routed, retain, identifiers, &mut sending);
+                }
+                None => self.counts.dropped_offline += 1,
+            }
+            return;
+        }
+        let delivery = |message| Delivery {
+            message,
+            more_identifiers: more_identifiers.into(),
+            group,
+            identifier: receiver.identifier,
+            qos,
+            retain,
+        };
+        match sending!(self, session.connection).filter(|_| online) {
+            Some(mut sending) => session.deliver(routed, delivery, queue, Ok(&mut sending)),
+            None => session.deliver(routed, delivery, queue, Err(&mut self.counts)),
+        }
+    }
+
+    /// Sends a session's client what waits for it, as far as there is room.
+    pub(super) fn pump(&mut self, slot: u32, session_slot: u32) {
+        let Some(session) = self.sessions.get_mut(session_slot) else {
+            return;
+        };
+        if session.flow.is_none() || session.connection != slot {
+            return;
+        }
+        if session
+            .flow
+            .as_ref()
+            .is_some_and(|flow| flow.outgoing.has_waiting())
+            && let Some(mut sending) = sending!(self, slot)
+        {
+            session.pump(&mut sending);
+            self.pump_retained(slot, session_slot);
+        }
+        if let Some(session) = self.sessions.get_mut(session_slot) {
+            session.tidy();
+        }
+    }
+
+    /// Sends the next retained messages to a new subscription: a bounded number in one turn, and only while there is
+    /// room, so that a million of them cost no more memory than a few.
+    fn pump_retained(&mut self, slot: u32, session_slot: u32) {
+        let outbox_bytes_max =
+            usize::try_from(self.settings.limits.outbox_bytes_max).unwrap_or(usize::MAX);
+        let queue = self.queue_max();
+        let Some(session) = self.sessions.get_mut(session_slot) else {
+            return;
+        };
+        let window_left = session.window_left();
+        let Some(flow) = session
+            .flow
+            .as_mut()
+            .filter(|flow| window_left > 0 && !flow.outgoing.has_messages_waiting())
+        else {
+            return; // the acknowledgement, or the emptied outbox, brings us back
+        };
+        let Some(mut replay) = flow.outgoing.replays.pop() else {
+            return;
+        };
+        let mut messages = Vec::new();
+        let mut max = self.settings.limits.retained_per_turn as usize;
+        if replay.options.qos() > Qos::AtMostOnce {
+            max = max.min(window_left); // an acknowledgement makes room for one, not for a turn's worth
+        }
+        let retained = &self.shared.router.retained;
+        let end = retained.walk(
+            &replay.filter,
+            &replay.position,
+            self.now,
+            max,
+            &mut messages,
+        );
+        let mut sent = None;
+        for message in &messages {
+            let Some(mut sending) = sending!(self, slot) else {
+                return;
+            };
+            let waiting = sending.outbox.bytes();
+            let no_room = waiting > 0 && waiting + message.bytes() + 64 > outbox_bytes_max;
+            let window_full = !session.has_window();
+            if no_room || window_full {
+                break;
+            }
+            sending.counts.deliveries += 1;
+            sending.frames.reset();
+            let mut routed = Routed {
+                parts: message.parts(),
+                shared: Some(message.clone()),
+            };
+            let qos = message.qos().min(replay.options.qos());
+            if qos == Qos::AtMostOnce {
+                // [MQTT-3.3.1-8]: retained messages sent on subscribing say so.
+                session.deliver_at_most_once(
+                    &mut routed,
+                    true,
+                    (replay.identifier, &[]),
+                    &mut sending,
+                );
+            } else {
+                let delivery = |message| Delivery {
+                    message,
+                    more_identifiers: Box::default(),
+                    group: None,
+                    identifier: replay.identifier,
+                    qos,
+                    retain: true,
+                };
+                session.deliver(&mut routed, delivery, queue, Ok(&mut sending));
+            }
+            sent = Some(message.topic().into());
+        }
+        let all = sent.as_deref() == messages.last().map(Message::topic);
+        replay.position = match sent {
+            _ if all => end,
+            Some(topic) => Position::After(topic),
+            None => replay.position,
+        };
+        if replay.position != Position::End {
+            // Otherwise the acknowledgement, or the emptied outbox, brings us back.
+            if all {
+                self.connections.list(slot);
+            }
+            session.flow().outgoing.replays.push(replay);
+        } else if session
+            .flow
+            .as_ref()
+            .is_some_and(|flow| !flow.outgoing.replays.is_empty())
+        {
+            self.connections.list(slot);
+        }
+    }
+
+    /// A client came back to its session: what was in flight is sent again, then what waited.
+    pub(super) fn resume(&mut self, slot: u32, session_slot: u32) {
+        let Some(session) = self.sessions.get_mut(session_slot) else {
+            return;
+        };
+        if let Some(flow) = &mut session.flow {
+            flow.outgoing.resumed();
+            self.pump(slot, session_slot);
+        }
+    }
+}

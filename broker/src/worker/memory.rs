@@ -1,0 +1,73 @@
+//! What the owner of connections in memory does in place of the kernel: bytes in, bytes out, hanging up, not reading.
+
+use super::{Close, Worker};
+use crate::connection::Connection;
+use crate::time::Time;
+use crate::transport::{Memory, MemoryOutput, Transport};
+
+impl Worker {
+    /// What was written to connections in memory since it was last taken.
+    pub(crate) fn memory(&mut self) -> &mut MemoryOutput {
+        &mut self.memory
+    }
+
+    /// When the next timer fires.
+    pub(crate) fn next_timer(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// How many timers are set.
+    pub(crate) fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
+    fn memory_at(&mut self, slot: u32, peer: u32) -> Option<&mut Memory> {
+        match &mut self.connections.slab.get_mut(slot)?.transport {
+            Transport::Memory(memory) if memory.peer == peer => Some(memory),
+            _ => None,
+        }
+    }
+
+    /// Reads bytes of a client in memory: false when it is not read from now.
+    pub(crate) fn feed(&mut self, slot: u32, peer: u32, bytes: &[u8]) -> bool {
+        let readable = self.may_read()
+            && self.memory_at(slot, peer).is_some()
+            && self
+                .connections
+                .slab
+                .get(slot)
+                .is_some_and(|connection| !connection.is_stopped());
+        if readable {
+            self.counts.bytes_received += bytes.len() as u64;
+            self.handle_bytes(slot, bytes);
+        }
+        readable
+    }
+
+    /// Bytes that wait for a client in memory.
+    pub(crate) fn unsent(&self, slot: u32, peer: u32) -> usize {
+        let connection = self.connections.slab.get(slot);
+        let is_it = |connection: &&Connection| matches!(&connection.transport, Transport::Memory(memory) if memory.peer == peer);
+        let outbox = connection
+            .filter(is_it)
+            .and_then(|connection| connection.outbox.as_ref());
+        outbox.map_or(0, |outbox| outbox.bytes())
+    }
+
+    /// The client's end is gone.
+    pub(crate) fn hang_up(&mut self, slot: u32, peer: u32) {
+        if self.memory_at(slot, peer).is_some() {
+            self.close(slot, Close::Lost);
+        }
+    }
+
+    /// The client takes no bytes any more, or takes them again.
+    pub(crate) fn set_blocked(&mut self, slot: u32, peer: u32, blocked: bool) {
+        if let Some(memory) = self.memory_at(slot, peer) {
+            memory.blocked = blocked;
+            if !blocked {
+                self.writable(slot);
+            }
+        }
+    }
+}

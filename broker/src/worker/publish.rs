@@ -1,0 +1,502 @@
+//! PUBLISH from a client: checked, offered to the sink, routed, and acknowledged in order. And what the sink says of
+//! it later.
+
+use std::collections::hash_map::Entry;
+use std::num::NonZeroU16;
+
+use codec::{Publish, Qos, ReasonCode, Version};
+
+use super::{Close, Step, Worker};
+use crate::limits::HELD_LIST_SPARE;
+use crate::message::{Message, MessageParts};
+use crate::router::SessionId;
+use crate::session::{Begin, OFFLINE, Released, Routed, Will};
+use crate::sink::{Deliver, Incoming, Settlement, Token, Verdict};
+
+/// A token's bits: 6 of worker, 26 of session slot, 16 of the slot's generation, 16 of the publish's sequence.
+impl Token {
+    fn new(session: SessionId, generation: u16, sequence: u16) -> Self {
+        Self(u64::from(session.0) << 32 | u64::from(generation) << 16 | u64::from(sequence))
+    }
+
+    pub(crate) fn worker(self) -> usize {
+        self.session().worker()
+    }
+
+    fn session(self) -> SessionId {
+        SessionId((self.0 >> 32) as u32)
+    }
+
+    fn generation(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    fn sequence(self) -> u16 {
+        self.0 as u16
+    }
+}
+
+impl Worker {
+    pub(super) fn on_publish(
+        &mut self,
+        slot: u32,
+        session_slot: u32,
+        publish: &Publish<'_>,
+    ) -> Step {
+        if !publish.properties.is_empty()
+            && publish
+                .properties
+                .subscription_identifiers()
+                .next()
+                .is_some()
+        {
+            // [MQTT-3.3.4-6]
+            return self.protocol_error(slot, "a subscription identifier in a client's PUBLISH");
+        }
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return Step::Closed;
+        };
+        let alias = publish.properties.topic_alias();
+        let by_alias: Box<str>;
+        let mut topic = publish.topic;
+        if let Some(alias) = alias {
+            // Aliases above what CONNACK allowed are a protocol error [MQTT-3.3.2-9].
+            if alias > self.settings.limits.topic_alias_maximum || alias == 0 {
+                return self.close_step(
+                    slot,
+                    Close::Protocol(
+                        ReasonCode::TOPIC_ALIAS_INVALID,
+                        "a topic alias out of range",
+                    ),
+                );
+            }
+            let aliases = connection.aliases.get_or_insert_default();
+            let at = usize::from(alias) - 1;
+            if aliases.len() <= at {
+                aliases.resize(at + 1, None);
+            }
+            if topic.is_empty() {
+                let Some(known) = aliases[at].clone() else {
+                    return self.protocol_error(slot, "a topic alias that was not set");
+                };
+                by_alias = known;
+                topic = &by_alias;
+            } else if aliases[at].as_deref() != Some(topic) {
+                aliases[at] = Some(topic.into());
+            }
+        }
+        self.publish_from(slot, session_slot, topic, publish)
+    }
+
+    fn publish_from(
+        &mut self,
+        slot: u32,
+        session_slot: u32,
+        topic: &str,
+        publish: &Publish<'_>,
+    ) -> Step {
+        let limits = &self.settings.limits;
+        let generation = self.sessions.generation(session_slot);
+        let Some(session) = self.sessions.get_mut(session_slot) else {
+            return Step::Closed;
+        };
+        let version = session.version;
+        if topic.bytes().filter(|byte| *byte == b'/').count() >= limits.topic_levels_max as usize {
+            return self.close_step(
+                slot,
+                Close::Protocol(ReasonCode::TOPIC_NAME_INVALID, "a topic of too many levels"),
+            );
+        }
+        let receive_maximum = limits.receive_maximum;
+        let tracked = publish.qos != Qos::AtMostOnce;
+        if tracked && let Some(flow) = &session.flow {
+            // A 5.0 client never gets here before its receive maximum stops it, but for what it left unanswered on
+            // earlier connections.
+            let full = receive_maximum.saturating_mul(if version == Version::V5 { 4 } else { 1 });
+            if flow.incoming.is_full(full) {
+                return self.hold(slot);
+            }
+        }
+        let allowed =
+            !topic.starts_with('$') && self.settings.access.may_publish(&session.client_id, topic);
+        // A publish that is acknowledged at once, from a client with nothing else under way, needs no record.
+        let quick = publish.qos == Qos::AtLeastOnce && session.flow.is_none();
+        if let (true, false, Some(packet_id)) = (tracked, quick, publish.packet_id) {
+            let Some(outbox) = self.connections.outbox(slot) else {
+                return Step::Closed;
+            };
+            let incoming = &mut session.flow().incoming;
+            match incoming.begin(packet_id, publish.qos, version, receive_maximum, outbox) {
+                Begin::New => {}
+                Begin::Duplicate => {
+                    self.counts.publishes_duplicate += 1;
+                    return Step::Done;
+                }
+                Begin::OverReceiveMaximum => return self.close_step(slot, Close::ReceiveMaximum),
+            }
+        }
+        if !allowed {
+            self.count_publish(publish.qos);
+            self.counts.publishes_denied += 1;
+            return self.refuse_publish(
+                slot,
+                session_slot,
+                publish,
+                quick,
+                ReasonCode::NOT_AUTHORIZED,
+            );
+        }
+        let id = SessionId::new(self.index, session_slot);
+        let token = if tracked {
+            let sequence = session
+                .flow
+                .as_ref()
+                .map_or(0, |flow| flow.incoming.next_sequence());
+            Token::new(id, generation, sequence)
+        } else {
+            Token::NONE
+        };
+        let incoming = Incoming {
+            topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            properties: publish.properties,
+            client_id: &session.client_id,
+            version,
+        };
+        let verdict = self.sink.accept(&incoming, token);
+        match verdict {
+            Verdict::NotStored => self.counts.sink_not_stored += 1,
+            Verdict::Accepted => self.counts.sink_accepted += 1,
+            Verdict::Pending { .. } if !tracked => self.counts.sink_accepted += 1,
+            Verdict::Pending { .. } => {
+                self.counts.sink_taken += 1;
+                self.counts.sink_pending += 1;
+            }
+            Verdict::Busy if tracked => {
+                self.counts.sink_busy += 1;
+                if let (false, Some(packet_id)) = (quick, publish.packet_id) {
+                    session.flow().incoming.abandon(packet_id, publish.qos);
+                    session.tidy();
+                }
+                self.wait_for_sink(slot);
+                let step = self.hold(slot);
+                if let Some(connection) = self.connections.slab.get_mut(slot) {
+                    connection.set_waits_for_sink(true);
+                }
+                return step;
+            }
+            Verdict::Busy => self.counts.sink_dropped_qos0 += 1,
+            Verdict::Refused(refusal) => {
+                self.count_publish(publish.qos);
+                self.counts.sink_refused += 1;
+                return self.refuse_publish(slot, session_slot, publish, quick, refusal.reason());
+            }
+        }
+        self.count_publish(publish.qos);
+        let mut forwardable = std::mem::take(&mut self.forwardable);
+        forwardable.clear();
+        let mut expires_at = None;
+        if !publish.properties.is_empty() {
+            codec::publish_forwardable(publish.properties, &mut forwardable);
+            expires_at = publish
+                .properties
+                .message_expiry()
+                .map(|s| self.now.plus_s(s.into()));
+        }
+        let parts = MessageParts {
+            topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            properties: &forwardable,
+            expires_at,
+        };
+        let deferred = match verdict {
+            Verdict::Pending {
+                deliver: Deliver::AfterStored,
+            } if tracked => Some(Message::new(&parts)),
+            _ => {
+                let mut routed = Routed {
+                    parts,
+                    shared: None,
+                };
+                self.route(&mut routed, Some((id, generation)), None);
+                None
+            }
+        };
+        self.forwardable = forwardable;
+        if tracked {
+            let pending = matches!(verdict, Verdict::Pending { .. });
+            let settled = if pending {
+                None
+            } else {
+                Some(ReasonCode::SUCCESS)
+            };
+            self.owe(slot, session_slot, publish, quick, settled, deferred);
+        }
+        Step::Done
+    }
+
+    fn count_publish(&mut self, qos: Qos) {
+        *match qos {
+            Qos::AtMostOnce => &mut self.counts.publishes_received_qos0,
+            Qos::AtLeastOnce => &mut self.counts.publishes_received_qos1,
+            Qos::ExactlyOnce => &mut self.counts.publishes_received_qos2,
+        } += 1;
+    }
+
+    /// Stops reading from a publisher, and keeps what it has sent.
+    fn hold(&mut self, slot: u32) -> Step {
+        if let Some(connection) = self.connections.slab.get_mut(slot)
+            && !connection.is_held()
+        {
+            connection.set_held(true);
+            self.counts.publishers_held += 1;
+        }
+        Step::Hold
+    }
+
+    /// Notes who is to go on when the sink has room. Those who have left since are forgotten when they outnumber
+    /// those who wait, so that clients that come and go while the sink is away cost nothing.
+    fn wait_for_sink(&mut self, slot: u32) {
+        if self.held_by_sink.len() as u64 > 2 * self.counts.publishers_held + HELD_LIST_SPARE {
+            let connections = &self.connections.slab;
+            self.held_by_sink.sort_unstable();
+            self.held_by_sink.dedup();
+            self.held_by_sink
+                .retain(|slot| connections.get(*slot).is_some_and(|c| c.waits_for_sink()));
+        }
+        self.held_by_sink.push(slot);
+    }
+
+    /// Goes on with a publisher that was held.
+    pub(super) fn unhold(&mut self, slot: u32) {
+        if let Some(connection) = self.connections.slab.get_mut(slot)
+            && connection.is_held()
+        {
+            connection.set_held(false);
+            connection.set_waits_for_sink(false);
+            connection.has_heard(self.now); // its silence was ours
+            self.counts.publishers_held -= 1;
+            self.connections.list(slot);
+        }
+    }
+
+    fn refuse_publish(
+        &mut self,
+        slot: u32,
+        session_slot: u32,
+        publish: &Publish<'_>,
+        quick: bool,
+        reason: ReasonCode,
+    ) -> Step {
+        if publish.qos == Qos::AtMostOnce {
+            return Step::Done; // there is no answer to QoS 0
+        }
+        self.owe(slot, session_slot, publish, quick, Some(reason), None);
+        match self.connections.slab.get(slot) {
+            Some(connection) if !connection.is_closing() => Step::Done,
+            _ => Step::Closed,
+        }
+    }
+
+    /// Notes what a publisher is owed, and answers if it can be.
+    fn owe(
+        &mut self,
+        slot: u32,
+        session_slot: u32,
+        publish: &Publish<'_>,
+        quick: bool,
+        settled: Option<ReasonCode>,
+        deferred: Option<Message>,
+    ) {
+        // Routing may have changed this session (it may subscribe to its own topic), so nothing is assumed.
+        let Some(session) = self.sessions.get_mut(session_slot) else {
+            return;
+        };
+        let Some(packet_id) = publish.packet_id else {
+            return;
+        };
+        let nothing_owed = session
+            .flow
+            .as_ref()
+            .is_none_or(|flow| flow.incoming.waiting() == 0);
+        if quick && nothing_owed && settled == Some(ReasonCode::SUCCESS) {
+            if let Some(outbox) = self.connections.outbox(slot) {
+                outbox.push(&puback(packet_id));
+            }
+            return;
+        }
+        let incoming = &mut session.flow().incoming;
+        if quick {
+            incoming.record(packet_id);
+        }
+        incoming.owe(publish.packet_id, publish.qos, settled, deferred);
+        if settled.is_some() {
+            self.answer(session_slot);
+        }
+    }
+
+    /// Answers a session's publishes as far as they are settled in order.
+    fn answer(&mut self, session_slot: u32) {
+        let Some(session) = self.sessions.get_mut(session_slot) else {
+            return;
+        };
+        let (connection, version) = (session.connection, session.version);
+        let Some(flow) = &mut session.flow else {
+            return;
+        };
+        let outbox = if connection == OFFLINE {
+            None
+        } else {
+            self.connections.outbox(connection)
+        };
+        let Released { messages, close } = flow.incoming.answer_settled(outbox, version);
+        session.tidy();
+        self.release(messages);
+        if close {
+            self.close(connection, Close::PublishRefused);
+        }
+    }
+
+    /// The sink settled publishes.
+    pub(super) fn settled(&mut self, batch: Vec<(Token, Settlement)>) {
+        for (token, settlement) in batch {
+            self.counts.sink_pending -= 1;
+            let reason = match settlement {
+                Settlement::Stored => {
+                    self.counts.sink_stored += 1;
+                    ReasonCode::SUCCESS
+                }
+                Settlement::Refused(refusal) => {
+                    self.counts.sink_refused += 1;
+                    refusal.reason()
+                }
+            };
+            let slot = token.session().slot();
+            let Some(session) = self.sessions.get_mut_if(slot, token.generation()) else {
+                self.settled_departed(token, reason);
+                continue;
+            };
+            let connection = session.connection;
+            let Some(flow) = &mut session.flow else {
+                continue;
+            };
+            if flow.incoming.settle(token.sequence(), reason) {
+                self.answer(slot);
+                if connection != OFFLINE {
+                    self.unhold_if_full(connection);
+                }
+            }
+        }
+    }
+
+    /// A publish of a session that has ended is settled. It is delivered if that had to wait until it was stored.
+    fn settled_departed(&mut self, token: Token, reason: ReasonCode) {
+        let key = (token.session().slot(), token.generation());
+        let Entry::Occupied(mut departed) = self.departed.entry(key) else {
+            return;
+        };
+        let incoming = departed.get_mut();
+        if !incoming.settle(token.sequence(), reason) {
+            return;
+        }
+        let Released { messages, .. } = incoming.answer_settled(None, Version::V5);
+        if incoming.waiting() == 0 {
+            departed.remove();
+        }
+        self.release(messages);
+    }
+
+    /// Delivers what was stored first.
+    fn release(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            let mut routed = Routed {
+                parts: message.parts(),
+                shared: Some(message.clone()),
+            };
+            self.route(&mut routed, None, None);
+        }
+    }
+
+    /// Some of a held publisher's messages are answered. One that the sink itself had no room for waits for its word.
+    fn unhold_if_full(&mut self, slot: u32) {
+        let held = |connection: &crate::connection::Connection| {
+            connection.is_held() && !connection.waits_for_sink()
+        };
+        if self.connections.slab.get(slot).is_some_and(held) {
+            self.unhold(slot);
+        }
+    }
+
+    /// The sink has room again.
+    pub(super) fn sink_ready(&mut self) {
+        for slot in std::mem::take(&mut self.held_by_sink) {
+            self.unhold(slot);
+        }
+    }
+
+    /// Publishes a will, or gives it back when the sink has no room, if it may be offered again.
+    pub(super) fn publish_will_now(
+        &mut self,
+        session_slot: u32,
+        will: Will,
+        last: bool,
+    ) -> Result<(), Will> {
+        let generation = self.sessions.generation(session_slot);
+        let Some(session) = self.sessions.get(session_slot) else {
+            return Ok(());
+        };
+        let mut properties = will.properties.to_vec();
+        if let Some(expiry_s) = will.message_expiry_s {
+            codec::Property::MessageExpiryInterval(expiry_s)
+                .encode(&mut properties)
+                .unwrap_or_default();
+        }
+        let incoming = Incoming {
+            topic: &will.topic,
+            payload: &will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            properties: codec::Properties::from_validated(&properties),
+            client_id: &session.client_id,
+            version: session.version,
+        };
+        match self.sink.accept(&incoming, Token::NONE) {
+            Verdict::Busy if last => self.counts.wills_not_stored += 1,
+            Verdict::Busy => return Err(will),
+            Verdict::NotStored => self.counts.sink_not_stored += 1,
+            Verdict::Accepted | Verdict::Pending { .. } => self.counts.sink_accepted += 1,
+            Verdict::Refused(_) => {
+                self.counts.sink_refused += 1;
+                return Ok(());
+            }
+        }
+        self.counts.wills_published += 1;
+        let parts = MessageParts {
+            topic: &will.topic,
+            payload: &will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            properties: &will.properties,
+            expires_at: will.message_expiry_s.map(|s| self.now.plus_s(s.into())),
+        };
+        let origin = (SessionId::new(self.index, session_slot), generation);
+        self.route(
+            &mut Routed {
+                parts,
+                shared: None,
+            },
+            Some(origin),
+            None,
+        );
+        Ok(())
+    }
+}
+
+fn puback(packet_id: NonZeroU16) -> [u8; 4] {
+    let [high, low] = packet_id.get().to_be_bytes();
+    [0x40, 2, high, low]
+}

@@ -1,0 +1,176 @@
+//! SUBSCRIBE and UNSUBSCRIBE: each filter is judged by itself, and what is wrong with one harms no other.
+
+use std::sync::Arc;
+
+use codec::{
+    Packet, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeFilter, UnsubAck,
+    Unsubscribe,
+};
+
+use super::{Step, Worker};
+use crate::retained::Position;
+use crate::router::{Options, Receiver, SessionId};
+use crate::session::Replay;
+
+impl Worker {
+    pub(super) fn on_subscribe(
+        &mut self,
+        slot: u32,
+        session_slot: u32,
+        subscribe: &Subscribe<'_>,
+    ) -> Step {
+        let identifier = subscribe
+            .properties
+            .subscription_identifiers()
+            .next()
+            .unwrap_or(0);
+        let mut reasons = Vec::new();
+        for one in subscribe.filters.iter() {
+            let reason = match self.subscribe_one(session_slot, one, identifier) {
+                Ok(()) => ReasonCode(u8::from(one.options.qos)),
+                Err(reason) => {
+                    self.counts.subscriptions_refused += 1;
+                    tracing::debug!(filter = one.filter, %reason, "subscription refused");
+                    reason
+                }
+            };
+            reasons.push(reason.0);
+        }
+        if let (Some(session), Some(outbox)) = (
+            self.sessions.get(session_slot),
+            self.connections.outbox(slot),
+        ) {
+            let packet = Packet::SubAck(SubAck {
+                packet_id: subscribe.packet_id,
+                properties: Properties::EMPTY,
+                reasons: &reasons,
+            });
+            crate::session::encode(outbox, session.version, &packet);
+        }
+        self.pump(slot, session_slot);
+        Step::Done
+    }
+
+    fn subscribe_one(
+        &mut self,
+        session_slot: u32,
+        one: SubscribeFilter<'_>,
+        identifier: u32,
+    ) -> Result<(), ReasonCode> {
+        let share = topic::split_share(one.filter).map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)?;
+        let inner = match &share {
+            Some(share) => share.filter,
+            None => {
+                topic::validate_filter(one.filter).map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)?;
+                one.filter
+            }
+        };
+        let limits = &self.settings.limits;
+        if inner.split('/').count() > limits.topic_levels_max as usize {
+            return Err(ReasonCode::TOPIC_FILTER_INVALID);
+        }
+        let generation = self.sessions.generation(session_slot);
+        let Some(session) = self.sessions.get_mut(session_slot) else {
+            return Err(ReasonCode::UNSPECIFIED_ERROR);
+        };
+        if !self
+            .settings
+            .access
+            .may_subscribe(&session.client_id, inner)
+        {
+            return Err(ReasonCode::NOT_AUTHORIZED);
+        }
+        let existing = session.subscriptions.get(one.filter);
+        if existing.is_none() && session.subscriptions.len() >= limits.subscriptions_max as usize {
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
+        let filter = existing.map_or_else(|| Arc::from(one.filter), Arc::clone);
+        let is_new = existing.is_none();
+        let options = Options::new(one.options);
+        let receiver = Receiver {
+            session: SessionId::new(self.index, session_slot),
+            identifier,
+            generation,
+            options,
+        };
+        match &share {
+            Some(share) => {
+                session.shares = true;
+                self.shared.router.join(share.group, share.filter, receiver);
+            }
+            None => {
+                self.shared.router.subscribe(&filter, receiver);
+            }
+        }
+        if is_new {
+            session.subscriptions.insert(Arc::clone(&filter));
+        }
+        let replays = match one.options.retain_handling {
+            RetainHandling::SendAtSubscribe => true,
+            RetainHandling::SendIfNew => is_new,
+            RetainHandling::DoNotSend => false,
+        };
+        // A shared subscription gets no retained messages (section 4.8.2).
+        if replays && share.is_none() && self.shared.router.retained.size().0 > 0 {
+            let replay = Replay {
+                filter,
+                position: Position::Start,
+                identifier,
+                options,
+            };
+            let outgoing = &mut session.flow().outgoing;
+            if !is_new {
+                let is_other = |old: &Replay| !Arc::ptr_eq(&old.filter, &replay.filter);
+                outgoing.replays.retain(is_other);
+            }
+            outgoing.replays.push(replay);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_unsubscribe(
+        &mut self,
+        slot: u32,
+        session_slot: u32,
+        unsubscribe: &Unsubscribe<'_>,
+    ) {
+        let id = SessionId::new(self.index, session_slot);
+        let mut reasons = Vec::new();
+        for filter in unsubscribe.filters.iter() {
+            let Some(session) = self.sessions.get_mut(session_slot) else {
+                return;
+            };
+            let existed = session.subscriptions.remove(filter);
+            if existed {
+                match topic::split_share(filter) {
+                    Ok(Some(share)) => self.shared.router.leave(share.group, share.filter, id),
+                    _ => self.shared.router.unsubscribe(filter, id),
+                };
+                if let Some(flow) = &mut session.flow {
+                    flow.outgoing
+                        .replays
+                        .retain(|replay| *replay.filter != *filter);
+                }
+            }
+            let valid = matches!(topic::split_share(filter), Ok(Some(_)))
+                || topic::validate_filter(filter).is_ok();
+            reasons.push(match (existed, valid) {
+                (true, _) => ReasonCode::SUCCESS.0,
+                (false, true) => ReasonCode::NO_SUBSCRIPTION_EXISTED.0,
+                (false, false) => ReasonCode::TOPIC_FILTER_INVALID.0,
+            });
+        }
+        if let (Some(session), Some(outbox)) = (
+            self.sessions.get_mut(session_slot),
+            self.connections.outbox(slot),
+        ) {
+            session.tidy();
+            let packet = Packet::UnsubAck(UnsubAck {
+                packet_id: unsubscribe.packet_id,
+                properties: Properties::EMPTY,
+                reasons: &reasons,
+            });
+            crate::session::encode(outbox, session.version, &packet);
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The rest of a turn: the inbox, due timers, flushing, and posting to the other workers.
+
+use std::io;
+
+use super::{Close, Worker};
+use crate::handle::{Delivered, Inbox};
+use crate::limits::TIMER_LOOK_MS;
+use crate::message::Message;
+use crate::session::{OFFLINE, Routed};
+use crate::time::Time;
+use crate::timers::Timer;
+
+/// When a worker wants its next turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// At once: there is more to do.
+    Now,
+    /// At that time, or when something happens.
+    At(Time),
+    /// When something happens.
+    Idle,
+    /// Never: it has drained.
+    Ended,
+}
+
+/// How often a draining worker looks whether it is done.
+const DRAIN_LOOK_MS: u64 = 20;
+
+impl Worker {
+    /// A turn begins.
+    pub(crate) fn begin(&mut self, now: Time) {
+        self.now = now;
+    }
+
+    /// Whether sockets may be read: not while another worker is behind with what we sent it, nor while draining.
+    pub(crate) fn may_read(&self) -> bool {
+        let max = self.settings.limits.inbox_entries_max as usize;
+        self.drain_until.is_none()
+            && self
+                .shared
+                .mailboxes
+                .iter()
+                .all(|mailbox| mailbox.waiting() <= max)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain_until.is_some()
+    }
+
+    /// Goes on with connections that were left with something to do.
+    pub(crate) fn go_on(&mut self) {
+        let may_read = self.may_read();
+        for slot in std::mem::take(&mut self.connections.listed) {
+            let Some(connection) = self.connections.slab.get_mut(slot) else {
+                continue;
+            };
+            connection.set_listed(false);
+            let session = connection.session;
+            if session != OFFLINE {
+                self.pump(slot, session);
+            }
+            let Some(connection) = self.connections.slab.get_mut(slot) else {
+                continue;
+            };
+            if !may_read {
+                if connection.is_readable() || connection.unread.is_some() {
+                    self.connections.list(slot);
+                }
+                continue;
+            }
+            if connection.unread.is_some() && !connection.is_stopped() {
+                self.handle_bytes(slot, &[]);
+            }
+            let readable = |connection: &crate::connection::Connection| {
+                connection.is_readable() && !connection.is_stopped()
+            };
+            if self.connections.slab.get(slot).is_some_and(readable) {
+                self.readable(slot);
+            }
+        }
+    }
+
+    /// Sockets are not read in this turn: this one is remembered.
+    pub(crate) fn readable_later(&mut self, slot: u32) {
+        if let Some(connection) = self.connections.slab.get_mut(slot) {
+            connection.set_readable(true);
+            self.connections.list(slot);
+        }
+    }
+
+    /// The socket takes bytes again.
+    pub(crate) fn writable(&mut self, slot: u32) {
+        let waiting = |connection: &crate::connection::Connection| connection.outbox.is_some();
+        if self.connections.slab.get(slot).is_some_and(waiting) {
+            self.connections.outbox(slot); // marks it dirty
+        }
+    }
+
+    /// Handles what other threads have put into the inbox.
+    pub(crate) fn take_inbox(&mut self) {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        self.shared.mailboxes[self.index].take(&mut inbox);
+        for entry in inbox.drain(..) {
+            match entry {
+                Inbox::Adopt(handover) => {
+                    self.adopt(*handover);
+                }
+                Inbox::Deliver {
+                    message,
+                    receivers,
+                    delivered,
+                } => {
+                    self.deliver_all(&message, &receivers);
+                    complete(delivered);
+                }
+                Inbox::DeliverHit {
+                    message,
+                    hit,
+                    delivered,
+                } => {
+                    self.frames.reset();
+                    let mut routed = Routed {
+                        parts: message.parts(),
+                        shared: Some(message.clone()),
+                    };
+                    self.deliver_hit(&mut routed, *hit, delivered.as_ref());
+                    complete(delivered);
+                }
+                Inbox::Publish {
+                    messages,
+                    delivered,
+                } => {
+                    for message in messages {
+                        self.publish(&message, delivered.as_ref());
+                    }
+                    complete(delivered);
+                }
+                Inbox::Settled(batch) => self.settled(batch),
+                Inbox::SinkReady => self.sink_ready(),
+                Inbox::Shutdown => {
+                    let until = self.now.plus_ms(self.settings.limits.drain_timeout_ms);
+                    self.drain_until.get_or_insert(until);
+                }
+            }
+        }
+        self.inbox = inbox;
+    }
+
+    fn publish(&mut self, message: &Message, delivered: Option<&Delivered>) {
+        let expired = message.expires_at().is_some_and(|at| at <= self.now);
+        if !expired {
+            let mut routed = Routed {
+                parts: message.parts(),
+                shared: Some(message.clone()),
+            };
+            self.route(&mut routed, None, delivered);
+        }
+    }
+
+    /// Fires the timers that are due.
+    pub(crate) fn fire_timers(&mut self) {
+        while let Some(timers) = self.timers.due(self.now) {
+            for timer in timers {
+                self.fire(timer);
+            }
+        }
+    }
+
+    fn fire(&mut self, timer: Timer) {
+        let now = self.now;
+        match timer {
+            Timer::Connect {
+                connection: slot,
+                generation,
+            } => {
+                let found = self.connections.slab.get_mut_if(slot, generation);
+                if found.is_some_and(|connection| {
+                    connection.session == OFFLINE && !connection.is_closing()
+                }) {
+                    self.close(slot, Close::ConnectTimeout);
+                }
+            }
+            Timer::KeepAlive {
+                connection: slot,
+                generation,
+            } => {
+                let Some(connection) = self.connections.slab.get_mut_if(slot, generation) else {
+                    return;
+                };
+                if connection.is_closing() {
+                    return;
+                }
+                // A publisher that we do not read from cannot be heard.
+                if connection.is_held() {
+                    connection.has_heard(now);
+                }
+                let ends = connection.keep_alive_ends();
+                if ends <= now {
+                    self.close(slot, Close::KeepAlive);
+                } else {
+                    self.timers.at(ends.min(now.plus_ms(TIMER_LOOK_MS)), timer);
+                }
+            }
+            Timer::WriteStall {
+                connection: slot,
+                generation,
+            } => {
+                let Some(connection) = self.connections.slab.get_mut_if(slot, generation) else {
+                    return;
+                };
+                connection.set_stall_armed(false);
+                if connection
+                    .outbox
+                    .as_ref()
+                    .is_none_or(|outbox| outbox.is_empty())
+                {
+                    return;
+                }
+                let ends = connection
+                    .last_progress()
+                    .plus_ms(self.settings.limits.write_stall_ms);
+                if ends <= now {
+                    self.close(slot, Close::WriteStall);
+                } else {
+                    connection.set_stall_armed(true);
+                    self.timers.at(ends, timer);
+                }
+            }
+            Timer::Linger {
+                connection: slot,
+                generation,
+            } => {
+                if self.connections.slab.get_mut_if(slot, generation).is_some() {
+                    self.drop_connection(slot);
+                }
+            }
+            Timer::Session {
+                session,
+                generation,
+            } => self.session_due(session, generation),
+            Timer::Sys => {
+                self.publish_sys();
+                self.timers
+                    .at(now.plus_s(self.settings.sys_interval_s.into()), Timer::Sys);
+            }
+        }
+    }
+
+    /// Writes every outbox that something was added to, once.
+    pub(crate) fn flush(&mut self) {
+        let mut at = 0;
+        // Closing one connection may add to others' outboxes (wills), so the list may grow.
+        while let Some(slot) = self.connections.dirty.get(at).copied() {
+            at += 1;
+            self.flush_one(slot);
+        }
+        self.connections.dirty.clear();
+        let slots = self.connections.dirty.capacity();
+        if slots > 65_536 && at < slots / 8 {
+            self.connections.dirty.shrink_to(at);
+        }
+    }
+
+    pub(super) fn flush_one(&mut self, slot: u32) {
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return;
+        };
+        connection.set_dirty(false);
+        let Some(outbox) = &mut connection.outbox else {
+            return;
+        };
+        let result = outbox.write_to(&mut connection.transport, &mut self.memory);
+        let empty = outbox.is_empty();
+        let has_room = outbox.bytes() as u64 <= self.settings.limits.outbox_bytes_max;
+        match result {
+            Ok(written) => {
+                self.counts.bytes_sent += written as u64;
+                connection.has_progressed(self.now);
+            }
+            Err(ref error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return self.close(slot, Close::Lost),
+        }
+        let (session, closing) = (connection.session, connection.is_closing());
+        if has_room && connection.owes_reading() {
+            connection.set_owes_reading(false);
+            self.connections.list(slot);
+        }
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return;
+        };
+        if empty {
+            if closing {
+                connection.transport.finish(&mut self.memory);
+            }
+            self.connections.recycle(slot);
+            if session != OFFLINE
+                && self.sessions.get(session).is_some_and(|session| {
+                    session.has_window()
+                        && session
+                            .flow
+                            .as_ref()
+                            .is_some_and(|flow| flow.outgoing.has_waiting())
+                })
+            {
+                self.connections.list(slot);
+            }
+        } else if !closing && !connection.is_stall_armed() {
+            connection.set_stall_armed(true);
+            if result.is_err() {
+                // It took nothing at all: the stall began when it last took something, at the latest now.
+                connection.has_progressed(connection.last_progress().max(self.now));
+            }
+            let ends = self.now.plus_ms(self.settings.limits.write_stall_ms);
+            let generation = self.connections.slab.generation(slot);
+            self.timers.at(
+                ends,
+                Timer::WriteStall {
+                    connection: slot,
+                    generation,
+                },
+            );
+        }
+    }
+
+    /// Ends the turn: posts to the other workers, shows the counts, and says when the next turn is wanted.
+    pub(crate) fn end(&mut self) -> Next {
+        for (mailbox, entries) in self.shared.mailboxes.iter().zip(&mut self.posts) {
+            mailbox.send(entries);
+        }
+        self.shared.counters[self.index].publish(&self.counts);
+        if let Some(until) = self.drain_until {
+            return self.drain(until);
+        }
+        if !self.connections.listed.is_empty() {
+            return if self.may_read() {
+                Next::Now
+            } else {
+                Next::At(self.now.plus_ms(1))
+            };
+        }
+        self.timers.next().map_or(Next::Idle, Next::At)
+    }
+
+    /// Draining ends when the sink has settled everything and the outboxes are empty, or when its time is over.
+    fn drain(&mut self, until: Time) -> Next {
+        let busy = self.counts.sink_pending > 0
+            || self.connections.slab.indices().any(|slot| {
+                let outbox = self
+                    .connections
+                    .slab
+                    .get(slot)
+                    .and_then(|connection| connection.outbox.as_ref());
+                outbox.is_some_and(|outbox| !outbox.is_empty())
+            });
+        if busy && self.now < until {
+            return Next::At(self.now.plus_ms(DRAIN_LOOK_MS));
+        }
+        if self.counts.sink_pending > 0 {
+            let pending = self.counts.sink_pending;
+            tracing::warn!(
+                pending,
+                "shut down with publishes not yet stored; they were not acknowledged"
+            );
+        }
+        for slot in self.connections.slab.indices().collect::<Vec<_>>() {
+            self.close(slot, Close::Shutdown);
+            self.drop_connection(slot);
+        }
+        self.shared.counters[self.index].publish(&self.counts);
+        Next::Ended
+    }
+}
+
+fn complete(delivered: Option<Delivered>) {
+    if let Some(delivered) = delivered {
+        delivered.complete();
+    }
+}

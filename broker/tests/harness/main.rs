@@ -1,0 +1,22 @@
+//! The protocol, one behaviour a test, on a whole broker in this thread: real workers, sessions, router and sink over
+//! connections in memory and on the test's own time ([`broker::sim::Sim`]). Nothing here waits or opens a socket.
+//!
+//! Packets that a client got are compared as text, see `support::text`. `random` runs thousands of clients from a seed.
+
+mod bad_input;
+mod connect;
+mod downlink;
+mod flow_control;
+mod offline;
+mod publish_in;
+mod publish_out;
+mod random;
+mod retained;
+mod shared;
+mod shutdown;
+mod sink;
+mod subscriptions;
+mod support;
+mod sys;
+mod takeover;
+mod wills;

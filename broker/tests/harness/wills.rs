@@ -1,0 +1,203 @@
+//! Wills: published when a client goes without a word, after their delay, and not when it comes back in time.
+
+use broker::{Action, Effect, Rule, Verdict};
+use codec::{Property, ReasonCode, Version};
+
+use crate::support::{Client, NOTHING, Net, Store, everywhere};
+
+fn witness(net: &Net) -> Client {
+    let mut witness = net.join("witness");
+    witness.subscribe("will/#", 1);
+    witness
+}
+
+#[test]
+fn a_client_that_goes_without_a_word_leaves_its_will() {
+    everywhere(|net, version| {
+        let mut witness = witness(net);
+        let join = net.client("a").version(version).will("will/a", "gone");
+        join.connect().cut();
+        assert_eq!(witness.got(), ["PUBLISH will/a gone q1 #1"]);
+        assert_eq!(net.stats().wills_published, 1);
+    });
+}
+
+#[test]
+fn every_end_but_a_normal_disconnect_publishes_the_will() {
+    let net = Net::new();
+    let mut witness = witness(&net);
+    let mut id = 0;
+    let mut expect = |witness: &mut Client, published: bool| {
+        let got = witness.got();
+        id += u16::from(published);
+        let said = [format!("PUBLISH will/a gone q1 #{id}")];
+        assert_eq!(got, if published { &said[..] } else { &[] });
+    };
+    let join = net.client("a").will("will/a", "gone").keep_alive_s(10);
+    join.connect().disconnect();
+    expect(&mut witness, false);
+    join.connect()
+        .disconnect_with(ReasonCode::DISCONNECT_WITH_WILL_MESSAGE, &[]);
+    expect(&mut witness, true);
+    join.connect().write(&[0xf0, 0, 0]);
+    expect(&mut witness, true);
+    join.connect();
+    net.advance_s(20);
+    expect(&mut witness, true);
+    let mut taken_over = join.connect();
+    join.connect().disconnect();
+    assert_eq!(taken_over.got(), ["DISCONNECT 0x8e", "closed"]);
+    expect(&mut witness, true);
+}
+
+#[test]
+fn a_will_is_retained_and_has_properties() {
+    let net = Net::new();
+    let properties = [
+        Property::MessageExpiryInterval(60),
+        Property::ContentType("text"),
+        Property::UserProperty("k", "v"),
+    ];
+    net.client("a")
+        .will_with("will/a", "gone", 0, true, &properties)
+        .connect()
+        .cut();
+    net.advance_s(10);
+    let mut late = net.join("late");
+    late.subscribe("will/a", 0);
+    assert_eq!(
+        late.got(),
+        ["PUBLISH will/a gone retain {type text, k=v, expiry 50}"]
+    );
+}
+
+#[test]
+fn a_delayed_will_waits() {
+    let net = Net::with(|config| config.workers = 3);
+    let mut witness = witness(&net);
+    let delay = [Property::WillDelayInterval(30)];
+    net.client("a")
+        .persistent()
+        .will_with("will/a", "gone", 1, false, &delay)
+        .connect()
+        .cut();
+    net.advance_s(29);
+    assert_eq!(witness.got(), NOTHING);
+    net.advance_s(2);
+    assert_eq!(witness.got(), ["PUBLISH will/a gone q1 #1"]);
+    net.advance_s(10_000);
+    assert_eq!(witness.got(), NOTHING);
+}
+
+#[test]
+fn a_client_that_returns_in_time_takes_its_will_back() {
+    let net = Net::new();
+    let mut witness = witness(&net);
+    let delay = [Property::WillDelayInterval(30)];
+    let join = net
+        .client("a")
+        .persistent()
+        .will_with("will/a", "gone", 1, false, &delay);
+    join.connect().cut();
+    net.advance_s(29);
+    // So does a takeover, which ends one connection and begins another.
+    let taken_over = join.connect();
+    join.connect().disconnect();
+    assert!(!taken_over.is_open());
+    net.advance_s(10_000);
+    assert_eq!(witness.got(), NOTHING);
+}
+
+#[test]
+fn a_will_comes_with_the_sessions_end_at_the_latest() {
+    let net = Net::new();
+    let mut witness = witness(&net);
+    let delay = [Property::WillDelayInterval(1_000)];
+    let will = |id: &str| net.client(id).will_with("will/a", "gone", 1, false, &delay);
+    will("a")
+        .resuming()
+        .with(Property::SessionExpiryInterval(10))
+        .connect()
+        .cut();
+    net.advance_s(11);
+    assert_eq!(witness.got(), ["PUBLISH will/a gone q1 #1"]);
+    // No session outlives this connection, so there is nothing to wait for.
+    will("b").connect().cut();
+    assert_eq!(witness.got(), ["PUBLISH will/a gone q1 #2"]);
+    // A clean start ends the old session [MQTT-3.1.2-4].
+    will("c").persistent().connect().cut();
+    assert_eq!(witness.got(), NOTHING);
+    net.join("c");
+    assert_eq!(witness.got(), ["PUBLISH will/a gone q1 #3"]);
+}
+
+#[test]
+fn a_will_that_may_not_be_published_is_refused_with_the_connect() {
+    everywhere(|_, version| {
+        let net = Net::with(|config| {
+            config.access = vec![Rule {
+                effect: Effect::Deny,
+                action: Action::Publish,
+                filter: "secret/#".to_owned(),
+                client: "*".to_owned(),
+            }];
+        });
+        for topic in ["secret/x", "$SYS/x"] {
+            let mut client = net.client("a").version(version).will(topic, "x").attempt();
+            assert_eq!(client.got(), ["CONNACK 0x87", "closed"]);
+        }
+    });
+}
+
+#[test]
+fn a_will_is_offered_to_the_sink() {
+    let store = Store::answering(Verdict::Accepted);
+    let net = Net::with_sink(store.clone(), |_| ());
+    net.client("a").will("will/a", "gone").connect().cut();
+    assert_eq!(store.offered(), ["will/a gone"]);
+}
+
+#[test]
+fn a_will_that_the_sink_has_no_room_for_is_offered_again() {
+    let store = Store::answering(Verdict::Accepted);
+    let net = Net::with_sink(store.clone(), |_| ());
+    let mut witness = witness(&net);
+    store.answer_always(Verdict::Busy);
+    net.client("a")
+        .persistent()
+        .will("will/a", "gone")
+        .connect()
+        .cut();
+    net.advance_s(60);
+    assert_eq!(witness.got(), NOTHING);
+    store.answer_always(Verdict::Accepted);
+    net.advance_s(2);
+    assert_eq!(witness.got(), ["PUBLISH will/a gone q1 #1"]);
+    assert_eq!(net.stats().wills_published, 1);
+}
+
+#[test]
+fn a_will_that_cannot_wait_for_the_sink_is_delivered_all_the_same_and_counted() {
+    // The session ends with its connection, or the client is back: nothing is left that could wait.
+    for persistent in [false, true] {
+        let store = Store::answering(Verdict::Accepted);
+        let net = Net::with_sink(store.clone(), |_| ());
+        let mut witness = witness(&net);
+        store.answer_always(Verdict::Busy);
+        let join = net
+            .client("a")
+            .version(Version::V311)
+            .will("will/a", "gone");
+        let join = if persistent { join.persistent() } else { join };
+        join.connect().cut();
+        net.client("a")
+            .version(Version::V311)
+            .persistent()
+            .connect();
+        assert_eq!(witness.got(), ["PUBLISH will/a gone q1 #1"]);
+        net.advance_s(60);
+        assert_eq!(witness.got(), NOTHING);
+        let stats = net.stats();
+        assert_eq!((stats.wills_published, stats.wills_not_stored), (1, 1));
+    }
+}

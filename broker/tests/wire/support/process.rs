@@ -1,0 +1,226 @@
+//! Programs of others: mosquitto's clients, and Python with paho-mqtt. Each ends with its test.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+
+use super::{DEADLINE, Server, poll};
+
+/// Lines that a program may be ahead of its test.
+const LINES_MAX: usize = 10_000;
+
+/// A program whose standard output is read as it comes.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    name: String,
+    lines: Receiver<String>,
+    /// What it wrote to standard error, to be shown when it fails.
+    complaints: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    fn start(mut command: Command, input: Option<Vec<u8>>) -> Self {
+        let name = format!("{command:?}");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name}: {error}; run ./test.sh setup"));
+        let (stdin, stdout, stderr) = (
+            child.stdin.take().expect("piped"),
+            child.stdout.take().expect("piped"),
+            child.stderr.take().expect("piped"),
+        );
+        let (sender, lines) = sync_channel(LINES_MAX);
+        let complaints = Arc::new(Mutex::new(String::new()));
+        let complain = Arc::clone(&complaints);
+        let readers = vec![
+            std::thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    if sender.send(line).is_err() {
+                        return;
+                    }
+                }
+            }),
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    let mut text = complain.lock().unwrap();
+                    text.push_str(&line);
+                    text.push('\n');
+                }
+            }),
+            std::thread::spawn(move || {
+                let mut stdin = stdin;
+                // A program that ended before it read all says so by its exit code.
+                drop(stdin.write_all(&input.unwrap_or_default()));
+            }),
+        ];
+        Self {
+            child,
+            name,
+            lines,
+            complaints,
+            readers,
+        }
+    }
+
+    fn complaints(&self) -> String {
+        self.complaints.lock().unwrap().clone()
+    }
+
+    /// The next line of its output.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub fn line(&self) -> String {
+        match self.lines.recv_timeout(DEADLINE) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("{}: no line came; {}", self.name, self.complaints())
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                panic!("{}: it ended; {}", self.name, self.complaints())
+            }
+        }
+    }
+
+    /// The next lines of its output.
+    pub fn lines(&self, count: usize) -> Vec<String> {
+        (0..count).map(|_| self.line()).collect()
+    }
+
+    /// Waits until it ends by itself with exit code 0: the rest of its lines.
+    ///
+    /// # Panics
+    /// When it does not end, or with another code.
+    pub fn finish(mut self) -> Vec<String> {
+        let (mut rest, complaints) = (Vec::new(), Arc::clone(&self.complaints));
+        let (child, lines, name) = (&mut self.child, &self.lines, &self.name);
+        let status = poll(
+            || {
+                rest.extend(lines.try_iter());
+                child.try_wait().expect("it is our child")
+            },
+            || format!("{name} does not end; {}", complaints.lock().unwrap()),
+        );
+        for reader in self.readers.drain(..) {
+            reader.join().expect("a reader does not panic");
+        }
+        rest.extend(self.lines.try_iter());
+        let complaints = self.complaints();
+        assert!(
+            status.success(),
+            "{}: {status}; it said {rest:#?}; {complaints}",
+            self.name
+        );
+        rest
+    }
+
+    /// Kills it without a word to anybody (SIGKILL).
+    pub fn kill(mut self) {
+        self.child.kill().expect("it still runs");
+        self.child.wait().expect("it is our child");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn mosquitto(program: &str, server: &Server, version: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(["-h", "127.0.0.1", "-p", &server.port.to_string()])
+        .args(["-V", version])
+        .args(arguments);
+    command
+}
+
+/// Starts mosquitto_sub. It is not subscribed yet: see [`Server::until_subscribed`].
+pub fn mosquitto_sub(server: &Server, version: &str, arguments: &[&str]) -> Process {
+    Process::start(mosquitto("mosquitto_sub", server, version, arguments), None)
+}
+
+/// Starts mosquitto_rr, which publishes a request and waits for the response.
+pub fn mosquitto_rr(server: &Server, version: &str, arguments: &[&str]) -> Process {
+    Process::start(mosquitto("mosquitto_rr", server, version, arguments), None)
+}
+
+/// Runs mosquitto_pub to its end.
+pub fn mosquitto_pub(server: &Server, version: &str, arguments: &[&str]) {
+    mosquitto_pub_input(server, version, arguments, Vec::new());
+}
+
+/// Runs mosquitto_pub with `input` as its standard input.
+pub fn mosquitto_pub_input(server: &Server, version: &str, arguments: &[&str], input: Vec<u8>) {
+    Process::start(
+        mosquitto("mosquitto_pub", server, version, arguments),
+        Some(input),
+    )
+    .finish();
+}
+
+/// Runs mosquitto_sub until it has got one message: its output as it is. `then` runs once it is started.
+pub fn mosquitto_sub_bytes(
+    server: &Server,
+    version: &str,
+    arguments: &[&str],
+    then: impl FnOnce(),
+) -> Vec<u8> {
+    let mut child = mosquitto("mosquitto_sub", server, version, arguments)
+        .args(["-N", "-C", "1", "-W", &DEADLINE.as_secs().to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("mosquitto_sub is installed; run ./test.sh setup");
+    then();
+    let mut output = Vec::new();
+    let mut stdout = child.stdout.take().expect("piped");
+    stdout.read_to_end(&mut output).expect("its output is read");
+    assert!(child.wait().expect("it is our child").success());
+    output
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Python with the packages that the tests need. It makes its environment when it is missing, which needs the
+/// network: once, and by `./test.sh setup`.
+fn python() -> Command {
+    static READY: OnceLock<Result<(), String>> = OnceLock::new();
+    let script = repository().join("scripts/python.sh");
+    let ready = READY.get_or_init(|| {
+        let output = Command::new(&script)
+            .args(["-c", "import paho.mqtt.client"])
+            .output()
+            .map_err(|error| error.to_string())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    });
+    if let Err(why) = ready {
+        panic!("paho-mqtt for Python is missing; run ./test.sh setup ({why})");
+    }
+    Command::new(script)
+}
+
+/// Starts `paho/{scenario}.py` with the port and the version ("3.1.1" or "5").
+pub fn paho(server: &Server, scenario: &str, version: &str) -> Process {
+    let mut command = python();
+    command
+        .arg("-B") // no bytecode into the source tree
+        .arg(repository().join(format!("broker/tests/wire/paho/{scenario}.py")))
+        .args([server.port.to_string().as_str(), version]);
+    Process::start(command, None)
+}

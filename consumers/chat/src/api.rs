@@ -1,0 +1,272 @@
+//! The HTTP API. Every link in it is relative, so that it works wherever it is nested.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post, put};
+use runtime::http::{ApiError, Json, Parameters, Path, no_such_path};
+use serde_json::{Value, json};
+
+use crate::message::{NAME_ALLOWED, check_name};
+use crate::store::{Direction, Joined, MarkRead, Store};
+
+/// The longest body of a request, in bytes.
+const BODY_BYTES_MAX: usize = 4_096;
+
+/// Entries on a page unless told otherwise.
+const LIMIT_DEFAULT: i64 = 50;
+
+/// Most entries on a page.
+const LIMIT_MAX: i64 = 1_000;
+
+/// The API's routes.
+pub(crate) fn router(store: Store) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/api/rooms", get(rooms))
+        .route("/api/rooms/{room}", get(room))
+        .route("/api/rooms/{room}/messages", get(messages))
+        .route("/api/rooms/{room}/members", get(members))
+        .route("/api/rooms/{room}/members/{user}", put(join).delete(leave))
+        .route("/api/rooms/{room}/members/{user}/read", post(read))
+        .route("/api/users/{user}/unread", get(unread))
+        .fallback(no_such_path)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(store)
+}
+
+async fn index() -> &'static str {
+    "The chat backend. Times are milliseconds since 1970-01-01 UTC.\n\n\
+     GET    api/rooms?after=NAME&limit=N\n\
+     GET    api/rooms/ROOM\n\
+     GET    api/rooms/ROOM/messages?before=SEQ&limit=N     or after=SEQ; oldest first\n\
+     GET    api/rooms/ROOM/members?after=NAME&limit=N\n\
+     PUT    api/rooms/ROOM/members/USER                    join\n\
+     DELETE api/rooms/ROOM/members/USER                    leave\n\
+     POST   api/rooms/ROOM/members/USER/read               body: {\"seq\":42}\n\
+     GET    api/users/USER/unread?limit=N\n\n\
+     For operators: health, status, metrics\n"
+}
+
+fn name(field: &str, name: &str) -> Result<(), ApiError> {
+    check_name(field, name).map_err(|reason| ApiError::invalid(field, reason, NAME_ALLOWED))
+}
+
+fn limit(parameters: &Parameters) -> Result<i64, ApiError> {
+    Ok(parameters
+        .number("limit", 1..=LIMIT_MAX)?
+        .unwrap_or(LIMIT_DEFAULT))
+}
+
+/// Whether a page is full, so that another may follow it.
+fn is_full<T>(page: &[T], limit: i64) -> bool {
+    i64::try_from(page.len()).is_ok_and(|length| length >= limit)
+}
+
+fn no_room(room: &str) -> ApiError {
+    ApiError::not_found(format_args!("the room {room}"))
+}
+
+async fn rooms(
+    State(store): State<Store>,
+    parameters: Parameters,
+) -> Result<Json<Value>, ApiError> {
+    parameters.only(&["after", "limit"])?;
+    let limit = limit(&parameters)?;
+    let rooms = store
+        .rooms(parameters.text("after").unwrap_or(""), limit)
+        .await?;
+    let after = rooms
+        .last()
+        .filter(|_| is_full(&rooms, limit))
+        .map(|room| room.room.clone());
+    Ok(Json(json!({ "rooms": rooms, "after": after })))
+}
+
+async fn room(
+    State(store): State<Store>,
+    Path(room): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    name("room", &room)?;
+    let (found, members) = store.room(&room).await?.ok_or_else(|| no_room(&room))?;
+    Ok(Json(json!({
+        "room": found.room,
+        "last_seq": found.last_seq,
+        "last_at": found.last_at,
+        "members": members,
+    })))
+}
+
+async fn messages(
+    State(store): State<Store>,
+    Path(room): Path<String>,
+    parameters: Parameters,
+) -> Result<Json<Value>, ApiError> {
+    name("room", &room)?;
+    parameters.only(&["before", "after", "limit"])?;
+    let limit = limit(&parameters)?;
+    let before = parameters.number("before", 1..=i64::MAX)?;
+    let after = parameters.number("after", 0..=i64::MAX)?;
+    let direction = match (before, after) {
+        (Some(_), Some(_)) => {
+            let message = "before and after are both given";
+            return Err(ApiError::invalid(
+                "after",
+                message,
+                "one of before and after",
+            ));
+        }
+        (_, Some(seq)) => Direction::After(seq),
+        (before, None) => Direction::Before(before.unwrap_or(i64::MAX)),
+    };
+    let (last_seq, page) = store
+        .history(&room, direction, limit)
+        .await?
+        .ok_or_else(|| no_room(&room))?;
+    // Sequence numbers are dense from 1, so the ends of a page tell whether there is more.
+    let before = page.first().map(|entry| entry.seq).filter(|seq| *seq > 1);
+    let after = page
+        .last()
+        .map(|entry| entry.seq)
+        .filter(|seq| *seq < last_seq);
+    Ok(Json(json!({
+        "room": room,
+        "last_seq": last_seq,
+        "messages": page,
+        "before": before,
+        "after": after,
+    })))
+}
+
+async fn members(
+    State(store): State<Store>,
+    Path(room): Path<String>,
+    parameters: Parameters,
+) -> Result<Json<Value>, ApiError> {
+    name("room", &room)?;
+    parameters.only(&["after", "limit"])?;
+    let limit = limit(&parameters)?;
+    let members = store
+        .members(&room, parameters.text("after").unwrap_or(""), limit)
+        .await?;
+    if members.is_empty() && store.room(&room).await?.is_none() {
+        return Err(no_room(&room));
+    }
+    let after = members
+        .last()
+        .filter(|_| is_full(&members, limit))
+        .map(|member| member.user.clone());
+    Ok(Json(
+        json!({ "room": room, "members": members, "after": after }),
+    ))
+}
+
+fn membership(room: &str, user: &str, joined: Joined) -> Json<Value> {
+    let Joined { read_seq, last_seq } = joined;
+    Json(json!({
+        "room": room,
+        "user": user,
+        "read_seq": read_seq,
+        "last_seq": last_seq,
+        "unread": last_seq - read_seq,
+    }))
+}
+
+async fn join(
+    State(store): State<Store>,
+    Path((room, user)): Path<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    name("room", &room)?;
+    name("user", &user)?;
+    let joined = store.join(&room, &user).await?;
+    Ok(membership(&room, &user, joined))
+}
+
+async fn leave(
+    State(store): State<Store>,
+    Path((room, user)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    name("room", &room)?;
+    name("user", &user)?;
+    if store.leave(&room, &user).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(no_member(&room, &user))
+    }
+}
+
+fn no_member(room: &str, user: &str) -> ApiError {
+    ApiError::not_found(format_args!("the member {user} of the room {room}"))
+}
+
+async fn read(
+    State(store): State<Store>,
+    Path((room, user)): Path<(String, String)>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, ApiError> {
+    name("room", &room)?;
+    name("user", &user)?;
+    let seq = seq(body)?;
+    match store.mark_read(&room, &user, seq).await? {
+        MarkRead::Done(joined) => Ok(membership(&room, &user, joined)),
+        MarkRead::NoMember => Err(no_member(&room, &user)),
+        MarkRead::Beyond { last_seq } => {
+            let message = format!("seq: {seq}, but the room's last message is {last_seq}");
+            Err(ApiError::invalid(
+                "seq",
+                message,
+                format!("a whole number from 0 to {last_seq}"),
+            ))
+        }
+    }
+}
+
+/// The sequence number in a body. Whatever its content type says: `curl -d` says the wrong one.
+fn seq(body: Result<Bytes, BytesRejection>) -> Result<i64, ApiError> {
+    const ALLOWED: &str = "a whole number from 0 to the room's last_seq";
+    const EXAMPLE: &str = "an object such as {\"seq\":42}";
+    let body = body.map_err(|error| {
+        ApiError::invalid(
+            "body",
+            error.body_text(),
+            format!("at most {BODY_BYTES_MAX} bytes"),
+        )
+    })?;
+    let value: Value = serde_json::from_slice(&body).map_err(|error| {
+        ApiError::invalid("body", format!("the body is not JSON: {error}"), EXAMPLE)
+    })?;
+    let Some(fields) = value.as_object() else {
+        return Err(ApiError::invalid("body", "the body is no object", EXAMPLE));
+    };
+    if let Some(unknown) = fields.keys().find(|key| *key != "seq") {
+        return Err(ApiError::invalid(
+            unknown,
+            format!("there is no field {unknown}"),
+            "seq",
+        ));
+    }
+    let Some(seq) = fields.get("seq") else {
+        return Err(ApiError::invalid("seq", "seq: missing", ALLOWED));
+    };
+    seq.as_i64().filter(|seq| *seq >= 0).ok_or_else(|| {
+        ApiError::invalid("seq", format!("seq: is not allowed to be {seq}"), ALLOWED)
+    })
+}
+
+async fn unread(
+    State(store): State<Store>,
+    Path(user): Path<String>,
+    parameters: Parameters,
+) -> Result<Json<Value>, ApiError> {
+    name("user", &user)?;
+    parameters.only(&["limit"])?;
+    let (unread, rooms_unread, rooms) = store.unread(&user, limit(&parameters)?).await?;
+    Ok(Json(
+        json!({ "user": user, "unread": unread, "rooms_unread": rooms_unread, "rooms": rooms }),
+    ))
+}
+
+#[cfg(test)]
+mod tests;

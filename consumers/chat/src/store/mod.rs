@@ -1,0 +1,60 @@
+//! What the backend keeps, in the runtime's SQLite store.
+
+mod batch;
+mod members;
+mod views;
+
+use runtime::store::{Schema, StoreError};
+
+pub use batch::{Incoming, Partition, Stored};
+pub use members::{Joined, MarkRead};
+pub use views::Direction;
+
+const SCHEMA: Schema = Schema {
+    backend: "chat",
+    versions: &[include_str!("schema.sql")],
+};
+
+/// The store. Clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Store(runtime::store::Store);
+
+impl Store {
+    /// Opens the database and makes what it lacks.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        runtime::store::Store::open(url, SCHEMA).await.map(Self)
+    }
+
+    /// Closes the connections; what was written stays.
+    pub async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) async fn store(dir: &tempfile::TempDir) -> Store {
+        let url = format!("sqlite:{}", dir.path().join("chat.db").display());
+        Store::open(&url).await.expect("opens")
+    }
+
+    impl Store {
+        /// Makes the disk full (`Some`: from this many pages on) or gives it room again.
+        pub(crate) async fn limit_pages(&self, pages_max: Option<u32>) {
+            let pages_max = pages_max.unwrap_or(u32::MAX - 1);
+            let mut tx = self.0.write().await.expect("begins");
+            let sql = format!("PRAGMA max_page_count = {pages_max}");
+            sqlx::query(sqlx::AssertSqlSafe(sql))
+                .execute(&mut *tx)
+                .await
+                .expect("sets");
+            tx.commit().await.expect("commits");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Counts each batch in one transaction.
+
+use runtime::{Batch, HandleError, Handler, Outcome};
+
+use crate::clock::now_micros;
+use crate::count::Counter;
+use crate::store::Store;
+
+/// The dashboard's [`Handler`].
+pub(crate) struct Count {
+    pub store: Store,
+    pub counter: Counter,
+    pub prefixes_max: u32,
+}
+
+impl Handler for Count {
+    async fn handle(&mut self, batches: &[Batch]) -> Result<Outcome, HandleError> {
+        let poison = self
+            .store
+            .apply(batches, &self.counter, self.prefixes_max, now_micros())
+            .await?;
+        Ok(Outcome {
+            downlink: Vec::new(),
+            poison,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::count::{OTHER, latencies};
+    use crate::store::Totals;
+
+    struct Case {
+        count: Count,
+        _dir: tempfile::TempDir,
+    }
+
+    async fn case(prefixes_max: u32) -> Case {
+        let dir = tempfile::tempdir().expect("a directory");
+        let url = format!("sqlite:{}", dir.path().join("dashboard.db").display());
+        let config = Config::default();
+        let count = Count {
+            store: Store::open(&url).await.expect("opens"),
+            counter: Counter {
+                devices: config.device_pattern().expect("a good default"),
+                rooms: config.room_pattern().expect("a good default"),
+                prefix_levels: 1,
+                scale: latencies(),
+            },
+            prefixes_max,
+        };
+        Case { count, _dir: dir }
+    }
+
+    fn batch(topic: &str, first_offset: i64, topics: &[&str]) -> Batch {
+        let mut batch = Batch::new(topic, 0);
+        let received = now_micros().to_string();
+        for (offset, mqtt_topic) in (first_offset..).zip(topics) {
+            let headers = [("mqtt.received-at", Some(received.as_bytes()))];
+            batch.push(
+                offset,
+                Some(1),
+                Some(mqtt_topic.as_bytes()),
+                Some(b"12345"),
+                headers,
+            );
+        }
+        batch
+    }
+
+    impl Case {
+        async fn totals(&self) -> Totals {
+            self.count.store.totals(0).await.expect("reads")
+        }
+
+        /// Prefix and messages.
+        async fn counted(&self) -> Vec<(String, u64)> {
+            self.totals()
+                .await
+                .prefixes
+                .into_iter()
+                .map(|(prefix, volume)| (prefix, volume.messages))
+                .collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn everything_is_counted_once_however_often_it_comes() {
+        let mut case = case(10).await;
+        let first = batch(
+            "iot.telemetry",
+            0,
+            &[
+                "devices/d-1/telemetry/t",
+                "devices/d-2/telemetry/t",
+                "rooms/lobby/messages",
+            ],
+        );
+        let again = batch(
+            "iot.telemetry",
+            1,
+            &[
+                "devices/d-2/telemetry/t",
+                "rooms/lobby/messages",
+                "devices/d-3/telemetry/t",
+            ],
+        );
+        let other = batch("chat.messages", 0, &["rooms/den/messages"]);
+        case.count.handle(&[first, other]).await.expect("counts");
+        case.count
+            .handle(std::slice::from_ref(&again))
+            .await
+            .expect("counts");
+        case.count.handle(&[again]).await.expect("counts");
+        let totals = case.totals().await;
+        assert_eq!((totals.volume().messages, totals.volume().bytes), (5, 25));
+        assert_eq!(
+            case.counted().await,
+            [("devices/".to_owned(), 3), ("rooms/".to_owned(), 2)]
+        );
+        assert_eq!((totals.devices, totals.rooms), (3, 2));
+        assert_eq!(totals.latencies.values().sum::<u64>(), 5);
+    }
+
+    #[tokio::test]
+    async fn prefixes_are_bounded_and_nothing_is_uncounted() {
+        let mut case = case(2).await;
+        case.count
+            .handle(&[batch("mqtt.messages", 0, &["a/x", "b/x"])])
+            .await
+            .expect("counts");
+        case.count
+            .handle(&[batch("mqtt.messages", 2, &["c/x", "a/x", "d/x"])])
+            .await
+            .expect("counts");
+        assert_eq!(
+            case.counted().await,
+            [
+                (OTHER.to_owned(), 2),
+                ("a/".to_owned(), 2),
+                ("b/".to_owned(), 1)
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn who_was_not_heard_of_is_no_longer_active_and_is_forgotten() {
+        let mut case = case(10).await;
+        case.count
+            .handle(&[batch("iot.telemetry", 0, &["devices/d-1/telemetry/t"])])
+            .await
+            .expect("counts");
+        let later = i64::MAX;
+        assert_eq!(
+            case.count.store.totals(later).await.expect("reads").devices,
+            0
+        );
+        assert_eq!(case.count.store.forget(later).await.expect("forgets"), 1);
+        assert_eq!(case.totals().await.devices, 0);
+        assert_eq!(case.totals().await.volume().messages, 1);
+    }
+
+    #[tokio::test]
+    async fn a_record_without_a_topic_is_poison_each_time_and_the_rest_is_counted() {
+        let mut case = case(10).await;
+        let mut bad = batch("mqtt.messages", 0, &["a", "b"]);
+        bad.push(2, Some(1), None, Some(b"x"), []);
+        let bad = [bad];
+        for _ in 0..2 {
+            let outcome = case.count.handle(&bad).await.expect("counts");
+            assert_eq!(
+                outcome
+                    .poison
+                    .iter()
+                    .map(runtime::Poison::offset)
+                    .collect::<Vec<_>>(),
+                [2]
+            );
+        }
+        assert_eq!(case.totals().await.volume().messages, 2);
+    }
+
+    #[tokio::test]
+    async fn totals_outlive_the_process() {
+        let mut case = case(10).await;
+        case.count
+            .handle(&[batch("mqtt.messages", 0, &["a", "b"])])
+            .await
+            .expect("counts");
+        let before = case.totals().await;
+        case.count.store.close().await;
+        let url = format!("sqlite:{}", case._dir.path().join("dashboard.db").display());
+        let store = Store::open(&url).await.expect("opens");
+        assert_eq!(store.totals(0).await.expect("reads"), before);
+    }
+}

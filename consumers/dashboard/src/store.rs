@@ -1,0 +1,249 @@
+//! The totals, in the runtime's SQLite store. They are the only truth: rates and live percentiles are the difference between
+//! two looks at them, so two processes that share a store show the same, and a restart loses nothing.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use runtime::store::{Progress, Schema, StoreError};
+use runtime::{Batch, HandleError, Poison};
+use sqlx::{QueryBuilder, Sqlite, Transaction};
+
+use crate::count::{Counter, Counts, Kind, OTHER, Volume};
+
+const SCHEMA: Schema = Schema {
+    backend: "dashboard",
+    versions: &[include_str!("schema.sql")],
+};
+
+/// Rows in one statement. SQLite binds at most 32,766 values; no statement here binds more than three a row.
+const ROWS_PER_STATEMENT_MAX: usize = 2_000;
+
+/// Rows deleted in one transaction, so that a batch of records waits only milliseconds for it.
+const FORGET_ROWS_MAX: i64 = 5_000;
+
+/// The store. Clones share the connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Store(runtime::store::Store);
+
+/// All totals at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub prefixes: BTreeMap<String, Volume>,
+    /// Messages by latency in microseconds.
+    pub latencies: BTreeMap<u64, u64>,
+    pub devices: u64,
+    pub rooms: u64,
+}
+
+impl Totals {
+    /// All prefixes together.
+    pub(crate) fn volume(&self) -> Volume {
+        self.prefixes
+            .values()
+            .fold(Volume::default(), |sum, volume| Volume {
+                messages: sum.messages + volume.messages,
+                bytes: sum.bytes + volume.bytes,
+            })
+    }
+}
+
+impl Store {
+    pub(crate) async fn open(url: &str) -> Result<Self, StoreError> {
+        runtime::store::Store::open(url, SCHEMA).await.map(Self)
+    }
+
+    pub(crate) async fn close(&self) {
+        self.0.close().await;
+    }
+
+    /// Counts what of the batches was not counted before. Returns the records that cannot be counted.
+    pub(crate) async fn apply(
+        &self,
+        batches: &[Batch],
+        counter: &Counter,
+        prefixes_max: u32,
+        now_micros: u64,
+    ) -> Result<Vec<Poison>, HandleError> {
+        let mut poison = Vec::new();
+        let mut tx = self.0.write().await?;
+        let mut known: HashSet<String> = sqlx::query_scalar("SELECT prefix FROM prefixes")
+            .fetch_all(&mut *tx)
+            .await?
+            .into_iter()
+            .collect();
+        let mut sum = Counts::default();
+        for batch in batches {
+            let progress = Progress::of(&mut tx, batch).await?;
+            let counts = counter.count(
+                batch,
+                |offset| progress.is_new(offset),
+                now_micros,
+                &mut poison,
+            );
+            for (prefix, volume) in counts.prefixes {
+                let sum = sum.prefixes.entry(prefix).or_default();
+                sum.messages += volume.messages;
+                sum.bytes += volume.bytes;
+            }
+            for (micros, messages) in counts.latencies {
+                *sum.latencies.entry(micros).or_default() += messages;
+            }
+            for (who, seen_ms) in counts.active {
+                let seen = sum.active.entry(who).or_default();
+                *seen = seen_ms.max(*seen);
+            }
+            progress.advance(&mut tx, batch).await?;
+        }
+        add_prefixes(&mut tx, bounded(sum.prefixes, &mut known, prefixes_max)).await?;
+        add_latencies(&mut tx, &sum.latencies).await?;
+        note_active(&mut tx, &sum.active).await?;
+        tx.commit().await?;
+        Ok(poison)
+    }
+
+    /// All totals; who was heard of since `active_since_ms` is active.
+    pub(crate) async fn totals(&self, active_since_ms: i64) -> sqlx::Result<Totals> {
+        // One transaction: the sums belong to the same moment.
+        let mut tx = self.0.reader().begin().await?;
+        let prefixes: Vec<(String, i64, i64)> =
+            sqlx::query_as("SELECT prefix, messages, bytes FROM prefixes")
+                .fetch_all(&mut *tx)
+                .await?;
+        let latencies: Vec<(i64, i64)> = sqlx::query_as("SELECT micros, messages FROM latencies")
+            .fetch_all(&mut *tx)
+            .await?;
+        let mut active = [0; 2];
+        for (kind, count) in [Kind::Device, Kind::Room].into_iter().zip(&mut active) {
+            let found: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM active WHERE kind = ? AND seen_ms >= ?")
+                    .bind(kind.code())
+                    .bind(active_since_ms)
+                    .fetch_one(&mut *tx)
+                    .await?;
+            *count = found.unsigned_abs();
+        }
+        tx.commit().await?;
+        Ok(Totals {
+            prefixes: prefixes
+                .into_iter()
+                .map(|(prefix, messages, bytes)| {
+                    (
+                        prefix,
+                        Volume {
+                            messages: messages.unsigned_abs(),
+                            bytes: bytes.unsigned_abs(),
+                        },
+                    )
+                })
+                .collect(),
+            latencies: latencies
+                .into_iter()
+                .map(|(micros, messages)| (micros.unsigned_abs(), messages.unsigned_abs()))
+                .collect(),
+            devices: active[0],
+            rooms: active[1],
+        })
+    }
+
+    /// Deletes who was not heard of since `active_since_ms`, a bounded part at a time; returns the rows deleted.
+    pub(crate) async fn forget(&self, active_since_ms: i64) -> sqlx::Result<u64> {
+        let mut tx = self.0.write().await?;
+        let done = sqlx::query(
+            "DELETE FROM active WHERE (kind, name) IN (SELECT kind, name FROM active WHERE seen_ms < ? LIMIT ?)",
+        )
+        .bind(active_since_ms)
+        .bind(FORGET_ROWS_MAX)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(done.rows_affected())
+    }
+}
+
+/// Counts of prefixes beyond the bound become those of [`OTHER`].
+fn bounded<'a>(
+    counts: HashMap<&'a str, Volume>,
+    known: &mut HashSet<String>,
+    prefixes_max: u32,
+) -> HashMap<&'a str, Volume> {
+    let mut bounded: HashMap<&str, Volume> = HashMap::with_capacity(counts.len());
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    // In the order of the alphabet, so that which are one too many does not depend on chance.
+    counts.sort_unstable_by_key(|(prefix, _)| *prefix);
+    for (prefix, volume) in counts {
+        let fits = known.contains(prefix) || known.len() < prefixes_max as usize;
+        if fits {
+            known.insert(prefix.to_owned());
+        }
+        let sum = bounded
+            .entry(if fits { prefix } else { OTHER })
+            .or_default();
+        sum.messages += volume.messages;
+        sum.bytes += volume.bytes;
+    }
+    bounded
+}
+
+/// SQLite's integers are signed; no sum here comes near their end.
+fn signed(sum: u64) -> i64 {
+    i64::try_from(sum).unwrap_or(i64::MAX)
+}
+
+async fn add_prefixes(
+    tx: &mut Transaction<'_, Sqlite>,
+    counts: HashMap<&str, Volume>,
+) -> sqlx::Result<()> {
+    let counts: Vec<_> = counts.into_iter().collect();
+    for counts in counts.chunks(ROWS_PER_STATEMENT_MAX) {
+        let mut query =
+            QueryBuilder::<Sqlite>::new("INSERT INTO prefixes (prefix, messages, bytes) ");
+        query.push_values(counts, |mut row, (prefix, volume)| {
+            row.push_bind(*prefix)
+                .push_bind(signed(volume.messages))
+                .push_bind(signed(volume.bytes));
+        });
+        query.push(
+            " ON CONFLICT (prefix) DO UPDATE SET
+             messages = messages + excluded.messages, bytes = bytes + excluded.bytes",
+        );
+        query.build().persistent(false).execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+async fn add_latencies(
+    tx: &mut Transaction<'_, Sqlite>,
+    counts: &HashMap<u64, u64>,
+) -> sqlx::Result<()> {
+    let counts: Vec<_> = counts.iter().collect();
+    for counts in counts.chunks(ROWS_PER_STATEMENT_MAX) {
+        let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO latencies (micros, messages) ");
+        query.push_values(counts, |mut row, (micros, messages)| {
+            row.push_bind(signed(**micros))
+                .push_bind(signed(**messages));
+        });
+        query.push(" ON CONFLICT (micros) DO UPDATE SET messages = messages + excluded.messages");
+        query.build().persistent(false).execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+async fn note_active(
+    tx: &mut Transaction<'_, Sqlite>,
+    active: &HashMap<(Kind, &str), i64>,
+) -> sqlx::Result<()> {
+    let active: Vec<_> = active.iter().collect();
+    for active in active.chunks(ROWS_PER_STATEMENT_MAX) {
+        let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO active (kind, name, seen_ms) ");
+        query.push_values(active, |mut row, ((kind, name), seen_ms)| {
+            row.push_bind(kind.code())
+                .push_bind(*name)
+                .push_bind(**seen_ms);
+        });
+        query.push(
+            " ON CONFLICT (kind, name) DO UPDATE SET seen_ms = excluded.seen_ms
+             WHERE excluded.seen_ms > seen_ms",
+        );
+        query.build().persistent(false).execute(&mut **tx).await?;
+    }
+    Ok(())
+}

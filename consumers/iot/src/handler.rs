@@ -1,0 +1,128 @@
+//! From records to readings and replies, and from their effects to alerts on the downlink.
+
+use envelope::Downlink;
+use runtime::{Batch, HandleError, Handler, Outcome, Pattern, Poison, Record, Stage};
+
+use crate::alert::Alert;
+use crate::config::Topics;
+use crate::metrics::Metrics;
+use crate::payload::{self, Fault, check_name};
+use crate::store::{Partition, ReadingAt, ReplyAt, Store};
+
+/// The iot backend's [`Handler`].
+pub(crate) struct IotHandler {
+    pub store: Store,
+    pub topics: Topics,
+    pub metrics_per_device_max: u32,
+    pub metrics: Metrics,
+}
+
+impl Handler for IotHandler {
+    async fn handle(&mut self, batches: &[Batch]) -> Result<Outcome, HandleError> {
+        let mut poison = Vec::new();
+        let partitions: Vec<Partition<'_>> = batches
+            .iter()
+            .map(|batch| read_batch(&self.topics, batch, &mut poison))
+            .collect();
+        let applied = self
+            .store
+            .apply(&partitions, self.metrics_per_device_max)
+            .await?;
+        for (position, index, reason) in applied.refused {
+            if let Some(record) = batches.get(position).and_then(|batch| batch.get(index)) {
+                poison.push(Poison::new(record, Stage::TaskPut, "NotApplicable", reason));
+            }
+        }
+        self.metrics.readings.inc_by(applied.written);
+        self.metrics.readings_repeated.inc_by(applied.repeated);
+        self.metrics.alerts.inc_by(applied.alerts.len() as u64);
+        let downlink = applied
+            .alerts
+            .iter()
+            .map(|alert| alert_message(&self.topics.alerts, alert))
+            .collect::<Result<_, _>>()?;
+        Ok(Outcome { downlink, poison })
+    }
+}
+
+enum Read<'a> {
+    Reading(ReadingAt<'a>),
+    Reply(ReplyAt<'a>),
+}
+
+fn read_batch<'a>(topics: &Topics, batch: &'a Batch, poison: &mut Vec<Poison>) -> Partition<'a> {
+    let mut partition = Partition {
+        batch,
+        readings: Vec::with_capacity(batch.len()),
+        replies: Vec::new(),
+    };
+    for (index, record) in batch.iter().enumerate() {
+        match read_record(topics, index, record) {
+            Ok(Read::Reading(reading)) => partition.readings.push(reading),
+            Ok(Read::Reply(reply)) => partition.replies.push(reply),
+            Err((stage, fault)) => {
+                poison.push(Poison::new(record, stage, fault.class, fault.reason))
+            }
+        }
+    }
+    partition
+}
+
+fn read_record<'a>(
+    topics: &Topics,
+    index: usize,
+    record: Record<'a>,
+) -> Result<Read<'a>, (Stage, Fault)> {
+    let header = |fault| (Stage::HeaderConverter, fault);
+    let value = |fault| (Stage::ValueConverter, fault);
+    let envelope = record
+        .envelope()
+        .map_err(|error| header(Fault::new("MalformedRecord", error.to_string())))?;
+    // The broker's clock if the record came by it, else Kafka's: both are the same however often the record is read.
+    let received_ms = envelope
+        .received_at_micros
+        .and_then(|micros| i64::try_from(micros / 1_000).ok())
+        .or(record.timestamp_ms())
+        .unwrap_or(0);
+    if let Some([device, metric]) = topics.telemetry.read(envelope.topic) {
+        check_name("device", device)
+            .and_then(|()| check_name("metric", metric))
+            .map_err(header)?;
+        let reading = payload::telemetry(envelope.payload, received_ms).map_err(value)?;
+        return Ok(Read::Reading(ReadingAt {
+            index,
+            offset: record.offset(),
+            device,
+            metric,
+            value: reading.value,
+            at_ms: reading.at_ms.unwrap_or(received_ms),
+            received_ms,
+        }));
+    }
+    if let Some([device, command]) = topics.replies.read(envelope.topic) {
+        let reply = payload::reply(envelope.payload, envelope.correlation_data).map_err(value)?;
+        return Ok(Read::Reply(ReplyAt {
+            index,
+            device,
+            command,
+            reply,
+            received_ms,
+        }));
+    }
+    let (telemetry, replies) = (topics.telemetry.as_str(), topics.replies.as_str());
+    let reason = format!("the MQTT topic is neither {telemetry} nor {replies}");
+    Err(header(Fault::new("UnknownTopic", reason)))
+}
+
+fn alert_message(topic: &Pattern<1>, alert: &Alert) -> Result<Downlink, HandleError> {
+    let payload = serde_json::to_vec(alert).map_err(|error| {
+        HandleError::Fatal(format!("an alert cannot be written as JSON: {error}"))
+    })?;
+    Ok(Downlink::new(topic.write([&alert.device]), payload)
+        .qos(1)
+        .payload_format(1)
+        .content_type("application/json"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,518 @@
+//! What records do to the store and which alerts and dead letters follow, without Kafka.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::alert::{Kind, Rule};
+use crate::store::tests::store;
+use crate::store::{Dispatch, NewCommand, Range, Status};
+use crate::{Config, store::Cursor};
+
+const MS: i64 = 1_766_000_000_000;
+
+struct Case {
+    handler: IotHandler,
+    _dir: tempfile::TempDir,
+}
+
+impl Case {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = store(&dir).await;
+        let rules = BTreeMap::from([(
+            "temperature",
+            Rule {
+                above: Some(30.0),
+                below: None,
+                hysteresis: 2.0,
+            },
+        )]);
+        store
+            .configure_rules(rules.iter().map(|(metric, rule)| (*metric, rule)))
+            .await
+            .expect("configures");
+        let handler = IotHandler {
+            store,
+            topics: Config::default().topics().expect("good defaults"),
+            metrics_per_device_max: 3,
+            metrics: Metrics::new(&prometheus::Registry::new()).expect("registers"),
+        };
+        Self { handler, _dir: dir }
+    }
+
+    async fn handle(&mut self, batches: &[Batch]) -> Outcome {
+        self.handler.handle(batches).await.expect("the store works")
+    }
+
+    async fn values(&self, device: &str, metric: &str) -> Vec<f64> {
+        let all = Range {
+            from_ms: 0,
+            to_ms: i64::MAX,
+            before: None,
+            points_max: 100,
+        };
+        let page = self
+            .handler
+            .store
+            .points(device, metric, all)
+            .await
+            .expect("reads");
+        page.map_or(Vec::new(), |page| {
+            page.points.iter().map(|point| point.value).collect()
+        })
+    }
+
+    async fn post(&self, id: &str) {
+        let new = NewCommand {
+            id,
+            device: "d-1",
+            command: "reboot",
+            args: "{}",
+            created_ms: MS,
+            expires_ms: MS + 1_000,
+        };
+        assert!(
+            self.handler
+                .store
+                .post_command(&new, 100)
+                .await
+                .expect("stores")
+        );
+    }
+}
+
+/// Records of one partition: MQTT topic and payload.
+fn batch(first_offset: i64, records: &[(&str, &str)]) -> Batch {
+    let mut batch = Batch::new("iot.telemetry", 3);
+    for (offset, (topic, payload)) in (first_offset..).zip(records) {
+        let received = format!("{}", (MS + offset) * 1_000);
+        batch.push(
+            offset,
+            Some(MS),
+            Some(topic.as_bytes()),
+            Some(payload.as_bytes()),
+            [("mqtt.received-at", Some(received.as_bytes()))],
+        );
+    }
+    batch
+}
+
+const T: &str = "devices/d-1/telemetry/temperature";
+const R: &str = "devices/d-1/replies/reboot";
+
+fn shown(outcome: &Outcome) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    outcome
+        .downlink
+        .iter()
+        .map(|message| (message.topic.clone(), text(&message.payload)))
+        .collect()
+}
+
+fn reasons(outcome: &Outcome) -> Vec<(i64, &'static str, &str)> {
+    outcome
+        .poison
+        .iter()
+        .map(|poison| (poison.offset(), poison.class(), poison.reason()))
+        .collect()
+}
+
+#[tokio::test]
+async fn readings_become_a_series_with_a_last_value() {
+    let mut case = Case::new().await;
+    let outcome = case
+        .handle(&[batch(
+            0,
+            &[
+                (T, "20.5"),
+                (T, r#"{"value":21,"at":1766000000500}"#),
+                (T, "-4e-3"),
+            ],
+        )])
+        .await;
+    assert!(outcome.downlink.is_empty() && outcome.poison.is_empty());
+    // In the order of their own time: the second says that it was measured after the third was received.
+    assert_eq!(
+        case.values("d-1", "temperature").await,
+        [20.5, -0.004, 21.0]
+    );
+    let metrics = case.handler.store.metrics("d-1").await.expect("reads");
+    assert_eq!(metrics.len(), 1);
+    assert_eq!(
+        (metrics[0].value, metrics[0].at, metrics[0].samples),
+        (-0.004, MS + 2, 3)
+    );
+}
+
+#[tokio::test]
+async fn records_that_come_again_change_nothing_and_yield_the_same_alerts() {
+    let mut case = Case::new().await;
+    let first = batch(0, &[(T, "20"), (T, "31"), (T, "32")]);
+    let alerts = shown(&case.handle(std::slice::from_ref(&first)).await);
+    assert_eq!(
+        alerts,
+        [(
+            "devices/d-1/alerts".to_owned(),
+            format!(
+                r#"{{"id":"iot.telemetry/3/1","device":"d-1","metric":"temperature","value":31.0,"threshold":30.0,"kind":"above","at":{}}}"#,
+                MS + 1
+            )
+        )]
+    );
+    // Not even a rule that changed in between makes another alert of an old record.
+    let stricter = Rule {
+        above: Some(10.0),
+        below: None,
+        hysteresis: 0.0,
+    };
+    assert!(
+        case.handler
+            .store
+            .put_rule("temperature", stricter, 10)
+            .await
+            .expect("puts")
+    );
+    assert_eq!(shown(&case.handle(&[first]).await), alerts);
+
+    // Old and new records in one batch: the old alert again, then what the new records raise.
+    let both = batch(1, &[(T, "31"), (T, "32"), (T, "5"), (T, "11")]);
+    let shown = shown(&case.handle(&[both]).await);
+    assert_eq!(shown.len(), 2);
+    assert_eq!(shown[0], alerts[0]);
+    assert!(
+        shown[1].1.contains(r#""id":"iot.telemetry/3/4""#),
+        "{}",
+        shown[1].1
+    );
+    assert_eq!(
+        case.values("d-1", "temperature").await,
+        [20.0, 31.0, 32.0, 5.0, 11.0]
+    );
+    let metrics = case.handler.store.metrics("d-1").await.expect("reads");
+    assert_eq!(metrics[0].samples, 5);
+}
+
+#[tokio::test]
+async fn the_state_of_an_alert_outlives_the_batch() {
+    let mut case = Case::new().await;
+    assert_eq!(
+        case.handle(&[batch(0, &[(T, "31")])]).await.downlink.len(),
+        1
+    );
+    assert_eq!(
+        case.handle(&[batch(1, &[(T, "33"), (T, "29")])])
+            .await
+            .downlink
+            .len(),
+        0
+    );
+    assert_eq!(
+        case.handle(&[batch(3, &[(T, "27"), (T, "31")])])
+            .await
+            .downlink
+            .len(),
+        1
+    );
+    let alerts = case
+        .handler
+        .store
+        .alerts(Some("d-1"), 10)
+        .await
+        .expect("reads");
+    assert_eq!(
+        alerts
+            .iter()
+            .map(|alert| (alert.value, alert.kind))
+            .collect::<Vec<_>>(),
+        [(31.0, Kind::Above), (31.0, Kind::Above)]
+    );
+    assert_eq!(
+        case.handler
+            .store
+            .alerts(None, 1)
+            .await
+            .expect("reads")
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn bad_records_are_poison_with_a_reason_and_the_rest_is_applied() {
+    let mut case = Case::new().await;
+    let mut bad = batch(
+        0,
+        &[
+            (T, "20"),
+            (T, "hello"),
+            (T, r#"{"value":"20"}"#),
+            (T, "NaN"),
+            (T, "1e999"),
+            ("devices/d-1/other/x", "1"),
+            (R, "true"),
+            (R, r#"{"id":"c-404","ok":true}"#),
+            (T, "21"),
+        ],
+    );
+    bad.push(9, Some(MS), None, Some(b"1"), []);
+    let expected = [
+        (
+            1,
+            "NotJson",
+            "the payload is not JSON: expected value at line 1 column 1",
+        ),
+        (2, "WrongType", "value: a string; it must be a number"),
+        (
+            3,
+            "NotJson",
+            "the payload is not JSON: expected value at line 1 column 1",
+        ),
+        (
+            4,
+            "NotJson",
+            "the payload is not JSON: number out of range at line 1 column 5",
+        ),
+        (
+            5,
+            "UnknownTopic",
+            "the MQTT topic is neither devices/{device}/telemetry/{metric} nor devices/{device}/replies/{command}",
+        ),
+        (
+            6,
+            "WrongType",
+            "the payload is a boolean; a reply is an object with id, ok and result",
+        ),
+        (
+            9,
+            "MalformedRecord",
+            "the record has neither the header mqtt.topic nor a key, so its MQTT topic is unknown",
+        ),
+        (7, "NotApplicable", "id: no command has it"),
+    ];
+    let bad = [bad];
+    assert_eq!(reasons(&case.handle(&bad).await), expected);
+    // Dead letters may have been lost after the store had the batch: they come again too.
+    assert_eq!(reasons(&case.handle(&bad).await), expected);
+    assert_eq!(case.values("d-1", "temperature").await, [20.0, 21.0]);
+}
+
+#[tokio::test]
+async fn one_device_cannot_make_metrics_without_end() {
+    let mut case = Case::new().await;
+    let names: Vec<String> = (0..5)
+        .map(|n| format!("devices/d-1/telemetry/m{n}"))
+        .collect();
+    let mut records: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+    records.push(("devices/d-2/telemetry/m9", "1"));
+    let batches = [batch(0, &records)];
+    let expected = [
+        (
+            3,
+            "NotApplicable",
+            "metric: the device has 3 others already, the most allowed",
+        ),
+        (
+            4,
+            "NotApplicable",
+            "metric: the device has 3 others already, the most allowed",
+        ),
+    ];
+    assert_eq!(reasons(&case.handle(&batches).await), expected);
+    assert_eq!(reasons(&case.handle(&batches).await), expected);
+    let devices = case.handler.store.devices("", 10).await.expect("reads");
+    assert_eq!(
+        devices
+            .iter()
+            .map(|row| (row.device.as_str(), row.metrics))
+            .collect::<Vec<_>>(),
+        [("d-1", 3), ("d-2", 1)]
+    );
+}
+
+#[tokio::test]
+async fn a_reply_is_noted_once_and_only_from_the_device_that_was_asked() {
+    let mut case = Case::new().await;
+    case.post("c-1").await;
+    let wrong = [("devices/d-2/replies/reboot", r#"{"id":"c-1","ok":true}"#)];
+    assert_eq!(
+        reasons(&case.handle(&[batch(0, &wrong)]).await),
+        [(
+            0,
+            "NotApplicable",
+            "id: it is that of the command reboot for the device d-1"
+        )]
+    );
+    let replies = [
+        (R, r#"{"id":"c-1","ok":true,"result":[1]}"#),
+        (R, r#"{"id":"c-1","ok":false}"#),
+    ];
+    let outcome = case.handle(&[batch(1, &replies)]).await;
+    assert!(outcome.poison.is_empty(), "{outcome:?}");
+    // The note that it was sent comes after the reply: the reply stays.
+    case.handler
+        .store
+        .settle_commands([(1, Dispatch::Sent)].into_iter(), MS)
+        .await
+        .expect("settles");
+    let command = case
+        .handler
+        .store
+        .command("c-1")
+        .await
+        .expect("reads")
+        .expect("is there");
+    assert_eq!(
+        (command.status, command.sent_at),
+        (Status::Replied, Some(MS))
+    );
+    let reply = command.reply.expect("replied");
+    assert_eq!(
+        (reply.ok, reply.result, reply.received_at),
+        (true, serde_json::json!([1]), MS + 1)
+    );
+}
+
+#[tokio::test]
+async fn commands_are_claimed_by_one_in_order_and_expire() {
+    let case = Case::new().await;
+    let store = &case.handler.store;
+    for id in ["c-1", "c-2", "c-3"] {
+        case.post(id).await;
+    }
+    let claimed = store.claim_commands(MS, MS + 500, 2).await.expect("claims");
+    assert_eq!(
+        claimed
+            .iter()
+            .map(|command| command.id.as_str())
+            .collect::<Vec<_>>(),
+        ["c-1", "c-2"]
+    );
+    let claimed = store.claim_commands(MS, MS + 500, 2).await.expect("claims");
+    assert_eq!(
+        claimed
+            .iter()
+            .map(|command| command.id.as_str())
+            .collect::<Vec<_>>(),
+        ["c-3"]
+    );
+    store
+        .release_commands([3].into_iter())
+        .await
+        .expect("releases");
+    assert_eq!(
+        store
+            .claim_commands(MS, MS + 500, 2)
+            .await
+            .expect("claims")
+            .len(),
+        1
+    );
+    // Whoever claimed them died; by then they are too old.
+    assert!(
+        store
+            .claim_commands(MS + 1_000, MS + 9_000, 10)
+            .await
+            .expect("claims")
+            .is_empty()
+    );
+    let command = store
+        .command("c-2")
+        .await
+        .expect("reads")
+        .expect("is there");
+    assert_eq!(command.status, Status::Expired);
+    assert_eq!(store.commands_pending().await.expect("reads"), 0);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_transient_and_loses_nothing() {
+    let mut case = Case::new().await;
+    case.handler.store.limit_pages(Some(1)).await;
+    let metrics: Vec<String> = (0..2_000)
+        .map(|n| format!("devices/d-{n}/telemetry/t"))
+        .collect();
+    let records: Vec<(&str, &str)> = metrics.iter().map(|topic| (topic.as_str(), "1")).collect();
+    let batches = [batch(0, &records)];
+    match case.handler.handle(&batches).await {
+        Err(HandleError::Transient(message)) => assert!(message.contains("full"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(
+        case.handler
+            .store
+            .devices("", 10)
+            .await
+            .expect("reads")
+            .is_empty()
+    );
+    case.handler.store.limit_pages(None).await;
+    assert!(case.handle(&batches).await.poison.is_empty());
+    assert_eq!(
+        case.handler
+            .store
+            .devices("", 10_000)
+            .await
+            .expect("reads")
+            .len(),
+        2_000
+    );
+}
+
+#[tokio::test]
+async fn pages_of_a_series_neither_skip_nor_repeat_readings_of_the_same_time() {
+    let mut case = Case::new().await;
+    let payload = format!(r#"{{"value":1,"at":{MS}}}"#);
+    case.handle(&[batch(0, &[(T, payload.as_str()); 7])]).await;
+    let mut before: Option<Cursor> = None;
+    let mut pages = Vec::new();
+    loop {
+        let range = Range {
+            from_ms: MS,
+            to_ms: MS,
+            before,
+            points_max: 3,
+        };
+        let page = case
+            .handler
+            .store
+            .points("d-1", "temperature", range)
+            .await
+            .expect("reads")
+            .expect("is there");
+        pages.push(page.points.len());
+        let Some(next) = page.before else { break };
+        assert_eq!(next.to_string().parse(), Ok(next));
+        before = Some(next);
+    }
+    assert_eq!(pages, [3, 3, 1]);
+}
+
+#[tokio::test]
+async fn old_data_is_forgotten_in_parts_and_the_last_value_stays() {
+    let mut case = Case::new().await;
+    case.handle(&[batch(0, &[(T, "31"), (T, "20"), (T, "31"), (T, "22")])])
+        .await;
+    case.post("c-1").await;
+    assert_eq!(case.handler.store.forget(MS + 2).await.expect("forgets"), 3);
+    assert_eq!(case.values("d-1", "temperature").await, [31.0, 22.0]);
+    assert_eq!(
+        case.handler.store.forget(MS + 100).await.expect("forgets"),
+        3
+    );
+    assert_eq!(
+        case.handler.store.forget(MS + 100).await.expect("forgets"),
+        0
+    );
+    assert!(
+        case.handler
+            .store
+            .command("c-1")
+            .await
+            .expect("reads")
+            .is_some()
+    );
+    assert_eq!(
+        case.handler.store.metrics("d-1").await.expect("reads")[0].value,
+        22.0
+    );
+}

@@ -1,0 +1,422 @@
+//! The records of one call of the handler, in one transaction.
+
+use std::collections::HashMap;
+
+use runtime::HandleError;
+use runtime::store::Progress;
+use sqlx::{QueryBuilder, Sqlite, Transaction};
+
+use super::rules::rules_by_metric;
+use super::{ROWS_PER_STATEMENT_MAX, Store};
+use crate::alert::{Alert, Crossing, Kind, Rule, State};
+use crate::payload::Reply;
+
+/// What a batch of records says: what could be read of it, and the batch itself for what could not.
+#[derive(Debug)]
+pub struct Partition<'a> {
+    /// The records.
+    pub batch: &'a runtime::Batch,
+    /// The readings, in order.
+    pub readings: Vec<ReadingAt<'a>>,
+    /// The replies, in order.
+    pub replies: Vec<ReplyAt<'a>>,
+}
+
+/// A reading and the record it came in.
+#[derive(Debug)]
+pub struct ReadingAt<'a> {
+    /// The record's place in the batch.
+    pub index: usize,
+    /// The record's offset.
+    pub offset: i64,
+    /// The device.
+    pub device: &'a str,
+    /// The metric.
+    pub metric: &'a str,
+    /// The value.
+    pub value: f64,
+    /// When it was measured, milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// When it was received, milliseconds since the Unix epoch.
+    pub received_ms: i64,
+}
+
+/// A reply and the record it came in.
+#[derive(Debug)]
+pub struct ReplyAt<'a> {
+    /// The record's place in the batch.
+    pub index: usize,
+    /// The device that replies.
+    pub device: &'a str,
+    /// The command it replies to.
+    pub command: &'a str,
+    /// What it says.
+    pub reply: Reply,
+    /// When it was received, milliseconds since the Unix epoch.
+    pub received_ms: i64,
+}
+
+/// What a call did.
+#[derive(Debug, Default, PartialEq)]
+pub struct Applied {
+    /// The alerts of the records, in order; those of records seen before are the same as then.
+    pub alerts: Vec<Alert>,
+    /// Records that the store cannot take: which batch, which record of it, and the reason.
+    pub refused: Vec<(usize, usize, String)>,
+    /// Readings written.
+    pub written: u64,
+    /// Readings that were there already.
+    pub repeated: u64,
+}
+
+/// A series as the transaction found it and as it will leave it.
+struct Series {
+    id: i64,
+    state: State,
+    last: Option<Last>,
+}
+
+struct Last {
+    value: f64,
+    at_ms: i64,
+    received_ms: i64,
+    samples: i64,
+}
+
+struct Raised<'a> {
+    series: i64,
+    reading: &'a ReadingAt<'a>,
+    crossing: Crossing,
+}
+
+impl Store {
+    /// Applies what the partitions say. `metrics_per_device_max` bounds what one device can make the store keep.
+    ///
+    /// # Errors
+    ///
+    /// What the store says; nothing was written then.
+    pub async fn apply(
+        &self,
+        partitions: &[Partition<'_>],
+        metrics_per_device_max: u32,
+    ) -> Result<Applied, HandleError> {
+        let mut tx = self.0.write().await?;
+        let rules = rules_by_metric(&mut tx).await?;
+        let mut applied = Applied::default();
+        for (position, partition) in partitions.iter().enumerate() {
+            let progress = Progress::of(&mut tx, partition.batch).await?;
+            apply_readings(
+                &mut tx,
+                position,
+                partition,
+                progress,
+                &rules,
+                metrics_per_device_max,
+                &mut applied,
+            )
+            .await?;
+            for reply in &partition.replies {
+                if let Some(reason) = super::commands::record_reply(&mut tx, reply).await? {
+                    applied.refused.push((position, reply.index, reason));
+                }
+            }
+            progress.advance(&mut tx, partition.batch).await?;
+        }
+        tx.commit().await?;
+        Ok(applied)
+    }
+}
+
+async fn apply_readings(
+    tx: &mut Transaction<'_, Sqlite>,
+    position: usize,
+    partition: &Partition<'_>,
+    progress: Progress,
+    rules: &HashMap<String, Rule>,
+    metrics_per_device_max: u32,
+    applied: &mut Applied,
+) -> sqlx::Result<()> {
+    applied
+        .alerts
+        .extend(alerts_again(tx, partition.batch, progress).await?);
+    let mut series = find_series(tx, &partition.readings).await?;
+    create_series(tx, partition, progress, metrics_per_device_max, &mut series).await?;
+    let mut samples = Vec::with_capacity(partition.readings.len());
+    let mut raised = Vec::new();
+    for reading in &partition.readings {
+        let Some(series) = series.get_mut(&(reading.device, reading.metric)) else {
+            let reason = format!(
+                "metric: the device has {metrics_per_device_max} others already, the most allowed"
+            );
+            applied.refused.push((position, reading.index, reason));
+            continue;
+        };
+        if !progress.is_new(reading.offset) {
+            applied.repeated += 1;
+            continue;
+        }
+        let (state, crossing) = match rules.get(reading.metric) {
+            Some(rule) => rule.next(series.state, reading.value),
+            None => (State::Normal, None),
+        };
+        series.state = state;
+        raised.extend(crossing.map(|crossing| Raised {
+            series: series.id,
+            reading,
+            crossing,
+        }));
+        series.last = Some(Last {
+            value: reading.value,
+            at_ms: reading.at_ms,
+            received_ms: reading.received_ms,
+            samples: series.last.as_ref().map_or(0, |last| last.samples) + 1,
+        });
+        samples.push((series.id, reading));
+    }
+    applied.written += samples.len() as u64;
+    insert_samples(tx, progress.source, &samples).await?;
+    update_series(tx, series.values()).await?;
+    insert_alerts(tx, progress.source, &raised).await?;
+    applied
+        .alerts
+        .extend(raised.iter().map(|raised| alert(partition.batch, raised)));
+    Ok(())
+}
+
+/// The alerts that records of this batch raised when they were applied.
+async fn alerts_again(
+    tx: &mut Transaction<'_, Sqlite>,
+    batch: &runtime::Batch,
+    progress: Progress,
+) -> sqlx::Result<Vec<Alert>> {
+    let Some(first) = batch
+        .first_offset()
+        .filter(|first| !progress.is_new(*first))
+    else {
+        return Ok(Vec::new());
+    };
+    let rows: Vec<(i64, String, String, i64, f64, f64, i64)> = sqlx::query_as(
+        r#"SELECT a."offset", s.device, s.metric, a.kind, a.value, a.threshold, a.at_ms
+           FROM alerts a JOIN series s ON s.id = a.series
+           WHERE a.source = ? AND a."offset" >= ? AND a."offset" < ? ORDER BY a."offset""#,
+    )
+    .bind(progress.source)
+    .bind(first)
+    .bind(
+        batch
+            .next_offset()
+            .unwrap_or(first)
+            .min(progress.next_offset),
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(
+            |(offset, device, metric, kind, value, threshold, at)| Alert {
+                id: alert_id(batch.topic(), batch.partition(), offset),
+                device,
+                metric,
+                value,
+                threshold,
+                kind: Kind::from_code(kind),
+                at,
+            },
+        )
+        .collect())
+}
+
+/// An alert is named by the record that raised it.
+pub(super) fn alert_id(topic: &str, partition: i32, offset: i64) -> String {
+    format!("{topic}/{partition}/{offset}")
+}
+
+fn alert(batch: &runtime::Batch, raised: &Raised<'_>) -> Alert {
+    Alert {
+        id: alert_id(batch.topic(), batch.partition(), raised.reading.offset),
+        device: raised.reading.device.to_owned(),
+        metric: raised.reading.metric.to_owned(),
+        value: raised.reading.value,
+        threshold: raised.crossing.threshold,
+        kind: raised.crossing.kind,
+        at: raised.reading.at_ms,
+    }
+}
+
+type SeriesByName<'a> = HashMap<(&'a str, &'a str), Series>;
+
+/// The series of the batch that exist.
+async fn find_series<'a>(
+    tx: &mut Transaction<'_, Sqlite>,
+    readings: &[ReadingAt<'a>],
+) -> sqlx::Result<SeriesByName<'a>> {
+    let mut names: Vec<(&'a str, &'a str)> = readings
+        .iter()
+        .map(|reading| (reading.device, reading.metric))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut found = HashMap::with_capacity(names.len());
+    for names in names.chunks(ROWS_PER_STATEMENT_MAX) {
+        let mut query = QueryBuilder::<Sqlite>::new("WITH wanted (position, device, metric) AS (");
+        query.push_values(
+            names.iter().enumerate(),
+            |mut row, (position, (device, metric))| {
+                row.push_bind(position as i64)
+                    .push_bind(*device)
+                    .push_bind(*metric);
+            },
+        );
+        // CROSS JOIN keeps the order: one look-up in the index for each name wanted.
+        query.push(
+            ") SELECT w.position, s.id, s.state FROM wanted w
+             CROSS JOIN series s ON s.device = w.device AND s.metric = w.metric",
+        );
+        let rows: Vec<(i64, i64, i64)> = query
+            .build_query_as()
+            .persistent(false)
+            .fetch_all(&mut **tx)
+            .await?;
+        for (position, id, state) in rows {
+            if let Some(name) = usize::try_from(position)
+                .ok()
+                .and_then(|position| names.get(position))
+            {
+                found.insert(
+                    *name,
+                    Series {
+                        id,
+                        state: State::from_code(state),
+                        last: None,
+                    },
+                );
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Creates the series that new readings need, as far as their devices may have more.
+async fn create_series<'a>(
+    tx: &mut Transaction<'_, Sqlite>,
+    partition: &Partition<'a>,
+    progress: Progress,
+    metrics_per_device_max: u32,
+    series: &mut SeriesByName<'a>,
+) -> sqlx::Result<()> {
+    let mut metrics: HashMap<&str, i64> = HashMap::new();
+    for reading in &partition.readings {
+        let name = (reading.device, reading.metric);
+        // A record seen before whose series does not exist was refused then, and is refused again.
+        if !progress.is_new(reading.offset) || series.contains_key(&name) {
+            continue;
+        }
+        let count = match metrics.get_mut(reading.device) {
+            Some(count) => count,
+            None => {
+                let count: i64 = sqlx::query_scalar("SELECT count(*) FROM series WHERE device = ?")
+                    .bind(reading.device)
+                    .fetch_one(&mut **tx)
+                    .await?;
+                metrics.entry(reading.device).or_insert(count)
+            }
+        };
+        if *count >= i64::from(metrics_per_device_max) {
+            continue;
+        }
+        *count += 1;
+        let id: i64 = sqlx::query_scalar(
+            "INSERT INTO series (device, metric, last_value, last_at_ms, last_received_ms, samples, state)
+             VALUES (?, ?, ?, ?, ?, 0, 0) RETURNING id",
+        )
+        .bind(reading.device)
+        .bind(reading.metric)
+        .bind(reading.value)
+        .bind(reading.at_ms)
+        .bind(reading.received_ms)
+        .fetch_one(&mut **tx)
+        .await?;
+        series.insert(
+            name,
+            Series {
+                id,
+                state: State::Normal,
+                last: None,
+            },
+        );
+    }
+    Ok(())
+}
+
+async fn insert_samples(
+    tx: &mut Transaction<'_, Sqlite>,
+    source: i64,
+    samples: &[(i64, &ReadingAt<'_>)],
+) -> sqlx::Result<()> {
+    for samples in samples.chunks(ROWS_PER_STATEMENT_MAX) {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            r#"INSERT OR IGNORE INTO samples (series, at_ms, source, "offset", value) "#,
+        );
+        query.push_values(samples, |mut row, (series, reading)| {
+            row.push_bind(*series)
+                .push_bind(reading.at_ms)
+                .push_bind(source)
+                .push_bind(reading.offset)
+                .push_bind(reading.value);
+        });
+        query.build().persistent(false).execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+async fn update_series(
+    tx: &mut Transaction<'_, Sqlite>,
+    series: impl Iterator<Item = &Series>,
+) -> sqlx::Result<()> {
+    let changed: Vec<(&Series, &Last)> = series
+        .filter_map(|series| series.last.as_ref().map(|last| (series, last)))
+        .collect();
+    for changed in changed.chunks(ROWS_PER_STATEMENT_MAX) {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "WITH new (id, state, value, at_ms, received_ms, samples) AS (",
+        );
+        query.push_values(changed, |mut row, (series, last)| {
+            row.push_bind(series.id)
+                .push_bind(series.state.code())
+                .push_bind(last.value)
+                .push_bind(last.at_ms)
+                .push_bind(last.received_ms)
+                .push_bind(last.samples);
+        });
+        query.push(
+            ") UPDATE series SET state = new.state, last_value = new.value, last_at_ms = new.at_ms,
+             last_received_ms = new.received_ms, samples = series.samples + new.samples
+             FROM new WHERE series.id = new.id",
+        );
+        query.build().persistent(false).execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+async fn insert_alerts(
+    tx: &mut Transaction<'_, Sqlite>,
+    source: i64,
+    raised: &[Raised<'_>],
+) -> sqlx::Result<()> {
+    for raised in raised.chunks(ROWS_PER_STATEMENT_MAX) {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            r#"INSERT OR IGNORE INTO alerts (source, "offset", series, kind, value, threshold, at_ms) "#,
+        );
+        query.push_values(raised, |mut row, raised| {
+            row.push_bind(source)
+                .push_bind(raised.reading.offset)
+                .push_bind(raised.series)
+                .push_bind(raised.crossing.kind.code())
+                .push_bind(raised.reading.value)
+                .push_bind(raised.crossing.threshold)
+                .push_bind(raised.reading.at_ms);
+        });
+        query.build().persistent(false).execute(&mut **tx).await?;
+    }
+    Ok(())
+}

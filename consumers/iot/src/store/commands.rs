@@ -1,0 +1,252 @@
+//! Commands: written when they are posted, sent when Kafka takes them, answered when the device replies.
+
+use sqlx::{Sqlite, Transaction};
+
+use super::{ReplyAt, Store};
+
+/// How far a command has come. The numbers are what the store keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Stored here; Kafka does not have it yet.
+    Pending = 0,
+    /// Kafka has it for the brokers; the device has not replied.
+    Sent = 1,
+    /// The device replied.
+    Replied = 2,
+    /// Kafka refused it for good.
+    Failed = 3,
+    /// It grew too old before Kafka took it, and was not sent.
+    Expired = 4,
+}
+
+impl Status {
+    /// The number that the store keeps.
+    #[must_use]
+    pub fn code(self) -> i64 {
+        self as i64
+    }
+
+    /// The status of a number from the store.
+    #[must_use]
+    pub fn from_code(code: i64) -> Self {
+        match code {
+            1 => Self::Sent,
+            2 => Self::Replied,
+            3 => Self::Failed,
+            4 => Self::Expired,
+            _ => Self::Pending,
+        }
+    }
+}
+
+/// A command as it was posted.
+#[derive(Debug)]
+pub struct NewCommand<'a> {
+    /// Its id, chosen by this backend.
+    pub id: &'a str,
+    /// For which device.
+    pub device: &'a str,
+    /// Which command.
+    pub command: &'a str,
+    /// Its arguments, as JSON text.
+    pub args: &'a str,
+    /// When it was posted, milliseconds since the Unix epoch.
+    pub created_ms: i64,
+    /// From when on it is not sent any more, milliseconds since the Unix epoch.
+    pub expires_ms: i64,
+}
+
+/// A command to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// Its place in the order of posting.
+    pub seq: i64,
+    /// Its id.
+    pub id: String,
+    /// For which device.
+    pub device: String,
+    /// Which command.
+    pub command: String,
+    /// Its arguments, as JSON text.
+    pub args: String,
+    /// From when on it is not sent any more, milliseconds since the Unix epoch.
+    pub expires_ms: i64,
+}
+
+/// What became of a command that was to be sent.
+#[derive(Debug)]
+pub enum Dispatch {
+    /// Kafka has it.
+    Sent,
+    /// Kafka refused it for good.
+    Failed(String),
+}
+
+impl Store {
+    /// Stores a command. `false`: `pending_max` commands wait for Kafka already.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says; the command is not stored then.
+    pub async fn post_command(&self, new: &NewCommand<'_>, pending_max: u32) -> sqlx::Result<bool> {
+        let mut tx = self.0.write().await?;
+        let pending: i64 = sqlx::query_scalar("SELECT count(*) FROM commands WHERE status = ?")
+            .bind(Status::Pending.code())
+            .fetch_one(&mut *tx)
+            .await?;
+        if pending >= i64::from(pending_max) {
+            return Ok(false);
+        }
+        sqlx::query(
+            "INSERT INTO commands (id, device, command, args, status, created_ms, expires_ms, claimed_until_ms)
+             VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
+        )
+        .bind(new.id)
+        .bind(new.device)
+        .bind(new.command)
+        .bind(new.args)
+        .bind(Status::Pending.code())
+        .bind(new.created_ms)
+        .bind(new.expires_ms)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Takes the oldest commands to send, for this process alone until `claimed_until_ms`: another one on the same
+    /// database does not send them too. Those that grew too old are put aside.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub async fn claim_commands(
+        &self,
+        now_ms: i64,
+        claimed_until_ms: i64,
+        commands_max: u32,
+    ) -> sqlx::Result<Vec<Command>> {
+        // Most of the time there is nothing to send, and a reader finds that out without the write lock.
+        let waiting: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM commands WHERE status = ? AND claimed_until_ms <= ?)",
+        )
+        .bind(Status::Pending.code())
+        .bind(now_ms)
+        .fetch_one(self.0.reader())
+        .await?;
+        if !waiting {
+            return Ok(Vec::new());
+        }
+        let mut tx = self.0.write().await?;
+        sqlx::query("UPDATE commands SET status = ? WHERE status = ? AND claimed_until_ms <= ? AND expires_ms <= ?")
+            .bind(Status::Expired.code())
+            .bind(Status::Pending.code())
+            .bind(now_ms)
+            .bind(now_ms)
+            .execute(&mut *tx)
+            .await?;
+        let mut rows: Vec<(i64, String, String, String, String, i64)> = sqlx::query_as(
+            "UPDATE commands SET claimed_until_ms = ? WHERE seq IN (
+                 SELECT seq FROM commands WHERE status = ? AND claimed_until_ms <= ? ORDER BY seq LIMIT ?)
+             RETURNING seq, id, device, command, args, expires_ms",
+        )
+        .bind(claimed_until_ms)
+        .bind(Status::Pending.code())
+        .bind(now_ms)
+        .bind(commands_max)
+        .fetch_all(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        // RETURNING promises no order.
+        rows.sort_unstable_by_key(|row| row.0);
+        Ok(rows
+            .into_iter()
+            .map(|(seq, id, device, command, args, expires_ms)| Command {
+                seq,
+                id,
+                device,
+                command,
+                args,
+                expires_ms,
+            })
+            .collect())
+    }
+
+    /// Notes what became of commands that were claimed.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says; they will be sent again then, under the same ids.
+    pub async fn settle_commands(
+        &self,
+        settled: impl Iterator<Item = (i64, Dispatch)>,
+        now_ms: i64,
+    ) -> sqlx::Result<()> {
+        let mut tx = self.0.write().await?;
+        for (seq, dispatch) in settled {
+            let (status, failure) = match dispatch {
+                Dispatch::Sent => (Status::Sent, None),
+                Dispatch::Failed(reason) => (Status::Failed, Some(reason)),
+            };
+            // A device can be faster than this note: a command that has its reply keeps it.
+            sqlx::query("UPDATE commands SET status = CASE status WHEN ? THEN ? ELSE status END, sent_ms = ?, failure = ? WHERE seq = ?")
+                .bind(Status::Pending.code())
+                .bind(status.code())
+                .bind(now_ms)
+                .bind(failure)
+                .bind(seq)
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await
+    }
+
+    /// Gives commands back that could not be sent now.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says; their claims then end by themselves.
+    pub async fn release_commands(&self, seqs: impl Iterator<Item = i64>) -> sqlx::Result<()> {
+        let mut tx = self.0.write().await?;
+        for seq in seqs {
+            sqlx::query("UPDATE commands SET claimed_until_ms = 0 WHERE seq = ?")
+                .bind(seq)
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await
+    }
+}
+
+/// Notes a reply. `Some`: why it belongs to no command here. A reply to a command that has one already changes nothing:
+/// the first holds, however often records come again.
+pub(super) async fn record_reply(
+    tx: &mut Transaction<'_, Sqlite>,
+    at: &ReplyAt<'_>,
+) -> sqlx::Result<Option<String>> {
+    let found: Option<(i64, String, String)> =
+        sqlx::query_as("SELECT seq, device, command FROM commands WHERE id = ?")
+            .bind(&at.reply.id)
+            .fetch_optional(&mut **tx)
+            .await?;
+    let Some((seq, device, command)) = found else {
+        return Ok(Some("id: no command has it".to_owned()));
+    };
+    if device != at.device || command != at.command {
+        return Ok(Some(format!(
+            "id: it is that of the command {command} for the device {device}"
+        )));
+    }
+    sqlx::query(
+        "UPDATE commands SET status = ?, ok = ?, result = ?, replied_ms = ? WHERE seq = ? AND replied_ms IS NULL",
+    )
+    .bind(Status::Replied.code())
+    .bind(at.reply.ok)
+    .bind(&at.reply.result)
+    .bind(at.received_ms)
+    .bind(seq)
+    .execute(&mut **tx)
+    .await?;
+    Ok(None)
+}

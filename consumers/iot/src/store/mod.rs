@@ -1,0 +1,99 @@
+//! What the backend keeps, in the runtime's SQLite store.
+
+mod batch;
+mod commands;
+mod rules;
+mod views;
+
+use runtime::store::{Schema, StoreError};
+
+pub use batch::{Partition, ReadingAt, ReplyAt};
+pub use commands::{Command, Dispatch, NewCommand, Status};
+pub use views::{Cursor, Range};
+
+const SCHEMA: Schema = Schema {
+    backend: "iot",
+    versions: &[include_str!("schema.sql")],
+};
+
+/// Rows in one statement. SQLite binds at most 32,766 values; no statement here binds more than ten a row.
+const ROWS_PER_STATEMENT_MAX: usize = 1_000;
+
+/// Rows deleted in one transaction, so that a batch of records waits only milliseconds for it.
+const FORGET_ROWS_MAX: i64 = 5_000;
+
+/// The store. Clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Store(runtime::store::Store);
+
+impl Store {
+    /// Opens the database and makes what it lacks.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        runtime::store::Store::open(url, SCHEMA).await.map(Self)
+    }
+
+    /// Closes the connections; what was written stays.
+    pub async fn close(&self) {
+        self.0.close().await;
+    }
+
+    /// Deletes samples, alerts and commands older than `before_ms`, a bounded part at a time. Returns the rows deleted; 0
+    /// means that nothing is left to delete.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub async fn forget(&self, before_ms: i64) -> sqlx::Result<u64> {
+        let mut tx = self.0.write().await?;
+        let mut rows = 0;
+        for sql in [
+            // The series are few beside the samples, and the oldest samples of each stand together.
+            r#"DELETE FROM samples WHERE (series, at_ms, source, "offset") IN (
+                   SELECT s.series, s.at_ms, s.source, s."offset"
+                   FROM series CROSS JOIN samples s ON s.series = series.id
+                   WHERE s.at_ms < ?1 LIMIT ?2)"#,
+            r#"DELETE FROM alerts WHERE (source, "offset") IN (
+                   SELECT source, "offset" FROM alerts WHERE at_ms < ?1 LIMIT ?2)"#,
+            "DELETE FROM commands WHERE seq IN (
+                   SELECT seq FROM commands WHERE expires_ms < ?1 LIMIT ?2)",
+        ] {
+            let done = sqlx::query(sql)
+                .bind(before_ms)
+                .bind(FORGET_ROWS_MAX)
+                .execute(&mut *tx)
+                .await?;
+            rows += done.rows_affected();
+        }
+        tx.commit().await?;
+        Ok(rows)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) async fn store(dir: &tempfile::TempDir) -> Store {
+        let url = format!("sqlite:{}", dir.path().join("iot.db").display());
+        Store::open(&url).await.expect("opens")
+    }
+
+    impl Store {
+        /// Makes the disk full (`Some`: from this many pages on) or gives it room again.
+        pub(crate) async fn limit_pages(&self, pages_max: Option<u32>) {
+            let pages_max = pages_max.unwrap_or(u32::MAX - 1);
+            let mut tx = self.0.write().await.expect("begins");
+            sqlx::query(sqlx::AssertSqlSafe(format!(
+                "PRAGMA max_page_count = {pages_max}"
+            )))
+            .execute(&mut *tx)
+            .await
+            .expect("sets");
+            tx.commit().await.expect("commits");
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! librdkafka as this crate uses it: its settings, and what its callbacks leave for the reader to pick up.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::TopicPartitionList;
+
+use crate::Config;
+
+/// Librdkafka's own default for the longest time between two polls, after which a consumer loses its partitions. Here because
+/// other timeouts must stay below it.
+pub(crate) const POLL_INTERVAL_MS_MAX: u32 = 300_000;
+
+/// How long librdkafka waits before it fetches on when as much is read ahead as allowed. Its default is a second, which
+/// starves a reader that catches up.
+const FETCH_RESUME_MS: u32 = 10;
+
+/// How often topics and partitions are looked up anew, so that a topic made after the start is noticed.
+const METADATA_REFRESH_MS: u32 = 5_000;
+
+/// How often librdkafka tells where the logs end and which brokers are up.
+const STATISTICS_MS: u32 = 1_000;
+
+/// Kafka that comes back is noticed within about this time.
+const RECONNECT_MS_MAX: u32 = 1_000;
+
+/// A request that is not answered in this time has failed.
+const SOCKET_TIMEOUT_MS: u32 = 10_000;
+
+/// How often the group's coordinator is looked up.
+const COORDINATOR_QUERY_MS: u32 = 5_000;
+
+/// How long the producer waits for more messages before it sends. A batch hands over all it has at once.
+const LINGER_MS: u32 = 1;
+
+/// Largest message that the producer offers to Kafka; what a topic takes is the topic's setting.
+const MESSAGE_BYTES_MAX: u32 = 16 << 20;
+
+/// Most kilobytes that wait in the producer.
+const PRODUCER_KBYTES_MAX: u32 = 64 << 10;
+
+fn common(config: &Config) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client
+        .set("bootstrap.servers", &config.kafka)
+        .set("client.id", format!("millstream-{}", config.group))
+        .set("reconnect.backoff.max.ms", RECONNECT_MS_MAX.to_string())
+        .set(
+            "topic.metadata.refresh.interval.ms",
+            METADATA_REFRESH_MS.to_string(),
+        )
+        .set("socket.timeout.ms", SOCKET_TIMEOUT_MS.to_string())
+        .set("socket.keepalive.enable", "true")
+        .set_log_level(RDKafkaLogLevel::Info);
+    client
+}
+
+fn with_properties(mut client: ClientConfig, config: &Config) -> ClientConfig {
+    for (key, value) in &config.tuning.properties {
+        client.set(key, value);
+    }
+    client
+}
+
+/// The facility of librdkafka's log line about a commit that failed.
+const COMMIT_FAILED: &str = "COMMITFAIL";
+
+/// The settings of any client, for questions to Kafka.
+pub(crate) fn common_settings(config: &Config) -> ClientConfig {
+    with_properties(common(config), config)
+}
+
+/// The settings of the consumer.
+pub(crate) fn consumer_settings(config: &Config) -> ClientConfig {
+    let tuning = &config.tuning;
+    let mut client = common(config);
+    client
+        .set("group.id", &config.group)
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("auto.offset.reset", "earliest")
+        // Offsets are stored by hand after the effect, and committed by hand.
+        .set("enable.auto.offset.store", "false")
+        .set("enable.auto.commit", "false")
+        // Bounds how long a commit waits for a coordinator that is away; the default is ten minutes.
+        .set(
+            "coordinator.query.interval.ms",
+            COORDINATOR_QUERY_MS.to_string(),
+        )
+        .set("allow.auto.create.topics", "false")
+        .set("session.timeout.ms", tuning.session_timeout_ms.to_string())
+        .set(
+            "heartbeat.interval.ms",
+            (tuning.session_timeout_ms / 5)
+                .clamp(500, 3_000)
+                .to_string(),
+        )
+        .set(
+            "max.poll.interval.ms",
+            POLL_INTERVAL_MS_MAX
+                .max(tuning.session_timeout_ms)
+                .to_string(),
+        )
+        .set("fetch.min.bytes", tuning.fetch_bytes_min.to_string())
+        .set("fetch.wait.max.ms", tuning.fetch_wait_ms_max.to_string())
+        .set("fetch.queue.backoff.ms", FETCH_RESUME_MS.to_string())
+        .set(
+            "queued.max.messages.kbytes",
+            (tuning.prefetch_bytes_max >> 10).to_string(),
+        )
+        .set("statistics.interval.ms", STATISTICS_MS.to_string());
+    with_properties(client, config)
+}
+
+/// The settings of the producer of answers and dead letters.
+pub(crate) fn producer_settings(config: &Config) -> ClientConfig {
+    let mut client = common(config);
+    client
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("compression.type", "lz4")
+        // As Java's clients do, so that keys fall into the same partitions whoever writes.
+        .set("partitioner", "murmur2_random")
+        .set("linger.ms", LINGER_MS.to_string())
+        .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
+        .set(
+            "queue.buffering.max.kbytes",
+            PRODUCER_KBYTES_MAX.to_string(),
+        )
+        .set(
+            "message.timeout.ms",
+            config.tuning.produce_timeout_ms.to_string(),
+        );
+    with_properties(client, config)
+}
+
+/// What happened in librdkafka since the reader last looked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    Assigned(Vec<(String, i32)>),
+    Revoked(Vec<(String, i32)>),
+    CommitFailed(String),
+    Statistics(Snapshot),
+}
+
+/// The part of librdkafka's statistics that the reader needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    pub(crate) broker_up: bool,
+    pub(crate) membership: Membership,
+    pub(crate) partitions: Vec<PartitionSnapshot>,
+}
+
+/// How far the consumer is a member of its group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Membership {
+    /// A member, with partitions or with none because others have all.
+    #[default]
+    Joined,
+    /// Kafka lets it wait for other members.
+    Waiting,
+    /// Something of its own is to be done first.
+    Outside,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PartitionSnapshot {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    /// Where the log begins and ends; negative while not known.
+    pub(crate) log_start: i64,
+    pub(crate) log_end: i64,
+    /// The next offset that will be fetched; negative while not known.
+    pub(crate) fetch_offset: i64,
+    /// The committed offset; negative without one.
+    pub(crate) committed: i64,
+    /// Records fetched and not yet taken.
+    pub(crate) fetched: i64,
+}
+
+/// Receives librdkafka's callbacks. They run inside `poll`, on the reader's own thread.
+#[derive(Debug, Default)]
+pub(crate) struct Context {
+    events: Mutex<Vec<Event>>,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Context {
+    pub(crate) fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut *lock(&self.events))
+    }
+
+    /// What librdkafka last complained about.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        lock(&self.last_error).clone()
+    }
+
+    fn push(&self, event: Event) {
+        lock(&self.events).push(event);
+    }
+}
+
+/// A panic elsewhere leaves these lists whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn names(list: &TopicPartitionList) -> Vec<(String, i32)> {
+    list.elements()
+        .iter()
+        .map(|element| (element.topic().to_owned(), element.partition()))
+        .collect()
+}
+
+/// librdkafka's sentences begin with the name of a thread and of a connection; a person wants the rest.
+fn readable(reason: &str) -> &str {
+    let reason = reason.rsplit_once("]: ").map_or(reason, |(_, rest)| rest);
+    reason
+        .split_once("/bootstrap: ")
+        .map_or(reason, |(_, rest)| rest)
+        .trim()
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // A commit that nobody waits for is reported by a line of log only.
+        if facility == COMMIT_FAILED {
+            self.push(Event::CommitFailed(message.to_owned()));
+        }
+        forward_log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let broker_up = statistics
+            .brokers
+            .values()
+            .any(|broker| broker.nodeid >= 0 && matches!(broker.state.as_str(), "UP" | "UPDATE"));
+        let partitions = statistics
+            .topics
+            .values()
+            .flat_map(|topic| {
+                topic
+                    .partitions
+                    .values()
+                    .map(|partition| (&topic.topic, partition))
+            })
+            .filter(|(_, partition)| partition.partition >= 0)
+            .map(|(topic, partition)| PartitionSnapshot {
+                topic: topic.clone(),
+                partition: partition.partition,
+                log_start: partition.lo_offset,
+                log_end: partition.hi_offset,
+                fetch_offset: partition.next_offset,
+                committed: partition.committed_offset,
+                fetched: partition.fetchq_cnt,
+            })
+            .collect();
+        let join_state = statistics
+            .cgrp
+            .as_ref()
+            .map_or("", |group| group.join_state.as_str());
+        let membership = match join_state {
+            "steady" => Membership::Joined,
+            "wait-join" | "wait-sync" => Membership::Waiting,
+            _ => Membership::Outside,
+        };
+        self.push(Event::Statistics(Snapshot {
+            broker_up,
+            membership,
+            partitions,
+        }));
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "Kafka client");
+        // "All brokers are down" says less than the error before it.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *lock(&self.last_error) = Some(readable(reason).to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => self.push(Event::Assigned(names(list))),
+            Rebalance::Revoke(list) => {
+                // Whoever gets the partitions starts at what is committed: all that is finished must be, now. A consumer that
+                // was thrown out of its group cannot commit; its records come again to the next owner.
+                if !consumer.assignment_lost()
+                    && let Err(error) = consumer.commit_consumer_state(CommitMode::Sync)
+                    && error.rdkafka_error_code() != Some(RDKafkaErrorCode::NoOffset)
+                {
+                    self.push(Event::CommitFailed(error.to_string()));
+                }
+                self.push(Event::Revoked(names(list)));
+            }
+            Rebalance::Error(error) => {
+                tracing::warn!(%error, "the consumer group could not be balanced");
+            }
+        }
+    }
+}
+
+/// librdkafka's log lines go where ours go.
+pub(crate) fn forward_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(facility, message, "librdkafka");
+        }
+        // A broker that is away is reported once by the reader, not by every connection attempt.
+        _ => tracing::debug!(facility, message, "librdkafka"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_loses_the_names_of_threads_and_connections() {
+        let reasons = [
+            (
+                "[thrd:127.0.0.1:1/bootstrap]: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused",
+                "Connect to ipv4#127.0.0.1:1 failed: Connection refused",
+            ),
+            ("1/1 brokers are down", "1/1 brokers are down"),
+            ("", ""),
+        ];
+        for (reason, expected) in reasons {
+            assert_eq!(readable(reason), expected);
+        }
+    }
+}

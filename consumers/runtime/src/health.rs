@@ -1,0 +1,395 @@
+//! Whether a consumer can do its work, and what to say about it.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::assignment::Assignment;
+use crate::client::{Context, Membership, POLL_INTERVAL_MS_MAX, Snapshot};
+use crate::session::ASK_TIMEOUT;
+use crate::{Config, PartitionStatus, State, Status};
+
+/// How often missing topics are looked for again.
+const TOPICS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a complaint of the Kafka client is shown.
+const COMPLAINT_SHOWN: Duration = Duration::from_secs(10);
+
+/// Most silent partitions for which Kafka is asked at one check.
+const ASKED_MAX: usize = 4;
+
+/// Statistics in a row that must show no broker before Kafka counts as unreachable: a single one may fall between two connections.
+const DOWN_SNAPSHOTS: u32 = 2;
+
+pub(crate) struct Health {
+    servers: String,
+    group: String,
+    topics: Vec<String>,
+    stall_timeout: Duration,
+    down_snapshots: u32,
+    down_since: Option<SystemTime>,
+    topics_checked_at: Option<Instant>,
+    missing_topics: Vec<String>,
+    complaint: Option<(String, Instant)>,
+    /// In which way it is no member of its group, and since when.
+    outside: Option<(Membership, Instant)>,
+}
+
+impl Health {
+    pub(crate) fn new(config: &Config, stall_timeout: Duration) -> Self {
+        Self {
+            servers: config.kafka.clone(),
+            group: config.group.clone(),
+            topics: config.topics.clone(),
+            stall_timeout,
+            down_snapshots: 0,
+            down_since: None,
+            topics_checked_at: None,
+            missing_topics: Vec::new(),
+            complaint: None,
+            outside: None,
+        }
+    }
+
+    /// Takes over what librdkafka's statistics say.
+    pub(crate) fn observe(&mut self, snapshot: &Snapshot, now: Instant) {
+        let was_outside = self
+            .outside
+            .filter(|(membership, _)| *membership == snapshot.membership);
+        self.outside = match snapshot.membership {
+            Membership::Joined => None,
+            // While nobody answers it cannot be a member.
+            membership if !snapshot.broker_up => Some((membership, now)),
+            membership => was_outside.or(Some((membership, now))),
+        };
+        if snapshot.broker_up {
+            if self.is_unreachable() {
+                tracing::info!(group = self.group, "Kafka can be reached again");
+            }
+            (self.down_snapshots, self.down_since) = (0, None);
+        } else {
+            self.down_since.get_or_insert_with(SystemTime::now);
+            self.down_snapshots = self.down_snapshots.saturating_add(1);
+            if self.down_snapshots == DOWN_SNAPSHOTS {
+                tracing::warn!(group = self.group, "Kafka cannot be reached");
+            }
+        }
+    }
+
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.down_snapshots >= DOWN_SNAPSHOTS
+    }
+
+    pub(crate) fn complaint(&mut self, text: String, now: Instant) {
+        self.complaint = Some((text, now));
+    }
+
+    /// Kafka said that a topic does not exist: look at the next check.
+    pub(crate) fn suspect_topics(&mut self) {
+        self.topics_checked_at = None;
+    }
+
+    /// Looks for topics that do not exist; they are waited for. Says whether there is news.
+    pub(crate) fn check_topics(&mut self, consumer: &BaseConsumer<Context>, now: Instant) -> bool {
+        let due = self.topics_checked_at.is_none_or(|at| {
+            !self.missing_topics.is_empty() && now.duration_since(at) >= TOPICS_INTERVAL
+        });
+        if !due || self.is_unreachable() {
+            return false;
+        }
+        self.topics_checked_at = Some(now);
+        // All topics: asking for one that does not exist could make it.
+        let Ok(metadata) = consumer.fetch_metadata(None, ASK_TIMEOUT) else {
+            return false;
+        };
+        let exists = |topic: &&String| metadata.topics().iter().any(|known| known.name() == *topic);
+        let missing: Vec<String> = self
+            .topics
+            .iter()
+            .filter(|topic| !exists(topic))
+            .cloned()
+            .collect();
+        if missing == self.missing_topics {
+            return false;
+        }
+        if !missing.is_empty() {
+            tracing::warn!(group = self.group, ?missing, "topics do not exist yet");
+        }
+        self.missing_topics = missing;
+        true
+    }
+
+    /// Whether the consumer comes into its group. `Err` says that it takes too long: something is stuck.
+    pub(crate) fn check_membership(&mut self, now: Instant) -> Result<(), String> {
+        let Some((membership, since)) = self.outside else {
+            return Ok(());
+        };
+        if !self.missing_topics.is_empty() {
+            // librdkafka does not join for topics that do not exist.
+            self.outside = Some((membership, now));
+            return Ok(());
+        }
+        let patience = match membership {
+            // Another member may take that long before it answers, and is thrown out then.
+            Membership::Waiting => {
+                Duration::from_millis(POLL_INTERVAL_MS_MAX.into()) + self.stall_timeout
+            }
+            _ => self.stall_timeout,
+        };
+        if now.saturating_duration_since(since) < patience {
+            return Ok(());
+        }
+        Err(format!(
+            "the group was not joined in {} s",
+            patience.as_secs()
+        ))
+    }
+
+    /// Asks Kafka about partitions from which nothing comes. librdkafka was seen to stop fetching for good after a broker was
+    /// away; a new consumer reads on. `Err` says why one is needed.
+    pub(crate) fn check_stalls(
+        &self,
+        consumer: &BaseConsumer<Context>,
+        assignment: &mut Assignment,
+        now: Instant,
+    ) -> Result<(), String> {
+        if self.is_unreachable() {
+            return Ok(());
+        }
+        let timeout = self.stall_timeout;
+        let suspects: Vec<usize> = (0..assignment.slots().len())
+            .filter(|&index| assignment.slots()[index].looks_stalled(timeout, now))
+            .take(ASKED_MAX)
+            .collect();
+        for index in suspects {
+            let slot = &assignment.slots()[index];
+            let Ok((_, end)) = consumer.fetch_watermarks(&slot.topic, slot.partition, ASK_TIMEOUT)
+            else {
+                return Ok(());
+            };
+            if slot.is_stalled(end, timeout, now) {
+                let (topic, partition, seconds) = (&slot.topic, slot.partition, timeout.as_secs());
+                return Err(format!(
+                    "nothing came from {topic}/{partition} for {seconds} s, but its log goes on to {end}"
+                ));
+            }
+            assignment.slot_mut(index).verified_idle(end, now);
+        }
+        Ok(())
+    }
+
+    /// Writes down how things are. `last_error` is what the Kafka client last said about its connections.
+    pub(crate) fn describe(
+        &mut self,
+        status: &mut Status,
+        partitions: Vec<PartitionStatus>,
+        last_error: Option<&str>,
+        now: Instant,
+    ) {
+        if self
+            .complaint
+            .as_ref()
+            .is_some_and(|(_, at)| now.duration_since(*at) > COMPLAINT_SHOWN)
+        {
+            self.complaint = None;
+        }
+        let unreachable_since = self.down_since.filter(|_| self.is_unreachable());
+        let retrying = partitions
+            .iter()
+            .find_map(|partition| Some((partition, partition.retry.as_ref()?)));
+        (status.state, status.problem) = if unreachable_since.is_some() {
+            let reason = last_error.map_or_else(String::new, |error| format!(": {error}"));
+            let problem = format!("Kafka at {} cannot be reached{reason}", self.servers);
+            (State::Unreachable, Some(problem))
+        } else if let Some((partition, retry)) = retrying {
+            let (topic, number) = (&partition.topic, partition.partition);
+            (
+                State::Retrying,
+                Some(format!(
+                    "{topic}/{number} is paused and retried: {}",
+                    retry.error
+                )),
+            )
+        } else {
+            let problem = if self.missing_topics.is_empty() {
+                self.complaint.as_ref().map(|(text, _)| text.clone())
+            } else {
+                Some(format!(
+                    "waits for topics that do not exist yet: {}",
+                    self.missing_topics.join(", ")
+                ))
+            };
+            (
+                if partitions.is_empty() {
+                    State::Joining
+                } else {
+                    State::Running
+                },
+                problem,
+            )
+        };
+        status.kafka_unreachable_since_ms = unreachable_since
+            .and_then(|since| since.duration_since(UNIX_EPOCH).ok())
+            .and_then(|since| u64::try_from(since.as_millis()).ok());
+        status.lag = partitions
+            .iter()
+            .filter_map(|partition| partition.lag)
+            .sum();
+        status.partitions = partitions;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RetryStatus, Tuning};
+
+    fn health() -> Health {
+        let config = Config {
+            kafka: "k:9092".to_owned(),
+            group: "g".to_owned(),
+            topics: vec!["t".to_owned()],
+            downlink_topic: "d".to_owned(),
+            tuning: Tuning::default(),
+        };
+        Health::new(&config, Duration::from_secs(30))
+    }
+
+    fn partition(retry: Option<&str>) -> PartitionStatus {
+        let retry = retry.map(|error| RetryStatus {
+            failures: 1,
+            error: error.to_owned(),
+            records: 1,
+            next_try_ms: 1,
+        });
+        PartitionStatus {
+            topic: "t".to_owned(),
+            partition: 3,
+            next_offset: Some(1),
+            lag: Some(7),
+            retry,
+        }
+    }
+
+    fn describe(health: &mut Health, partitions: Vec<PartitionStatus>) -> Status {
+        let mut status = Status::default();
+        health.describe(
+            &mut status,
+            partitions,
+            Some("Connection refused"),
+            Instant::now(),
+        );
+        status
+    }
+
+    fn observe(health: &mut Health, broker_up: bool) {
+        health.observe(
+            &Snapshot {
+                broker_up,
+                ..Snapshot::default()
+            },
+            Instant::now(),
+        );
+    }
+
+    #[test]
+    fn a_group_that_cannot_be_joined_is_noticed() {
+        let mut health = health();
+        let start = Instant::now();
+        let later = |seconds| start + Duration::from_secs(seconds);
+        let mut observe = |membership, broker_up, seconds| {
+            let snapshot = Snapshot {
+                broker_up,
+                membership,
+                partitions: Vec::new(),
+            };
+            health.observe(&snapshot, later(seconds));
+            health.check_membership(later(seconds))
+        };
+        assert_eq!(observe(Membership::Outside, true, 0), Ok(()));
+        assert_eq!(observe(Membership::Outside, true, 29), Ok(()));
+        assert_eq!(
+            observe(Membership::Outside, true, 30),
+            Err("the group was not joined in 30 s".to_owned())
+        );
+        assert_eq!(
+            observe(Membership::Outside, false, 31),
+            Ok(()),
+            "there is nobody to join"
+        );
+        assert_eq!(observe(Membership::Outside, true, 60), Ok(()));
+        assert_eq!(observe(Membership::Waiting, true, 61), Ok(()));
+        assert_eq!(
+            observe(Membership::Waiting, true, 300),
+            Ok(()),
+            "others may take their time"
+        );
+        assert!(observe(Membership::Waiting, true, 61 + 330).is_err());
+        assert_eq!(observe(Membership::Joined, true, 400), Ok(()));
+        assert_eq!(observe(Membership::Joined, true, 4_000), Ok(()));
+        assert_eq!(observe(Membership::Outside, true, 5_000), Ok(()));
+        health.missing_topics = vec!["t".to_owned()];
+        assert_eq!(
+            health.check_membership(later(6_000)),
+            Ok(()),
+            "it waits for the topic"
+        );
+        health.missing_topics.clear();
+        assert_eq!(health.check_membership(later(6_029)), Ok(()));
+        assert!(health.check_membership(later(6_030)).is_err());
+    }
+
+    #[test]
+    fn one_snapshot_without_a_broker_is_no_outage() {
+        let mut health = health();
+        observe(&mut health, false);
+        assert!(!health.is_unreachable());
+        observe(&mut health, false);
+        assert!(health.is_unreachable());
+        let status = describe(&mut health, vec![partition(Some("x"))]);
+        assert_eq!(status.state, State::Unreachable);
+        assert_eq!(
+            status.problem.as_deref(),
+            Some("Kafka at k:9092 cannot be reached: Connection refused")
+        );
+        assert!(status.kafka_unreachable_since_ms.is_some());
+        observe(&mut health, true);
+        let status = describe(&mut health, vec![partition(None)]);
+        assert_eq!(
+            (
+                status.state,
+                status.problem,
+                status.kafka_unreachable_since_ms
+            ),
+            (State::Running, None, None)
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_worst_first() {
+        let mut health = health();
+        assert_eq!(describe(&mut health, vec![]).state, State::Joining);
+        health.complaint("Broker: Not authorized".to_owned(), Instant::now());
+        let status = describe(&mut health, vec![partition(None), partition(None)]);
+        assert_eq!(
+            (status.state, status.problem.as_deref()),
+            (State::Running, Some("Broker: Not authorized"))
+        );
+        assert_eq!(status.lag, 14);
+        health.missing_topics = vec!["t".to_owned()];
+        let status = describe(&mut health, vec![]);
+        assert_eq!(
+            status.problem.as_deref(),
+            Some("waits for topics that do not exist yet: t")
+        );
+        let status = describe(
+            &mut health,
+            vec![partition(None), partition(Some("disk full"))],
+        );
+        assert_eq!(status.state, State::Retrying);
+        assert_eq!(
+            status.problem.as_deref(),
+            Some("t/3 is paused and retried: disk full")
+        );
+    }
+}

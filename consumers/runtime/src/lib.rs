@@ -1,0 +1,37 @@
+//! The consumer runtime: poll, handle, retry, dead-letter, commit, drain.
+//!
+//! A backend implements [`Handler`] and calls [`start`]. The runtime reads the topics as a member of a consumer group, hands
+//! over batches in the order of each partition, and lets effects happen in an order in which nothing is lost:
+//!
+//! 1. the handler's transaction (idempotent, see [`store`]),
+//! 2. answers to the downlink topic and dead letters, confirmed by Kafka with `acks=all`,
+//! 3. the commit of the offset.
+//!
+//! A transient failure pauses its partition and tries again, less and less often; other partitions go on. A record that can
+//! never be handled becomes a dead letter and blocks nothing.
+//!
+//! Beside that, [`store`] and [`http`] hold what all backends would otherwise write alike. The runtime knows nothing of MQTT
+//! but the envelope, and nothing of what a backend does.
+
+mod assignment;
+mod batch;
+mod client;
+mod config;
+mod handler;
+mod health;
+pub mod http;
+mod metrics;
+mod outlet;
+mod pattern;
+mod reader;
+mod running;
+mod session;
+mod status;
+pub mod store;
+
+pub use batch::{Batch, MalformedRecord, Record};
+pub use config::{Config, ConfigError, REFERENCE, Tuning, validate_servers, validate_topic};
+pub use handler::{HandleError, Handler, Outcome, Poison, Stage};
+pub use pattern::Pattern;
+pub use running::{Running, StartError, start};
+pub use status::{PartitionStatus, RetryStatus, State, Status};

@@ -1,0 +1,77 @@
+//! What a consumer says about itself.
+
+use serde::Serialize;
+
+/// A snapshot of a consumer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The consumer group.
+    pub group: String,
+    /// What it is doing.
+    pub state: State,
+    /// In words what is wrong, while something is.
+    pub problem: Option<String>,
+    /// Since when no Kafka broker can be reached, milliseconds since the Unix epoch.
+    pub kafka_unreachable_since_ms: Option<u64>,
+    /// Records handled since the start, dead letters included.
+    pub records: u64,
+    /// Records put into a dead-letter topic since the start.
+    pub dead_letters: u64,
+    /// Messages appended to the downlink topic since the start.
+    pub downlinks: u64,
+    /// Transient failures since the start.
+    pub failures: u64,
+    /// Times that the reader was rebuilt since the start.
+    pub rebuilds: u64,
+    /// Records that wait in Kafka for this consumer, as far as known.
+    pub lag: u64,
+    /// Each partition that this consumer has.
+    pub partitions: Vec<PartitionStatus>,
+}
+
+/// What a consumer is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It has no partitions: it joins its group, waits for its topics, or others have all of them.
+    #[default]
+    Joining,
+    /// It reads.
+    Running,
+    /// It reads, but one partition or more is paused after a transient failure.
+    Retrying,
+    /// No Kafka broker can be reached; it goes on when one can.
+    Unreachable,
+    /// It was told to stop and has.
+    Stopped,
+    /// It stopped by itself; [`Status::problem`] says why.
+    Failed,
+}
+
+/// One partition of a consumer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PartitionStatus {
+    /// The Kafka topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset of the next record to handle; `None` before the first.
+    pub next_offset: Option<i64>,
+    /// Records that wait in Kafka; `None` while not known.
+    pub lag: Option<u64>,
+    /// Set while the partition is paused after a transient failure.
+    pub retry: Option<RetryStatus>,
+}
+
+/// A pause after a transient failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RetryStatus {
+    /// Failures in a row.
+    pub failures: u32,
+    /// What failed.
+    pub error: String,
+    /// Records that wait in memory; more wait in Kafka.
+    pub records: u64,
+    /// Milliseconds until the next try.
+    pub next_try_ms: u64,
+}

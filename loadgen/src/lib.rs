@@ -1,0 +1,27 @@
+//! Load on an MQTT broker, and what it costs the broker: clients over TCP, open-loop schedules, histograms, ledgers.
+//!
+//! The pieces are a [`Fleet`] of clients on one thread, readings of the broker's [`process`], and the [`measure`]s put
+//! together from them. They work with any broker that speaks MQTT, so that one tool compares several. The fleet must
+//! cost less than what it measures: one thread, one buffer to read into, one write per client and turn, by the same
+//! connection code as the broker's.
+//!
+//! This crate judges nothing: it reports what it counted, and a [`Ledger`] that adds up or says so.
+
+mod client;
+#[doc(hidden)]
+pub mod command;
+mod fleet;
+mod latency;
+mod ledger;
+pub mod measure;
+mod payload;
+pub mod process;
+mod schedule;
+mod setup;
+
+pub use client::{ClientId, Notice};
+pub use fleet::{ConnectOptions, Fleet};
+pub use latency::{Latencies, LatencySummary};
+pub use ledger::Ledger;
+pub use payload::Noise;
+pub use schedule::Schedule;

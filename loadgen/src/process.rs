@@ -1,0 +1,125 @@
+//! What a process of this machine used so far, read from `/proc`. Linux only.
+
+use std::fmt::Display;
+use std::fs;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// `/proc/PID/stat` counts in these: USER_HZ, which Linux keeps at 100 on every architecture but Alpha.
+const TICKS_PER_SECOND: u64 = 100;
+const PAGE_KIB: u64 = 1_024;
+
+/// A reading of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// CPU time of all its threads, user and system, exact to 10 ms.
+    pub cpu: Duration,
+    /// Memory that is its own: anonymous pages that are resident, in bytes. No files, no kernel memory.
+    pub anonymous_bytes: u64,
+}
+
+/// The process cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {path}: {why} (does the process run, and is it yours?)")]
+pub struct ProcessError {
+    path: String,
+    why: String,
+}
+
+impl Usage {
+    /// Reads the process `pid`.
+    ///
+    /// # Errors
+    /// There is no such process, or it is not ours to look at.
+    pub fn of(pid: u32) -> Result<Self, ProcessError> {
+        Self::read(&format!("/proc/{pid}"))
+    }
+
+    /// Reads this process.
+    ///
+    /// # Errors
+    /// There is no `/proc`.
+    pub fn of_self() -> Result<Self, ProcessError> {
+        Self::read("/proc/self")
+    }
+
+    fn read(dir: &str) -> Result<Self, ProcessError> {
+        let cpu = read_parsed(&format!("{dir}/stat"), cpu_of_stat)?;
+        let anonymous_bytes = read_parsed(&format!("{dir}/smaps_rollup"), |text| {
+            kib_of("Anonymous:", text).map(|kib| kib * PAGE_KIB)
+        })?;
+        Ok(Self {
+            cpu,
+            anonymous_bytes,
+        })
+    }
+}
+
+/// Kernel memory of the whole machine in slabs (sockets, their buffers, files), in bytes.
+///
+/// # Errors
+/// There is no `/proc/meminfo`.
+pub fn kernel_slab_bytes() -> Result<u64, ProcessError> {
+    read_parsed("/proc/meminfo", |text| {
+        kib_of("Slab:", text).map(|kib| kib * PAGE_KIB)
+    })
+}
+
+fn read_parsed<T>(path: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, ProcessError> {
+    let error = |why: &dyn Display| ProcessError {
+        path: path.to_owned(),
+        why: why.to_string(),
+    };
+    let text = fs::read_to_string(path).map_err(|why| error(&why))?;
+    parse(&text).ok_or_else(|| error(&"its format is not known"))
+}
+
+/// User and system time are fields 14 and 15; the second field, the name, may itself hold spaces and brackets.
+fn cpu_of_stat(stat: &str) -> Option<Duration> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(Duration::from_millis(
+        (user + system) * 1_000 / TICKS_PER_SECOND,
+    ))
+}
+
+fn kib_of(key: &str, text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_process_does_not_confuse_the_fields() {
+        let stat = "42 (a ) b) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 100 1000 10";
+        assert_eq!(cpu_of_stat(stat), Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn memory_is_found_by_its_key() {
+        let text = "Rss:   10 kB\nAnonymous:         4 kB\n";
+        assert_eq!(kib_of("Anonymous:", text), Some(4));
+        assert_eq!(kib_of("Swap:", text), None);
+    }
+
+    #[test]
+    fn this_process_has_memory_of_its_own() {
+        let before = Usage::of_self().unwrap().anonymous_bytes;
+        let kept = vec![1_u8; 8 * 1_048_576];
+        let after = Usage::of_self().unwrap().anonymous_bytes;
+        assert!(after >= before + 7 * 1_048_576, "{before} then {after}");
+        assert_eq!(kept.len(), 8 * 1_048_576);
+    }
+
+    #[test]
+    fn a_process_that_does_not_exist_is_an_error_that_says_so() {
+        let error = Usage::of(u32::MAX).unwrap_err().to_string();
+        assert!(error.contains("/proc/4294967295/stat"), "{error}");
+    }
+}

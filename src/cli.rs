@@ -1,0 +1,187 @@
+//! The command line: what may be said, and a help text that teaches each command with an example.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A real-time messaging backend: an MQTT broker in front of Kafka, with chat, IoT and dashboard backends behind it.
+#[derive(Debug, Parser)]
+#[command(name = "millstream", version, after_help = EXAMPLE)]
+pub struct Cli {
+    /// What to run.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLE: &str = "\
+Start here, nothing else needs to be installed:
+  millstream up --demo
+
+SIGTERM and SIGINT drain: what was accepted is stored and delivered before the process ends with exit code 0.
+A start that fails says why in one sentence and ends with exit code 2.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything in one process: broker, bridge and the three backends, with an in-memory Kafka or a real one
+    Up(Up),
+    /// Run one MQTT broker node; with --kafka the bridge to Kafka is in it
+    Broker(Broker),
+    /// Run the chat backend: rooms, sequence numbers, history, receipts, unread counts
+    Chat(Backend),
+    /// Run the IoT backend: last values, time series, alerts, commands and their replies
+    Iot(Backend),
+    /// Run the dashboard backend: counts, rates and latencies, and the page that shows them
+    Dashboard(Backend),
+    /// Check a configuration file, or print the reference of all keys
+    Config {
+        /// What to do with the configuration.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+/// Options of every process that runs.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Configuration file (TOML); the command line wins over it. `millstream config reference` prints its keys
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to log to standard error, for example info or broker=debug,warn; wins over RUST_LOG; default info, of up warn
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// `millstream up`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  millstream up --demo
+      Everything in one process with a small fleet of demo clients. The Kafka inside lives in memory and forgets
+      everything at the end.
+  millstream up --kafka 127.0.0.1:9092 --data ./data
+      The same on a real Kafka, with databases under ./data: everything is there again after a restart.")]
+pub struct Up {
+    /// Run a small fleet of real MQTT clients (rooms with talkers, devices with sensors) and follow each message
+    #[arg(long)]
+    pub demo: bool,
+    /// Bootstrap servers of a Kafka, HOST:PORT, several separated by commas; without it, one in memory
+    #[arg(long, value_name = "HOSTS")]
+    pub kafka: Option<String>,
+    /// Directory of the backends' databases; default ./data with --kafka, a temporary one without
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where MQTT clients connect; default 127.0.0.1:1883
+    #[arg(long, value_name = "ADDR")]
+    pub mqtt: Option<String>,
+    /// Where the page, the APIs and the metrics are served; default 127.0.0.1:8080
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
+    /// Options of every process.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `millstream broker`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  millstream broker
+      A plain MQTT broker (3.1, 3.1.1 and 5.0) at 127.0.0.1:1883; try: mosquitto_sub -t '#' -v
+  millstream broker --mqtt 0.0.0.0:1883 --kafka 10.0.0.5:9092,10.0.0.6:9092
+      A node that acknowledges a QoS 1 or 2 publish only after Kafka has stored it.")]
+pub struct Broker {
+    /// Where MQTT clients connect; default 127.0.0.1:1883
+    #[arg(long, value_name = "ADDR")]
+    pub mqtt: Option<String>,
+    /// Bootstrap servers of the Kafka that publishes are stored in, HOST:PORT, several separated by commas
+    #[arg(long, value_name = "HOSTS")]
+    pub kafka: Option<String>,
+    /// Where metrics, health and status are served; default 127.0.0.1:8080
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
+    /// Options of every process.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `millstream chat`, `iot` and `dashboard`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  millstream chat --kafka 127.0.0.1:9092 --database sqlite:data/chat.db --http 127.0.0.1:8081
+      Two processes of one backend with the same --group share the partitions of their topics.
+      (chat stands for iot and dashboard as well; their default ports are 8082 and 8083.)")]
+pub struct Backend {
+    /// Bootstrap servers of the Kafka to read from, HOST:PORT, several separated by commas
+    #[arg(long, value_name = "HOSTS")]
+    pub kafka: Option<String>,
+    /// The backend's database, for example sqlite:data/chat.db; created when it does not exist
+    #[arg(long, value_name = "URL")]
+    pub database: Option<String>,
+    /// Where the backend's HTTP API, metrics and health are served; default 127.0.0.1:8081, 8082 or 8083
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
+    /// Name of the consumer group; processes with the same name share the work
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
+    /// Options of every process.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `millstream config …`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check a file and print every value as it will be used (secrets hidden)
+    #[command(after_help = "\
+Example:
+  millstream config check millstream.toml
+      Prints the resolved values and ends with exit code 0, or says in one sentence which line and key is wrong,
+      and what is allowed, with exit code 2.")]
+    Check {
+        /// The configuration file (TOML).
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print the reference of all keys with defaults, units and allowed values, as Markdown
+    #[command(after_help = "\
+Example:
+  millstream config reference > docs/CONFIGURATION.md")]
+    Reference,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_teaches_with_an_example() {
+        fn check(command: &clap::Command) {
+            if command.get_name() == "help" {
+                return;
+            }
+            if command.has_subcommands() {
+                command.get_subcommands().for_each(check);
+            } else {
+                let help = command
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                assert!(
+                    help.contains("Example") && help.contains("millstream"),
+                    "{}",
+                    command.get_name()
+                );
+            }
+        }
+        check(&Cli::command());
+    }
+}

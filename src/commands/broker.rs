@@ -1,0 +1,88 @@
+//! `millstream broker`: one MQTT node, with the bridge in it when there is a Kafka.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use axum::routing::get;
+
+use super::broker_node::{Bound, http_address, mqtt_address};
+use super::{block_on, blocking, prepare};
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::http::{self, Server};
+use crate::node::{Listen, Node};
+use crate::{address, cli, signals};
+
+/// How often rates are sampled.
+const TICK: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What `/` answers: where to look.
+const INDEX: &str = "\
+millstream broker
+
+/health        200 when this node can do its work
+/api/status    everything it knows of itself, as JSON
+/metrics       the same as numbers, for Prometheus
+";
+
+/// Runs the node until it is told to end.
+///
+/// # Errors
+/// A start failure: an address, or Kafka.
+pub fn run(options: cli::Broker) -> Result<(), Failure> {
+    let mut config = prepare(&options.common, "info")?;
+    let mqtt = mqtt_address(options.mqtt.as_deref(), &config)?;
+    let http = http_address(options.http.as_deref(), &config)?;
+    config.broker.listen = mqtt.to_string();
+    let with_bridge = options.kafka.is_some();
+    if let Some(kafka) = options.kafka {
+        config.bridge.kafka = kafka;
+    }
+    config.validate()?;
+    block_on(serve(config, http, with_bridge))
+}
+
+async fn serve(config: Config, http: SocketAddr, with_bridge: bool) -> Result<(), Failure> {
+    let mut shutdown = signals::listen().context("cannot listen for signals")?;
+    let listener = address::listen("--http", http)?;
+    let bound = Bound::bind(&config)?;
+    let kafka = with_bridge.then(|| config.bridge.kafka.clone());
+    let broker = blocking(move || bound.start(with_bridge.then_some(&config.bridge))).await??;
+
+    let listen = Listen {
+        mqtt: Some(broker.mqtt()),
+        http: listener.local_addr().ok(),
+        kafka,
+        kafka_in_memory: false,
+    };
+    let mut node = Node::new("broker", listen.clone()).with_broker(broker.handle().clone());
+    if let Some(bridge) = broker.bridge() {
+        node = node.with_bridge(move || bridge.status());
+    }
+    let node = Arc::new(node);
+    let router = Router::new().route("/", get(|| std::future::ready(INDEX)));
+    let router = router.merge(http::operator_routes(node.clone()));
+    let server = Server::start(listener, router).context("cannot serve HTTP")?;
+    println!(
+        "millstream broker: MQTT {}, http://{}/, {}",
+        broker.mqtt(),
+        server.address(),
+        listen
+            .kafka
+            .map_or_else(|| "without Kafka".into(), |kafka| format!("Kafka {kafka}"))
+    );
+
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            () = signals::asked(&mut shutdown) => break,
+            _ = ticks.tick() => node.tick(),
+        }
+    }
+    node.drain();
+    broker.shutdown().await;
+    server.shutdown().await;
+    Ok(())
+}

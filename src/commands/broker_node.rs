@@ -1,0 +1,215 @@
+//! A broker node inside a process: the MQTT tier, and the bridge when there is a Kafka. `up` and `broker` run one each.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ::broker::{Broker, Handle, NoSink, Running, Sink};
+use anyhow::Context;
+use bridge::{Bridge, Reachability};
+
+use super::{KAFKA_AWAY_DRAIN, blocking, within};
+use crate::address;
+use crate::config::Config;
+use crate::exit::Failure;
+
+/// What a step of the drain may take beyond its own bound, before it is left behind.
+const DRAIN_MARGIN: Duration = Duration::from_secs(2);
+
+/// Where MQTT clients connect: the option, else the configuration.
+///
+/// # Errors
+/// A start failure for what is no address.
+pub fn mqtt_address(option: Option<&str>, config: &Config) -> Result<SocketAddr, Failure> {
+    match option {
+        Some(text) => address::resolve("--mqtt", text),
+        None => address::resolve("broker.listen", &config.broker.listen),
+    }
+}
+
+/// Where HTTP is served: the option, else the configuration.
+///
+/// # Errors
+/// A start failure for what is no address.
+pub fn http_address(option: Option<&str>, config: &Config) -> Result<SocketAddr, Failure> {
+    match option {
+        Some(text) => address::resolve("--http", text),
+        None => address::resolve("http.broker", &config.http.broker),
+    }
+}
+
+/// Bound, and not at work yet.
+pub struct Bound {
+    broker: Broker,
+    mqtt: SocketAddr,
+    drain: Duration,
+}
+
+/// At work.
+pub struct BrokerNode {
+    running: Running,
+    bridge: Option<SharedBridge>,
+    handle: Handle,
+    mqtt: SocketAddr,
+    drain: Duration,
+}
+
+/// The bridge, for whoever asks for its status and for the one who ends it.
+#[derive(Clone)]
+pub struct SharedBridge(Arc<Shared>);
+
+struct Shared {
+    /// Locked for as long as the end of the bridge takes; nobody waits for it to ask for a status.
+    bridge: Mutex<Option<Bridge>>,
+    last: Mutex<bridge::Status>,
+}
+
+impl SharedBridge {
+    fn new(bridge: Bridge) -> Self {
+        let last = Mutex::new(bridge.status());
+        let bridge = Mutex::new(Some(bridge));
+        Self(Arc::new(Shared { bridge, last }))
+    }
+
+    /// What it says of itself: now, or last before its end.
+    pub fn status(&self) -> bridge::Status {
+        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(bridge) = self.0.bridge.try_lock()
+            && let Some(bridge) = &*bridge
+        {
+            *last = bridge.status();
+        }
+        last.clone()
+    }
+
+    fn is_kafka_away(&self) -> bool {
+        self.status().kafka != Reachability::Reachable
+    }
+
+    /// See [`Bridge::stop_downlink`].
+    fn stop_downlink(&self) {
+        let mut bridge = self.0.bridge.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bridge) = &mut *bridge {
+            bridge.stop_downlink();
+        }
+    }
+
+    /// See [`Bridge::shutdown`]. `None` when the end of its downlink still has it.
+    fn shutdown(&self, patience: Duration) -> Option<u64> {
+        let bridge = self.0.bridge.try_lock().ok()?.take()?;
+        let mut last = bridge.status();
+        let unconfirmed = bridge.shutdown(patience);
+        last.waiting = unconfirmed;
+        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        Some(unconfirmed)
+    }
+}
+
+impl Bound {
+    /// Takes the MQTT address of `config`.
+    ///
+    /// # Errors
+    /// A start failure when it cannot be had.
+    pub fn bind(config: &Config) -> Result<Self, Failure> {
+        let mqtt = address::resolve("broker.listen", &config.broker.listen)?;
+        let broker = Broker::bind(config.broker.clone()).map_err(|error| match error {
+            ::broker::StartError::Listen { source, .. } => {
+                address::cannot_listen("--mqtt", mqtt, &source)
+            }
+            error => Failure::cannot_start(error),
+        })?;
+        let mqtt = broker.local_addr();
+        let drain = Duration::from_millis(config.broker.limits.drain_timeout_ms);
+        Ok(Self {
+            broker,
+            mqtt,
+            drain,
+        })
+    }
+
+    /// Starts the workers, and before them the bridge: `config` is its part when publishes are to be stored.
+    ///
+    /// # Errors
+    /// A start failure when Kafka cannot be used.
+    pub fn start(self, config: Option<&bridge::Config>) -> Result<BrokerNode, Failure> {
+        let handle = self.broker.handle();
+        let (bridge, sink): (_, Arc<dyn Sink>) = match config {
+            None => (None, Arc::new(NoSink)),
+            Some(config) => {
+                let bridge =
+                    Bridge::start(config, handle.clone()).map_err(Failure::cannot_start)?;
+                let sink = bridge.sink();
+                (Some(SharedBridge::new(bridge)), sink)
+            }
+        };
+        let running = self
+            .broker
+            .start(sink)
+            .context("cannot start the broker's workers")?;
+        Ok(BrokerNode {
+            running,
+            bridge,
+            handle,
+            mqtt: self.mqtt,
+            drain: self.drain,
+        })
+    }
+}
+
+impl BrokerNode {
+    /// Where MQTT clients connect.
+    pub fn mqtt(&self) -> SocketAddr {
+        self.mqtt
+    }
+
+    /// The way into the broker.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// The bridge, when there is one.
+    pub fn bridge(&self) -> Option<SharedBridge> {
+        self.bridge.clone()
+    }
+
+    /// First what brings new work, then the clients, then what they wait for. Takes no new clients, waits until
+    /// accepted publishes are stored and outboxes are empty, then flushes and ends the bridge. Each step has
+    /// `broker.limits.drain_timeout_ms`, and a little for itself.
+    pub async fn shutdown(self) {
+        let limit = self.drain + DRAIN_MARGIN;
+        if let Some(bridge) = self.bridge.clone() {
+            let limit = if bridge.is_kafka_away() {
+                KAFKA_AWAY_DRAIN
+            } else {
+                limit
+            };
+            let step = blocking(move || bridge.stop_downlink());
+            within(limit, "the downlink to stop", step).await;
+        }
+        let running = self.running;
+        within(
+            limit,
+            "the broker to drain",
+            blocking(move || running.shutdown()),
+        )
+        .await;
+        let Some(bridge) = self.bridge else {
+            return;
+        };
+        // Without a Kafka there is nothing to wait for: what it did not confirm was not acknowledged.
+        let reachable = bridge.status().kafka == Reachability::Reachable;
+        let patience = if reachable {
+            self.drain
+        } else {
+            Duration::ZERO
+        };
+        let step = blocking(move || bridge.shutdown(patience));
+        let unconfirmed = within(limit, "the bridge to flush", step).await;
+        if let Some(Ok(Some(unconfirmed @ 1..))) = unconfirmed {
+            tracing::warn!(
+                unconfirmed,
+                "Kafka did not confirm all messages in time; their publishers were told nothing and will send again"
+            );
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The configuration: one TOML file, one section for each part, command line over file over defaults.
+//!
+//! Raw text becomes a [`Config`] that was checked once, or one sentence that names file, line, key, value and what is
+//! allowed. What a section may say is its crate's business; this module only puts the sections together.
+
+mod locate;
+pub mod reference;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Failure;
+use crate::{demo, http, log, up};
+
+/// The whole configuration file. Every section and every key may be left out.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Logging.
+    pub log: log::Config,
+    /// Where the processes serve HTTP.
+    pub http: http::Config,
+    /// What `millstream up` adds to its parts.
+    pub up: up::Config,
+    /// The demo fleet of `up --demo`.
+    pub demo: demo::Config,
+    /// The MQTT tier.
+    pub broker: broker::Config,
+    /// MQTT to Kafka and back.
+    pub bridge: bridge::Config,
+    /// The chat backend.
+    pub chat: chat::Config,
+    /// The IoT backend.
+    pub iot: iot::Config,
+    /// The dashboard backend.
+    pub dashboard: dashboard::Config,
+}
+
+/// A value that is not allowed: the key with its section, the value, and what is allowed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// Section and key, with dots.
+    pub key: String,
+    /// The value as it was given.
+    pub value: String,
+    /// What is allowed.
+    pub allowed: String,
+}
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} = {} is not allowed: allowed is {}",
+            self.key, self.value, self.allowed
+        )
+    }
+}
+
+impl From<Wrong> for Failure {
+    fn from(wrong: Wrong) -> Self {
+        Self::cannot_start(wrong)
+    }
+}
+
+impl Config {
+    /// Reads and checks `file`; without one, the defaults.
+    ///
+    /// # Errors
+    /// A start failure that names file, line, key, value and what is allowed.
+    pub fn load(file: Option<&Path>) -> Result<Self, Failure> {
+        let Some(file) = file else {
+            return Ok(Self::default());
+        };
+        let name = file.display().to_string();
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            Failure::cannot_start(format!(
+                "cannot read the configuration {name} ({error}): check the path, or leave --config out to run on the \
+                 defaults"
+            ))
+        })?;
+        Self::parse(&text).map_err(|problem| Failure::cannot_start(format!("{name}{problem}")))
+    }
+
+    /// Parses and checks `text`; the error begins with the place, for example `, line 3: …`.
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| locate::explain(text, &error))?;
+        config
+            .validate()
+            .map_err(|wrong| format!("{}: {wrong}", locate::place_of_key(text, &wrong.key)))?;
+        Ok(config)
+    }
+
+    /// Checks every value of every section.
+    ///
+    /// # Errors
+    /// The first value that is not allowed.
+    pub fn validate(&self) -> Result<(), Wrong> {
+        if !self.log.filter.is_empty()
+            && let Err(why) = log::parse(&self.log.filter)
+        {
+            let allowed = format!("{} ({why})", allowed("log", "filter"));
+            return Err(wrong(
+                "log",
+                "filter",
+                format!("{:?}", self.log.filter),
+                allowed,
+            ));
+        }
+        self.http.validate()?;
+        if let Some((key, value)) = self.demo.wrong() {
+            return Err(wrong("demo", key, value, allowed("demo", key)));
+        }
+        self.broker
+            .validate()
+            .map_err(|e| wrong("broker", &e.key, e.value, e.allowed))?;
+        self.bridge
+            .validate()
+            .map_err(|e| wrong("bridge", &e.key, e.value, e.allowed))?;
+        self.chat
+            .validate()
+            .map_err(|e| wrong_in_backend("chat", e))?;
+        self.iot
+            .validate()
+            .map_err(|e| wrong_in_backend("iot", e))?;
+        self.dashboard
+            .validate()
+            .map_err(|e| wrong_in_backend("dashboard", e))
+    }
+
+    /// The resolved configuration as TOML, every key with its value, secrets left out.
+    ///
+    /// # Errors
+    /// When a value cannot be written as TOML, which would be a bug.
+    pub fn resolved(&self) -> anyhow::Result<String> {
+        let mut value = toml::Value::try_from(self)?;
+        hide_secrets(&mut value);
+        Ok(toml::to_string_pretty(&value)?)
+    }
+}
+
+/// A wrong value of `section`.
+pub fn wrong(
+    section: &str,
+    key: &str,
+    value: impl std::fmt::Display,
+    allowed: impl Into<String>,
+) -> Wrong {
+    Wrong {
+        key: format!("{section}.{key}"),
+        value: value.to_string(),
+        allowed: allowed.into(),
+    }
+}
+
+/// A wrong value of a backend; the consumer runtime names its keys without the table that they are in.
+fn wrong_in_backend(section: &str, error: runtime::ConfigError) -> Wrong {
+    let in_runtime = runtime::REFERENCE.iter().any(|(key, ..)| *key == error.key);
+    let table = if in_runtime {
+        format!("{}.", reference::CONSUMER)
+    } else {
+        String::new()
+    };
+    wrong(
+        section,
+        &format!("{table}{}", error.key),
+        error.value,
+        error.allowed,
+    )
+}
+
+/// What the reference allows for `section.key`; empty when it has no entry.
+pub fn allowed(section: &str, key: &str) -> &'static str {
+    reference::sections()
+        .into_iter()
+        .find(|other| other.name == section)
+        .and_then(|section| section.entry(key).map(|entry| entry.allowed))
+        .unwrap_or_default()
+}
+
+/// What is printed instead of a secret.
+const HIDDEN: &str = "(hidden)";
+
+/// librdkafka's names of its secrets end so.
+const SECRETS: &[&str] = &["password", "secret", "key", "pem", "config"];
+
+fn hide_secrets(value: &mut toml::Value) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table.iter_mut() {
+                // Keys of ours have underscores, librdkafka's have dots: only the latter can be secret.
+                if key.contains('.') && SECRETS.iter().any(|end| key.ends_with(end)) {
+                    *value = toml::Value::String(HIDDEN.into());
+                } else {
+                    hide_secrets(value);
+                }
+            }
+        }
+        toml::Value::Array(values) => values.iter_mut().for_each(hide_secrets),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_allowed_and_an_empty_file_means_them() {
+        Config::default().validate().unwrap();
+        let config = Config::parse("").unwrap();
+        assert_eq!(
+            config.resolved().unwrap(),
+            Config::default().resolved().unwrap()
+        );
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_again() {
+        let printed = Config::default().resolved().unwrap();
+        assert_eq!(
+            Config::parse(&printed).unwrap().resolved().unwrap(),
+            printed
+        );
+    }
+
+    #[test]
+    fn a_problem_names_line_key_value_and_what_is_allowed() {
+        for (text, parts) in [
+            (
+                "[broker]\nworkers = \"two\"\n",
+                &[", line 2", "broker.workers", "\"two\"", "allowed"][..],
+            ),
+            (
+                "[broker]\n\nworkres = 2\n",
+                &[", line 3", "broker.workres", "no key", "workers"],
+            ),
+            (
+                "[brokers]\n",
+                &[", line 1", "brokers", "no section", "bridge"],
+            ),
+            ("[broker]\nworkers = \n", &[", line 2", "TOML"]),
+            (
+                "[broker]\nworkers = 2\nworkers = 3\n",
+                &[", line 3", "TOML", "duplicate"],
+            ),
+            (
+                "[demo]\nrooms = 1\ntalkers_per_room = 99\n",
+                &[", line 3", "demo.talkers_per_room", "99", "1 to 31"],
+            ),
+            (
+                "[broker.limits]\nconnect_timeout_ms = \"10s\"\n",
+                &[
+                    ", line 2",
+                    "broker.limits.connect_timeout_ms",
+                    "10s",
+                    "milliseconds",
+                ],
+            ),
+            (
+                "[log]\nfilter = \"loud\"\n",
+                &[", line 2", "log.filter", "loud", "debug"],
+            ),
+            (
+                "[http]\nbroker = \"nowhere\"\n",
+                &[", line 2", "http.broker", "nowhere", "HOST:PORT"],
+            ),
+        ] {
+            let message = Config::parse(text).unwrap_err();
+            for part in parts {
+                assert!(
+                    message.contains(part),
+                    "{text:?} gives {message:?}, which lacks {part:?}"
+                );
+            }
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn secrets_of_kafka_are_not_printed() {
+        let mut value: toml::Value = toml::from_str(
+            "[bridge.properties]\n\"sasl.password\" = \"hunter2\"\n\"client.id\" = \"x\"\n",
+        )
+        .unwrap();
+        hide_secrets(&mut value);
+        let text = value.to_string();
+        assert!(
+            !text.contains("hunter2") && text.contains(HIDDEN) && text.contains("\"x\""),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,187 @@
+//! The HTTP side of a process: where it listens, what every process answers, and how it ends.
+//!
+//! What the backends answer is theirs; this module only puts their routers in place.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::address;
+use crate::config::{Wrong, allowed, wrong};
+use crate::node::{Health, Node};
+
+/// How long open requests may take to end at a shutdown. Live event streams never end by themselves.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// The `[http]` section: one address for each kind of process.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `millstream up` and `millstream broker`.
+    pub broker: String,
+    /// `millstream chat`.
+    pub chat: String,
+    /// `millstream iot`.
+    pub iot: String,
+    /// `millstream dashboard`.
+    pub dashboard: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            broker: "127.0.0.1:8080".into(),
+            chat: "127.0.0.1:8081".into(),
+            iot: "127.0.0.1:8082".into(),
+            dashboard: "127.0.0.1:8083".into(),
+        }
+    }
+}
+
+/// Reference of the `[http]` section: key, allowed values, meaning.
+pub const REFERENCE: &[(&str, &str, &str)] = &[
+    (
+        "broker",
+        "HOST:PORT",
+        "Address of `up` (page, APIs, metrics, health, status) and of `broker` (metrics, health, status).",
+    ),
+    (
+        "chat",
+        "HOST:PORT",
+        "Address of `chat` as a process of its own.",
+    ),
+    (
+        "iot",
+        "HOST:PORT",
+        "Address of `iot` as a process of its own.",
+    ),
+    (
+        "dashboard",
+        "HOST:PORT",
+        "Address of `dashboard` as a process of its own.",
+    ),
+];
+
+impl Config {
+    /// Checks the form of every address.
+    pub fn validate(&self) -> Result<(), Wrong> {
+        for (key, value) in [
+            ("broker", &self.broker),
+            ("chat", &self.chat),
+            ("iot", &self.iot),
+            ("dashboard", &self.dashboard),
+        ] {
+            if address::resolve(key, value).is_err() {
+                return Err(wrong(
+                    "http",
+                    key,
+                    format!("{value:?}"),
+                    allowed("http", key),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What every process answers: `/health/live`, `/health/ready` and `/api/status`.
+pub fn common_routes(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/health/live", get(live))
+        .route("/health/ready", get(ready))
+        .route("/api/status", get(status))
+        .with_state(node)
+}
+
+/// What `up` and `broker` answer for operators: the common routes, `/health` and `/metrics`.
+pub fn operator_routes(node: Arc<Node>) -> Router {
+    let of_node = Router::new()
+        .route("/health", get(live))
+        .route("/metrics", get(metrics))
+        .with_state(node.clone());
+    common_routes(node).merge(of_node)
+}
+
+/// Whether it should go on living: a Kafka that is away is no reason to restart it.
+async fn live(State(node): State<Arc<Node>>) -> Response {
+    let health = node.health();
+    answer(health.live, &health)
+}
+
+/// Whether it can do its work now.
+async fn ready(State(node): State<Arc<Node>>) -> Response {
+    let health = node.health();
+    answer(health.ready, &health)
+}
+
+fn answer(well: bool, health: &Health) -> Response {
+    let code = if well {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (code, axum::Json(health)).into_response()
+}
+
+async fn metrics(State(node): State<Arc<Node>>) -> Response {
+    match node.metrics() {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics cannot be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn status(State(node): State<Arc<Node>>) -> Response {
+    axum::Json(node.status()).into_response()
+}
+
+/// A running HTTP server.
+pub struct Server {
+    address: SocketAddr,
+    end: watch::Sender<bool>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    /// Serves `router` on a listener that is bound and non-blocking.
+    ///
+    /// # Errors
+    /// When tokio does not take the listener.
+    pub fn start(listener: TcpListener, router: Router) -> std::io::Result<Self> {
+        let address = listener.local_addr()?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let (end, mut ended) = watch::channel(false);
+        let task = tokio::spawn(
+            axum::serve(listener, router)
+                .with_graceful_shutdown(async move {
+                    let _ = ended.wait_for(|end| *end).await;
+                })
+                .into_future(),
+        );
+        Ok(Self { address, end, task })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no new connection, lets open requests end, then closes what is left.
+    pub async fn shutdown(mut self) {
+        self.end.send_replace(true);
+        if tokio::time::timeout(DRAIN, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+    }
+}

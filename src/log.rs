@@ -1,0 +1,132 @@
+//! Logging: tracing to standard error, one line an event, filtered by `--log`, then `RUST_LOG`, then `[log] filter`.
+//!
+//! Standard output belongs to what a command prints for its reader, so the two never mix in a pipe. On a terminal the
+//! live status line of `up` shares the screen with the log; [`Stderr`] clears it first.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::exit::Failure;
+
+/// The `[log]` section.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Which events are logged; empty for the command's own choice.
+    pub filter: String,
+}
+
+/// Reference of the `[log]` section: key, allowed values, meaning.
+pub const REFERENCE: &[(&str, &str, &str)] = &[(
+    "filter",
+    "error, warn, info, debug, trace, off, or TARGET=LEVEL separated by commas; empty for the command's choice",
+    "Which events are logged to standard error. `--log` and the environment variable `RUST_LOG` win over it. The choice \
+     of `up`, which shows on its screen how it is, is warn; that of all others is info.",
+)];
+
+/// Whether a status line stands on the terminal at this moment, without a line end.
+static STATUS_LINE: AtomicBool = AtomicBool::new(false);
+
+/// Says that a status line stands on the terminal, so the next log line clears it first.
+pub fn status_line_is_drawn(drawn: bool) {
+    STATUS_LINE.store(drawn, Ordering::Relaxed);
+}
+
+/// Starts logging. `option` is the value of `--log`, `choice` what the command logs when nobody said anything.
+///
+/// # Errors
+/// A start failure when the filter is not understood.
+pub fn start(option: Option<&str>, config: &Config, choice: &str) -> Result<(), Failure> {
+    let environment = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|text| !text.is_empty());
+    let (origin, text) = match (option, &environment) {
+        (Some(option), _) => ("--log", option),
+        (None, Some(environment)) => ("RUST_LOG", environment.as_str()),
+        (None, None) if config.filter.is_empty() => ("the choice", choice),
+        (None, None) => ("log.filter", config.filter.as_str()),
+    };
+    let filter = parse(text).map_err(|why| {
+        Failure::cannot_start(format!(
+            "{origin} {text:?} is not a log filter ({why}): write error, warn, info, debug, trace, or TARGET=LEVEL \
+             separated by commas"
+        ))
+    })?;
+    // A second start (a test, an embedding program) keeps the first subscriber.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .try_init();
+    Ok(())
+}
+
+/// A filter from its text; refuses levels and directives that the parser would silently take for a target's name.
+pub fn parse(text: &str) -> Result<EnvFilter, String> {
+    for directive in text.split(',').map(str::trim) {
+        let bare = !directive.contains(['=', '[', ':', '_']);
+        let level = ["error", "warn", "info", "debug", "trace", "off"];
+        if bare && !level.contains(&directive.to_ascii_lowercase().as_str()) {
+            return Err(format!("{directive:?} is no level"));
+        }
+    }
+    EnvFilter::builder()
+        .parse(text)
+        .map_err(|error| error.to_string())
+}
+
+/// Standard error that keeps off the status line.
+#[derive(Clone, Copy)]
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut stderr = io::stderr().lock();
+        if STATUS_LINE.swap(false, Ordering::Relaxed) && stderr.is_terminal() {
+            stderr.write_all(b"\r\x1b[2K")?;
+        }
+        stderr.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+impl MakeWriter<'_> for Stderr {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        *self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_that_mean_something_are_taken() {
+        for text in [
+            "info",
+            "WARN",
+            "info,bridge=debug",
+            "broker::session=trace,warn",
+            "off",
+        ] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_level_is_refused() {
+        for text in ["inf", "verbose", "info,loud", "broker=loud"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Millstream: millions of MQTT connections, one stream, many mills.
+//!
+//! One binary, thin: it parses the command line, puts the libraries together, runs them, drains them and says how it
+//! ended. What the parts do is in their crates.
+
+mod address;
+mod backend;
+mod cli;
+mod commands;
+mod config;
+mod demo;
+mod exit;
+mod http;
+mod log;
+mod metrics;
+mod node;
+mod screen;
+mod signals;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    // A wrong command line ends here with exit code 2, `--help` and `--version` with 0.
+    let cli = Cli::parse();
+    let ended = match cli.command {
+        Command::Up(options) => commands::up::run(options),
+        Command::Broker(options) => commands::broker::run(options),
+        Command::Chat(options) => commands::chat::run(options),
+        Command::Iot(options) => commands::iot::run(options),
+        Command::Dashboard(options) => commands::dashboard::run(options),
+        Command::Config { command } => commands::config::run(command),
+    };
+    match ended {
+        Ok(()) => ExitCode::from(exit::EXIT_OK),
+        Err(failure) => {
+            eprintln!("millstream: {failure}");
+            failure.code()
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The broker's and the bridge's counters in Prometheus' form. Consumers register their own in the same registry.
+//!
+//! Counters live where they are counted; a scrape copies them into metrics that live as long as the scrape.
+
+use std::collections::BTreeMap;
+
+use prometheus::core::Collector;
+use prometheus::{GaugeVec, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::demo::Totals;
+
+/// Counts of the broker that go up and down.
+const BROKER_GAUGES: &[&str] = &[
+    "connections",
+    "clients",
+    "sessions",
+    "sink_pending",
+    "publishers_held",
+    "inflight",
+    "queued",
+    "subscriptions",
+    "retained_messages",
+    "retained_bytes",
+    "inbox_entries",
+];
+
+/// Counters that differ in one word become one metric with a label: prefix, metric, label, help.
+type Family = (&'static str, &'static str, &'static str, &'static str);
+
+const BROKER_FAMILIES: &[Family] = &[
+    (
+        "closed_",
+        "connections_closed_by_reason",
+        "reason",
+        "Connections closed, by reason.",
+    ),
+    (
+        "dropped_",
+        "deliveries_dropped",
+        "reason",
+        "Deliveries dropped, by reason.",
+    ),
+    (
+        "publishes_received_",
+        "publishes_received",
+        "qos",
+        "Publishes received, by QoS.",
+    ),
+];
+
+/// Puts the broker's counters into `registry`.
+///
+/// # Errors
+/// When two metrics have one name.
+pub fn broker(registry: &Registry, stats: &broker::Stats) -> prometheus::Result<()> {
+    counts(
+        registry,
+        "broker",
+        stats.each(),
+        BROKER_GAUGES,
+        BROKER_FAMILIES,
+    )
+}
+
+/// `bytes_received` is `received_bytes` in Prometheus' convention.
+fn unit_last(name: &str) -> String {
+    name.strip_prefix("bytes_")
+        .map_or_else(|| name.to_owned(), |what| format!("{what}_bytes"))
+}
+
+/// Counts of the bridge that go up and down.
+const BRIDGE_GAUGES: &[&str] = &[
+    "kafka_reachable",
+    "kafka_unreachable_seconds",
+    "kafka_waiting",
+];
+
+/// As [`BROKER_FAMILIES`].
+const BRIDGE_FAMILIES: &[Family] = &[(
+    "kafka_refused_",
+    "kafka_refused",
+    "reason",
+    "Messages that Kafka refused for good, by reason.",
+)];
+
+/// Puts the bridge's counters into `registry`.
+///
+/// # Errors
+/// When two metrics have one name.
+pub fn bridge(registry: &Registry, status: &bridge::Status) -> prometheus::Result<()> {
+    counts(
+        registry,
+        "bridge",
+        status.each(),
+        BRIDGE_GAUGES,
+        BRIDGE_FAMILIES,
+    )
+}
+
+/// Puts counts into `registry`, as gauges, families or counters.
+fn counts(
+    registry: &Registry,
+    part: &str,
+    each: Vec<(&'static str, &'static str, u64)>,
+    gauges: &[&str],
+    families: &[Family],
+) -> prometheus::Result<()> {
+    let mut vectors: BTreeMap<&str, IntCounterVec> = BTreeMap::new();
+    for (name, help, value) in each {
+        let family = families
+            .iter()
+            .find(|(prefix, ..)| name.starts_with(prefix));
+        if let Some((prefix, metric, label, help)) = family {
+            if !vectors.contains_key(metric) {
+                let options = Opts::new(format!("millstream_{part}_{metric}_total"), *help);
+                vectors.insert(metric, IntCounterVec::new(options, &[label])?);
+            }
+            vectors[metric]
+                .with_label_values(&[name.trim_start_matches(prefix).trim_start_matches("qos")])
+                .inc_by(value);
+        } else if gauges.contains(&name) {
+            gauge(registry, &format!("millstream_{part}_{name}"), help, value)?;
+        } else {
+            counter(
+                registry,
+                &format!("millstream_{part}_{}_total", unit_last(name)),
+                help,
+                value,
+            )?;
+        }
+    }
+    for vector in vectors.into_values() {
+        registry.register(Box::new(vector))?;
+    }
+    Ok(())
+}
+
+/// Puts the demo's ledger into `registry`.
+///
+/// # Errors
+/// When two metrics have one name.
+pub fn demo(registry: &Registry, totals: &Totals) -> prometheus::Result<()> {
+    let count = |name: &str, help, value| {
+        counter(
+            registry,
+            &format!("millstream_demo_{name}_total"),
+            help,
+            value,
+        )
+    };
+    count(
+        "messages_published",
+        "Messages that the demo fleet published.",
+        totals.published,
+    )?;
+    count(
+        "messages_acknowledged",
+        "Messages of the demo fleet that were acknowledged.",
+        totals.acknowledged,
+    )?;
+    count(
+        "effects",
+        "Deliveries, receipts and replies that the demo fleet saw.",
+        totals.effects,
+    )?;
+    count(
+        "duplicates",
+        "Deliveries, receipts and replies that the demo fleet saw again.",
+        totals.duplicates,
+    )?;
+    count(
+        "out_of_order",
+        "Deliveries that the demo fleet saw out of order.",
+        totals.out_of_order,
+    )?;
+    let help = "Messages of the demo fleet that were acknowledged and have not arrived everywhere in time.";
+    gauge(registry, "millstream_demo_messages_lost", help, totals.lost)
+}
+
+/// Puts one counter into `registry`.
+///
+/// # Errors
+/// When the name is taken or is none.
+pub fn counter(registry: &Registry, name: &str, help: &str, value: u64) -> prometheus::Result<()> {
+    let counter = prometheus::IntCounter::new(name, help)?;
+    counter.inc_by(value);
+    registry.register(Box::new(counter))
+}
+
+/// Puts one gauge into `registry`.
+///
+/// # Errors
+/// When the name is taken or is none.
+pub fn gauge(registry: &Registry, name: &str, help: &str, value: u64) -> prometheus::Result<()> {
+    let gauge = IntGauge::new(name, help)?;
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    registry.register(Box::new(gauge))
+}
+
+/// Puts the constant 1 with the version as a label into `registry`.
+///
+/// # Errors
+/// When the name is taken.
+pub fn build(registry: &Registry) -> prometheus::Result<()> {
+    let info = GaugeVec::new(
+        Opts::new("millstream_build_info", "1; the label is the version."),
+        &["version"],
+    )?;
+    info.with_label_values(&[env!("CARGO_PKG_VERSION")])
+        .set(1.0);
+    registry.register(Box::new(info) as Box<dyn Collector>)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_now_is_a_gauge_and_the_rest_counters() {
+        for (name, help, _) in broker::Stats::default().each() {
+            let now = help
+                .split(|c: char| !c.is_alphabetic())
+                .any(|word| word == "now");
+            assert_eq!(BROKER_GAUGES.contains(&name), now, "{name}: {help}");
+        }
+        let each = bridge::Status::default().each();
+        for gauge in BRIDGE_GAUGES {
+            assert!(each.iter().any(|(name, ..)| name == gauge), "{gauge}");
+        }
+    }
+
+    #[test]
+    fn the_page_has_names_units_and_help() {
+        let registry = Registry::new();
+        let stats = broker::Stats {
+            publishes_received_qos1: 7,
+            bytes_received: 9,
+            ..broker::Stats::default()
+        };
+        broker(&registry, &stats).unwrap();
+        build(&registry).unwrap();
+        demo(&registry, &Totals::default()).unwrap();
+        bridge(&registry, &bridge::Status::default()).unwrap();
+        let text = prometheus::TextEncoder::new()
+            .encode_to_string(&registry.gather())
+            .unwrap();
+        for line in [
+            "# HELP millstream_broker_received_bytes_total Bytes received.",
+            "millstream_broker_received_bytes_total 9",
+            "millstream_broker_publishes_received_total{qos=\"1\"} 7",
+            "# TYPE millstream_broker_clients gauge",
+            "millstream_demo_messages_lost 0",
+            "millstream_bridge_kafka_reachable 1",
+            "millstream_bridge_kafka_refused_total{reason=\"too_large\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} is missing in {text}");
+        }
+    }
+}

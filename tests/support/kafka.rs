@@ -1,0 +1,111 @@
+//! A real Apache Kafka for one test: started on free ports, gone when the test ends, however it ends.
+//!
+//! Not a crate, so that it needs no place in the dependency order: a test of any crate takes the file in by
+//! `#[path = "…/tests/support/kafka.rs"] mod kafka;`. The work is done by `scripts/kafka.sh`, which fetches Kafka at its
+//! first use. A server takes about 5 s to start and 250 to 500 MB: tests that only need *a* Kafka share one
+//! ([`Kafka::shared`]) and use topic names of their own; only tests that stop or kill it start their own.
+#![allow(dead_code, reason = "each test takes from this file what it needs")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A running (or stopped) one-node Kafka. Dropping it kills the server and deletes its data.
+pub struct Kafka {
+    dir: PathBuf,
+    bootstrap: String,
+}
+
+impl Kafka {
+    /// Starts a server with empty storage on a free port and waits until it answers.
+    ///
+    /// # Panics
+    /// If it does not start, with what the script said about it.
+    pub fn start() -> Self {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "kafka-{}-{}",
+            std::process::id(),
+            STARTED.fetch_add(1, Ordering::Relaxed)
+        );
+        let dir = std::env::temp_dir().join("millstream-tests").join(name);
+        let pid = std::process::id().to_string();
+        let bootstrap = script(&dir, &["start", "--port", "auto", "--while", &pid]);
+        Self { dir, bootstrap }
+    }
+
+    /// The server that all tests of this process share; it ends with the process. It must not be stopped.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Kafka> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    /// `host:port`, as `bootstrap.servers` wants it; the same over stops and starts.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// Ends the server as an operator would, and waits for the end. What it stored stays.
+    pub fn stop(&self) {
+        script(&self.dir, &["stop"]);
+    }
+
+    /// Ends the server as a power cut would (SIGKILL). What it stored stays.
+    pub fn kill(&self) {
+        script(&self.dir, &["kill"]);
+    }
+
+    /// Starts it again after [`Kafka::stop`] or [`Kafka::kill`], on the same address with the same data.
+    ///
+    /// # Panics
+    /// If it does not start, with what the script said about it.
+    pub fn start_again(&self) {
+        let bootstrap = script(&self.dir, &["start"]);
+        assert_eq!(bootstrap, self.bootstrap, "the address must not change");
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        // Of a test that fails the server's log may tell why, so it stays until the process ends.
+        if std::thread::panicking() {
+            eprintln!("Kafka's log was {}/kafka.log", self.dir.display());
+        }
+        let _ = Command::new(script_path())
+            .arg("kill")
+            .arg("--dir")
+            .arg(&self.dir)
+            .status();
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// Runs the script about the server in `dir` and returns its last line.
+fn script(dir: &Path, arguments: &[&str]) -> String {
+    let output = Command::new(script_path())
+        .args(arguments)
+        .arg("--dir")
+        .arg(dir)
+        .output()
+        .expect("scripts/kafka.sh can be run");
+    assert!(
+        output.status.success(),
+        "scripts/kafka.sh {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().last().unwrap_or_default().to_owned()
+}
+
+/// The script of the checkout in which this test was built, however deep its crate lies.
+fn script_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .map(|dir| dir.join("scripts/kafka.sh"))
+        .find(|path| path.exists())
+        .expect("scripts/kafka.sh is in the checkout")
+}
