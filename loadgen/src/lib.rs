@@ -8,16 +8,23 @@
 //! This crate judges nothing: it reports what it counted, and a [`Ledger`] that adds up or says so.
 
 mod client;
+pub mod clock;
 #[doc(hidden)]
 pub mod command;
 mod fleet;
+pub mod histogram;
 mod latency;
 mod ledger;
 pub mod measure;
 mod payload;
+pub mod plan;
 pub mod process;
+pub mod report;
 mod schedule;
 mod setup;
+pub mod stamp;
+pub mod swarm;
+pub mod template;
 
 pub use client::{ClientId, Notice};
 pub use fleet::{ConnectOptions, Fleet};

@@ -1,0 +1,270 @@
+//! What a run found out, as data: written as JSON, drawn as a page, compared with other runs. Counts are exact; times are
+//! histograms that are kept whole.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::histogram::Histo;
+use crate::plan::Checks;
+
+/// Number of this format; a reader refuses what it does not know.
+pub const FORMAT: u32 = 1;
+
+/// A whole run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// What to call this run beside others, for example the broker's name.
+    pub name: String,
+    /// The scenario's name.
+    pub scenario: String,
+    /// The scenario as it ran, as TOML; secrets hidden.
+    pub scenario_toml: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// This tool's version.
+    pub tool_version: String,
+    /// When it began, in milliseconds since 1970-01-01 UTC.
+    pub began_at_ms: u64,
+    /// Whom it loaded: an address, or `simulated`.
+    pub target: String,
+    /// The machine.
+    pub machine: Machine,
+    /// Whether it was ended before its time, and by what.
+    pub interrupted: Option<String>,
+    /// Why figures say more of this tool than of the broker; empty when they do not.
+    pub tool_was_the_limit: Vec<String>,
+    /// What the run did not keep to; empty for a run that passed.
+    pub failures: Vec<String>,
+    /// What is worth knowing and no failure.
+    pub remarks: Vec<String>,
+    /// What the run had to keep to.
+    pub checks: Checks,
+    /// Connecting.
+    pub connects: Connects,
+    /// What was published, by stream.
+    pub streams: Vec<StreamReport>,
+    /// What arrived, by stream and subscription.
+    pub audiences: Vec<AudienceReport>,
+    /// Messages that arrived and are of no stream of this run.
+    pub foreign: u64,
+    /// The run second by second, from the first connect on.
+    pub seconds: Vec<Second>,
+    /// When the measured time begins and ends, in seconds from the first connect on.
+    pub measured: (f64, f64),
+    /// The broker's process and host.
+    pub server: Option<Server>,
+    /// This tool.
+    pub tool: Tool,
+    /// Shares (processes, machines) that did not report to the end.
+    pub lost_shares: Vec<String>,
+}
+
+impl Report {
+    /// Whether the run kept to everything.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+/// The machine of a run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Machine {
+    /// Processor and number of cores.
+    pub processor: String,
+    /// Main memory in bytes.
+    pub memory_bytes: u64,
+    /// Kernel and distribution.
+    pub system: String,
+}
+
+/// Connecting and subscribing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Connects {
+    /// Clients of the plan.
+    pub clients: u64,
+    /// Connections that were begun, those of clients that came back included.
+    pub begun: u64,
+    /// Accepted ones.
+    pub accepted: u64,
+    /// Accepted ones for which the broker had a session.
+    pub sessions_present: u64,
+    /// Connections that the broker refused or ended, or that never came to be, by reason.
+    pub closed: BTreeMap<String, u64>,
+    /// From the first connect to the last acceptance of the first round, in seconds.
+    pub seconds: f64,
+    /// From the time when a connect was due to its CONNACK.
+    pub latency: Histo,
+    /// From SUBSCRIBE to SUBACK.
+    pub subscribe_latency: Histo,
+    /// Filters granted.
+    pub granted: u64,
+    /// Filters refused.
+    pub refused: u64,
+}
+
+/// The ledger of a stream, and its times.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct StreamReport {
+    /// The stream.
+    pub name: String,
+    /// The group that publishes it.
+    pub group: String,
+    /// QoS.
+    pub qos: u8,
+    /// Messages that were due.
+    pub due: u64,
+    /// Messages that were handed to a connection.
+    pub sent: u64,
+    /// Acknowledged ones (QoS 1 and 2).
+    pub acknowledged: u64,
+    /// Refused ones, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// Sent and never answered, those whose connection ended included.
+    pub unanswered: u64,
+    /// Answers to nothing.
+    pub unasked: u64,
+    /// Sent in the measured time.
+    pub sent_measured: u64,
+    /// Acknowledged in the measured time.
+    pub acknowledged_measured: u64,
+    /// From the time when a message was due to its acknowledgement, in the measured time.
+    pub latency: Histo,
+    /// From the time when a message was due to when it was handed to a connection, in the measured time.
+    pub late: Histo,
+}
+
+impl StreamReport {
+    /// Whether every message that was sent has exactly one fate.
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        let refused: u64 = self.refused.values().sum();
+        self.qos == 0 || self.sent == self.acknowledged + refused + self.unanswered
+    }
+}
+
+/// What arrived at the subscribers of one subscription, of one stream.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct AudienceReport {
+    /// The stream.
+    pub stream: String,
+    /// The subscribers' group.
+    pub group: String,
+    /// The filter, as in the scenario.
+    pub filter: String,
+    /// QoS of the deliveries.
+    pub qos: u8,
+    /// Subscribers.
+    pub subscribers: u64,
+    /// Whether each message had to arrive.
+    pub checked: bool,
+    /// Deliveries that had to come: of messages that were acknowledged, or sent with QoS 0.
+    pub expected: u64,
+    /// Deliveries, each message of a lane and subscriber counted once.
+    pub delivered: u64,
+    /// Deliveries in the measured time.
+    pub delivered_measured: u64,
+    /// Further deliveries of the same message.
+    pub duplicates: u64,
+    /// Deliveries behind a later one of the same lane.
+    pub out_of_order: u64,
+    /// Expected ones that did not come.
+    pub missing: u64,
+    /// Deliveries of messages that were not acknowledged; allowed, and no one's loss.
+    pub unacknowledged: u64,
+    /// Subscribers that something is wrong with, the worst first; no more than [`WORST_MAX`].
+    pub worst: Vec<Trouble>,
+    /// From the time when a message was due to its delivery, in the measured time.
+    pub latency: Histo,
+}
+
+/// How many subscribers a report names.
+pub const WORST_MAX: usize = 20;
+
+/// What is wrong with one subscriber.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// Its client identifier.
+    pub client_id: String,
+    /// Messages that did not arrive.
+    pub missing: u64,
+    /// Messages that arrived more than once.
+    pub duplicates: u64,
+    /// Messages that arrived behind a later one.
+    pub out_of_order: u64,
+}
+
+/// One second of a run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Second {
+    /// Clients that are connected at its end.
+    pub connected: u64,
+    /// CONNACKs.
+    pub accepted: u64,
+    /// Connections that ended without our doing.
+    pub closed: u64,
+    /// Messages sent.
+    pub sent: u64,
+    /// Messages acknowledged.
+    pub acknowledged: u64,
+    /// Messages delivered.
+    pub delivered: u64,
+    /// Of publishes acknowledged in this second: microseconds at the quantiles 0.5, 0.99 and 1.
+    pub ack_us: [u64; 3],
+    /// Of messages delivered in this second: microseconds at the quantiles 0.5, 0.99 and 1.
+    pub delivery_us: [u64; 3],
+    /// CPU time of this tool, in microseconds.
+    pub tool_cpu_us: u64,
+    /// The broker's side at its end.
+    pub server: Option<ServerSample>,
+}
+
+/// A reading of the broker's process and of its host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerSample {
+    /// CPU time so far, user and system, in microseconds.
+    pub cpu_us: u64,
+    /// Anonymous resident memory, in bytes.
+    pub anonymous_bytes: u64,
+    /// Context switches so far, voluntary and not.
+    pub context_switches: u64,
+    /// Memory of the host's sockets, by `/proc/net/sockstat`, in bytes.
+    pub socket_bytes: u64,
+    /// The host's slab memory, in bytes.
+    pub slab_bytes: u64,
+}
+
+/// The broker's process and host over a run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Server {
+    /// Its process.
+    pub pid: u32,
+    /// Its name, by the kernel.
+    pub name: String,
+    /// Before the first connect.
+    pub before: ServerSample,
+    /// When everybody was connected and subscribed, before anything was published.
+    pub connected: ServerSample,
+    /// At the beginning of the measured time.
+    pub measured_from: ServerSample,
+    /// At its end.
+    pub measured_to: ServerSample,
+    /// Counters of its metrics address that changed in the measured time: name with labels, and by how much.
+    pub counters: BTreeMap<String, f64>,
+}
+
+/// What this tool used.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Tool {
+    /// Processes (or threads, of a simulation) that shared the clients.
+    pub shares: u32,
+    /// CPU time in the measured time, all together, in seconds.
+    pub cpu_s_measured: f64,
+    /// The largest part of a core that one share used in the measured time; 1 is all of it.
+    pub busiest: f64,
+    /// Anonymous resident memory at the end of the measured time, all together, in bytes.
+    pub anonymous_bytes: u64,
+}
