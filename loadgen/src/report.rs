@@ -48,8 +48,12 @@ pub struct Report {
     pub streams: Vec<StreamReport>,
     /// What arrived, by stream and subscription.
     pub audiences: Vec<AudienceReport>,
-    /// Messages that arrived and are of no stream of this run.
+    /// Messages that arrived and are of no stream of this run: somebody else's, or of an earlier run.
     pub foreign: u64,
+    /// Messages of this run that came to a client that had not asked for them.
+    pub misdelivered: u64,
+    /// Answers to packets that nobody had sent.
+    pub unasked: u64,
     /// The run second by second, from the first connect on.
     pub seconds: Vec<Second>,
     /// When the measured time begins and ends, in seconds from the first connect on.
@@ -117,7 +121,7 @@ pub struct StreamReport {
     pub qos: u8,
     /// Messages that were due.
     pub due: u64,
-    /// Messages that were handed to a connection.
+    /// Messages that were handed to a connection; the others waited for their window to the end.
     pub sent: u64,
     /// Acknowledged ones (QoS 1 and 2).
     pub acknowledged: u64,
@@ -125,15 +129,14 @@ pub struct StreamReport {
     pub refused: BTreeMap<String, u64>,
     /// Sent and never answered, those whose connection ended included.
     pub unanswered: u64,
-    /// Answers to nothing.
-    pub unasked: u64,
     /// Sent in the measured time.
     pub sent_measured: u64,
     /// Acknowledged in the measured time.
     pub acknowledged_measured: u64,
     /// From the time when a message was due to its acknowledgement, in the measured time.
     pub latency: Histo,
-    /// From the time when a message was due to when it was handed to a connection, in the measured time.
+    /// From the time when a message was due to when this tool came to it, in the measured time: how late the tool was. What
+    /// a message waited for its window is the broker's, and in `latency`.
     pub late: Histo,
 }
 
