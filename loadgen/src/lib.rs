@@ -19,6 +19,7 @@ pub mod measure;
 mod payload;
 pub mod plan;
 pub mod process;
+pub mod real;
 pub mod report;
 mod schedule;
 mod setup;

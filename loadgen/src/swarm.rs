@@ -123,6 +123,17 @@ pub enum SwarmError {
     /// A packet cannot be encoded.
     #[error(transparent)]
     Encode(#[from] codec::EncodeError),
+    /// A text is no topic name.
+    #[error("the topic name is refused: {0}")]
+    Topic(topic::TopicError),
+    /// A packet is larger than the broker takes, by its CONNACK.
+    #[error("a packet of {len} bytes is larger than the {max} bytes that the broker takes")]
+    TooLarge {
+        /// Size of the whole packet, in bytes.
+        len: usize,
+        /// What the broker takes, in bytes.
+        max: u32,
+    },
     /// The machine lacks something: files, ports, memory.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -149,11 +160,13 @@ pub trait Swarm {
     fn subscribe(&mut self, client: Client, filters: &[(&str, Qos)]) -> Result<(), SwarmError>;
 
     /// How many more messages with QoS 1 or 2 this client may publish now, by the broker's receive maximum and by what
-    /// its connection takes; 0 while it is not connected.
+    /// its connection takes; 0 while it is not connected. Also to be asked before QoS 0, where 0 means that more would
+    /// only wait in memory.
     fn room(&self, client: Client) -> usize;
 
     /// Publishes with the next turn. With QoS 1 and 2 [`Notice::Acknowledged`] with the returned packet identifier will
-    /// follow. A client whose connection has ended publishes into nothing.
+    /// follow; without one nothing was sent, as there was no [room](Swarm::room). A client whose connection has ended
+    /// publishes into nothing.
     ///
     /// # Errors
     /// The packet would be too large, or the topic is none.

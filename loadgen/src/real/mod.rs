@@ -1,0 +1,523 @@
+//! Real clients: a [`Swarm`] over TCP, against any broker that speaks MQTT. One thread, one poll, one buffer to read
+//! into, one write per client and turn, through the same connection code as the broker's.
+
+mod bounds;
+mod keep_alive;
+mod leaving;
+mod packet_ids;
+mod protocol;
+mod slot;
+mod socket;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use broker::transport::Transport;
+use codec::{Properties, PublishHead, Qos, SubscribeFilter, SubscriptionOptions};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use self::bounds::{EVENTS_PER_TURN_MAX, ROOM_BYTES_MAX, WAIT_MAX, WAIT_MIN, WAITING_BYTES_MAX};
+use self::keep_alive::{Cursor, Due};
+use self::leaving::{Leaving, TOKENS_FROM};
+use self::packet_ids::Awaited;
+use self::protocol::Stage;
+use self::slot::{Common, Slot, does_not_read};
+use self::socket::Begun;
+use crate::clock::{self, Nanos};
+use crate::plan::Share;
+use crate::swarm::{Client, Hello, Leave, Notice, Outgoing, Swarm, SwarmError};
+
+/// How real clients reach their broker.
+#[derive(Debug, Clone)]
+pub struct RealOptions {
+    /// The broker.
+    pub broker: SocketAddr,
+    /// Addresses of this machine from which the clients connect, one after the other; with none the kernel chooses. Each
+    /// has as many connections as the kernel has ports for it.
+    pub source_addresses: Vec<IpAddr>,
+    /// Clients of the plan, of all shares.
+    pub clients: u32,
+    /// Which of them are this swarm's.
+    pub share: Share,
+    /// The largest packet that a client takes, in bytes; a larger one ends its connection.
+    pub packet_bytes_max: u32,
+    /// From the start of a connection to its CONNACK.
+    pub connect_timeout: Duration,
+}
+
+impl RealOptions {
+    /// All of `clients` on this machine's usual address; packets up to 1 MiB, 30 seconds for each connection.
+    #[must_use]
+    pub fn new(broker: SocketAddr, clients: u32) -> Self {
+        Self {
+            broker,
+            source_addresses: Vec::new(),
+            clients,
+            share: Share::WHOLE,
+            packet_bytes_max: 1_048_576,
+            connect_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Clients over TCP. See the module.
+///
+/// Connecting a client that is connected breaks its connection first. [`Swarm::turn`] waits for whole milliseconds, as
+/// the kernel does; a wait below one only looks, and yields the processor when there was nothing.
+///
+/// # Panics
+/// Every call with a client that is not of this swarm's share.
+#[derive(Debug)]
+pub struct RealSwarm {
+    options: RealOptions,
+    poll: Poll,
+    events: Events,
+    slots: Vec<Slot>,
+    common: Common,
+    /// Who got something to write since the last flush.
+    dirty: Vec<u32>,
+    /// Who had more to read when its share of the last turn was used up.
+    listed: Vec<u32>,
+    /// Slots that began to connect, and when, oldest first.
+    connecting: VecDeque<(u32, u32)>,
+    leaving: Leaving,
+    cursor: Cursor,
+    /// What happened between two turns.
+    pending: Vec<Notice>,
+    next_source: usize,
+    began: Nanos,
+}
+
+impl RealSwarm {
+    /// Clients that are not connected yet.
+    ///
+    /// # Errors
+    /// The kernel gives no poll.
+    pub fn new(options: RealOptions) -> io::Result<Self> {
+        let Share { index, count } = options.share;
+        let owned = options.clients.saturating_sub(index).div_ceil(count);
+        Ok(Self {
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS_PER_TURN_MAX),
+            slots: (0..owned).map(|_| Slot::default()).collect(),
+            common: Common::new(options.packet_bytes_max),
+            dirty: Vec::new(),
+            listed: Vec::new(),
+            connecting: VecDeque::new(),
+            leaving: Leaving::default(),
+            cursor: Cursor::default(),
+            pending: Vec::new(),
+            next_source: 0,
+            began: clock::now(),
+            options,
+        })
+    }
+
+    /// User memory of all clients together, connected or not, in bytes: by what is allocated for them, without what the
+    /// allocator adds, and without the buffers that all share.
+    #[must_use]
+    pub fn client_bytes(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>()
+            + self.slots.iter().map(Slot::bytes).sum::<usize>()
+    }
+
+    /// User memory that does not grow with the number of clients, in bytes.
+    #[must_use]
+    pub fn shared_bytes(&self) -> usize {
+        self.common.bytes()
+    }
+
+    fn slot_of(&self, client: Client) -> usize {
+        let share = self.options.share;
+        assert!(share.owns(client), "{client:?} is of another share");
+        (client.0 / share.count) as usize
+    }
+
+    fn client_in(share: Share, slot: usize) -> Client {
+        Client(slot as u32 * share.count + share.index)
+    }
+
+    fn tick(&mut self) {
+        let elapsed = clock::now().saturating_sub(self.began);
+        // Goes round after 49 days; only differences are looked at.
+        self.common.now_ms = (elapsed / 1_000_000) as u32;
+    }
+
+    fn mark_dirty(&mut self, at: usize) {
+        if !self.slots[at].dirty {
+            self.slots[at].dirty = true;
+            self.dirty.push(at as u32);
+        }
+    }
+
+    /// Begins a connection from the next source address that has a port.
+    fn begin(&mut self) -> io::Result<Begun> {
+        let sources = self.options.source_addresses.len();
+        let mut tried = 1;
+        loop {
+            let source = self.options.source_addresses.get(self.next_source).copied();
+            self.next_source = (self.next_source + 1).checked_rem(sources).unwrap_or(0);
+            match socket::begin(self.options.broker, source) {
+                Err(error) if socket::is_out_of_ports(&error) && tried < sources => tried += 1,
+                result => return result,
+            }
+        }
+    }
+
+    /// Ends what has waited for its CONNACK for too long.
+    fn time_out(&mut self, notices: &mut Vec<Notice>) {
+        let timeout_ms =
+            u32::try_from(self.options.connect_timeout.as_millis()).unwrap_or(u32::MAX);
+        while let Some(&(at, since_ms)) = self.connecting.front() {
+            let slot = &mut self.slots[at as usize];
+            let stage = slot.state.stage;
+            if matches!(stage, Stage::Connecting | Stage::Handshake) && slot.asked_ms == since_ms {
+                if self.common.now_ms.wrapping_sub(since_ms) < timeout_ms {
+                    return;
+                }
+                let why = match stage {
+                    Stage::Connecting => "no connection in time",
+                    _ => "no CONNACK in time",
+                };
+                let client = Self::client_in(self.options.share, at as usize);
+                close(slot, client, why.to_owned(), notices);
+            }
+            self.connecting.pop_front();
+        }
+    }
+
+    fn keep_alive(&mut self, notices: &mut Vec<Notice>) {
+        let now_ms = self.common.now_ms;
+        for at in self.cursor.step(now_ms, self.slots.len()) {
+            let slot = &mut self.slots[at];
+            if slot.state.stage != Stage::Ready {
+                continue;
+            }
+            match keep_alive::due(slot, at, now_ms) {
+                Due::Nothing => {}
+                Due::Ping => {
+                    if !slot.state.awaits_pong {
+                        slot.state.awaits_pong = true;
+                        slot.asked_ms = now_ms;
+                    }
+                    // Bytes that wait are no silence of ours, but a broker that does not read; one ping is enough.
+                    if slot.waiting_bytes() == 0 {
+                        slot.outbox(&mut self.common).push(&[0xC0, 0]);
+                        self.mark_dirty(at);
+                    }
+                }
+                Due::GiveUp => {
+                    let client = Self::client_in(self.options.share, at);
+                    close(slot, client, "no PINGRESP".to_owned(), notices);
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self, notices: &mut Vec<Notice>) {
+        for at in self.dirty.drain(..) {
+            let slot = &mut self.slots[at as usize];
+            slot.dirty = false;
+            let client = Self::client_in(self.options.share, at as usize);
+            if let Err(why) = slot.write(client, &mut self.common, notices) {
+                close(slot, client, why, notices);
+            }
+        }
+    }
+
+    /// Reads on where the last turn stopped.
+    fn read_on(&mut self, notices: &mut Vec<Notice>) {
+        let listed = std::mem::take(&mut self.listed);
+        for at in listed {
+            let slot = &mut self.slots[at as usize];
+            slot.listed = false;
+            if matches!(slot.state.stage, Stage::Handshake | Stage::Ready) {
+                let client = Self::client_in(self.options.share, at as usize);
+                let result = slot.read_and_answer(client, &mut self.common, notices);
+                settle(slot, client, at, result, &mut self.listed, notices);
+            }
+        }
+    }
+
+    fn wait(&mut self, wait: Duration, notices: &[Notice]) -> io::Result<()> {
+        let has_timers =
+            self.cursor.is_moving() || !self.connecting.is_empty() || !self.leaving.is_empty();
+        let timeout = if wait < WAIT_MIN || !self.listed.is_empty() || !notices.is_empty() {
+            Duration::ZERO
+        } else if has_timers {
+            wait.min(WAIT_MAX)
+        } else {
+            wait
+        };
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            result => result?,
+        }
+        if self.events.is_empty() && timeout.is_zero() && !wait.is_zero() {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    fn handle_events(&mut self, notices: &mut Vec<Notice>) {
+        for event in &self.events {
+            let token = event.token();
+            if token.0 >= TOKENS_FROM {
+                self.leaving.on_event(token, &mut self.common.memory);
+                continue;
+            }
+            let slot = &mut self.slots[token.0];
+            let was_ready = slot.state.stage == Stage::Ready;
+            let client = Self::client_in(self.options.share, token.0);
+            let result = slot.on_event(client, event, &mut self.common, notices);
+            settle(
+                slot,
+                client,
+                token.0 as u32,
+                result,
+                &mut self.listed,
+                notices,
+            );
+            if !was_ready && slot.state.stage == Stage::Ready {
+                let now_ms = self.common.now_ms;
+                self.cursor.note(slot.state.keep_alive_s, now_ms);
+            }
+        }
+    }
+
+    fn register(&self, stream: &mut TcpStream, at: usize) -> io::Result<()> {
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(stream, Token(at), interests)
+    }
+}
+
+impl Swarm for RealSwarm {
+    fn now(&self) -> Nanos {
+        clock::now()
+    }
+
+    fn owns(&self, client: Client, _client_id: &str) -> bool {
+        client.0 < self.options.clients && self.options.share.owns(client)
+    }
+
+    fn connect(&mut self, client: Client, hello: &Hello<'_>) -> Result<(), SwarmError> {
+        let at = self.slot_of(client);
+        if self.slots[at].state.stage != Stage::Away {
+            self.disconnect(client, Leave::Abruptly);
+        }
+        let mut stream = match self.begin()? {
+            Begun::Stream(stream) => stream,
+            Begun::Failed(error) => {
+                let why = socket::reason(&error);
+                self.pending.push(Notice::Closed { client, why });
+                return Ok(());
+            }
+        };
+        self.register(&mut stream, at)?;
+        self.tick();
+        let slot = &mut self.slots[at];
+        let mut outbox = Box::default();
+        std::mem::swap(slot.outbox(&mut self.common), &mut *outbox);
+        outbox.encode(|out| slot.state.begin(hello, out))?;
+        std::mem::swap(slot.outbox(&mut self.common), &mut *outbox);
+        slot.transport = Some(Transport::Tcp(stream));
+        slot.asked_ms = self.common.now_ms;
+        slot.written_ms = self.common.now_ms;
+        self.connecting.push_back((at as u32, self.common.now_ms));
+        Ok(())
+    }
+
+    fn subscribe(&mut self, client: Client, filters: &[(&str, Qos)]) -> Result<(), SwarmError> {
+        let at = self.slot_of(client);
+        let slot = &mut self.slots[at];
+        if slot.state.stage != Stage::Ready {
+            return Ok(());
+        }
+        let filters = filters.iter().map(|&(filter, qos)| SubscribeFilter {
+            filter,
+            options: SubscriptionOptions::with_qos(qos),
+        });
+        let (version, max) = (slot.state.version(), slot.state.packet_bytes_max());
+        let Some(packet_id) = slot.state.take_id(Awaited::SubAck) else {
+            return Err(io::Error::other("no packet identifier is free for a SUBSCRIBE").into());
+        };
+        let result = slot.outbox(&mut self.common).encode(|out| {
+            let before = out.len();
+            codec::encode_subscribe(out, version, packet_id, Properties::EMPTY, filters)?;
+            match out.len() - before {
+                len if len > max as usize => Err(SwarmError::TooLarge { len, max }),
+                _ => Ok(()),
+            }
+        });
+        if result.is_err() {
+            slot.state.untake_id();
+            return result;
+        }
+        self.mark_dirty(at);
+        Ok(())
+    }
+
+    fn room(&self, client: Client) -> usize {
+        let slot = &self.slots[self.slot_of(client)];
+        if slot.waiting_bytes() >= ROOM_BYTES_MAX {
+            return 0;
+        }
+        slot.state.room()
+    }
+
+    fn publish(
+        &mut self,
+        client: Client,
+        message: &Outgoing<'_>,
+    ) -> Result<Option<NonZeroU16>, SwarmError> {
+        let at = self.slot_of(client);
+        let slot = &mut self.slots[at];
+        if slot.state.stage != Stage::Ready {
+            return Ok(None);
+        }
+        topic::validate_name(message.topic).map_err(SwarmError::Topic)?;
+        let packet_id = match message.qos {
+            Qos::AtMostOnce => None,
+            _ if slot.state.room() == 0 => return Ok(None),
+            Qos::AtLeastOnce => slot.state.take_id(Awaited::PubAck),
+            Qos::ExactlyOnce => slot.state.take_id(Awaited::PubRec),
+        };
+        if packet_id.is_none() && message.qos != Qos::AtMostOnce {
+            return Ok(None);
+        }
+        let head = PublishHead {
+            qos: message.qos,
+            retain: message.retain,
+            topic: message.topic,
+            packet_id,
+            ..PublishHead::default()
+        };
+        let (version, max) = (slot.state.version(), slot.state.packet_bytes_max());
+        let len = codec::encoded_publish_len(version, &head, message.payload.len());
+        let result = if len > max as usize {
+            Err(SwarmError::TooLarge { len, max })
+        } else {
+            slot.outbox(&mut self.common)
+                .encode(|out| codec::encode_publish(out, version, &head, message.payload))
+                .map_err(SwarmError::from)
+        };
+        if let Err(error) = result {
+            if packet_id.is_some() {
+                slot.state.untake_id();
+            }
+            return Err(error);
+        }
+        if slot.waiting_bytes() > WAITING_BYTES_MAX {
+            close(slot, client, does_not_read(), &mut self.pending);
+        } else {
+            self.mark_dirty(at);
+        }
+        Ok(packet_id)
+    }
+
+    fn disconnect(&mut self, client: Client, how: Leave) {
+        let at = self.slot_of(client);
+        self.pending
+            .retain(|notice| !matches!(notice, Notice::Closed { client: of, .. } if *of == client));
+        self.tick();
+        let slot = &mut self.slots[at];
+        let knows_us = matches!(slot.state.stage, Stage::Handshake | Stage::Ready);
+        let (transport, outbox) = slot.end();
+        let Some(Transport::Tcp(stream)) = transport else {
+            return;
+        };
+        match how {
+            Leave::Politely if knows_us => {
+                let mut outbox = outbox.unwrap_or_default();
+                outbox.push(&[0xE0, 0]);
+                self.leaving.add(
+                    Transport::Tcp(stream),
+                    outbox,
+                    self.poll.registry(),
+                    &mut self.common.memory,
+                    self.common.now_ms,
+                );
+            }
+            Leave::Politely => {}
+            Leave::Abruptly => socket::make_abrupt(&stream),
+        }
+    }
+
+    fn turn(&mut self, wait: Duration, notices: &mut Vec<Notice>) -> io::Result<()> {
+        self.tick();
+        notices.append(&mut self.pending);
+        self.time_out(notices);
+        self.keep_alive(notices);
+        self.leaving.expire(self.common.now_ms);
+        self.flush(notices);
+        self.wait(wait, notices)?;
+        self.tick();
+        self.read_on(notices);
+        self.handle_events(notices);
+        Ok(())
+    }
+}
+
+/// Notes what an event has led to.
+fn settle(
+    slot: &mut Slot,
+    client: Client,
+    at: u32,
+    result: Result<bool, String>,
+    listed: &mut Vec<u32>,
+    notices: &mut Vec<Notice>,
+) {
+    match result {
+        Ok(true) if !slot.listed => {
+            slot.listed = true;
+            listed.push(at);
+        }
+        Ok(_) => {}
+        Err(why) => close(slot, client, why, notices),
+    }
+}
+
+/// Ends a connection that was not ended by the runner.
+#[cold]
+fn close(slot: &mut Slot, client: Client, why: String, notices: &mut Vec<Notice>) {
+    if slot.state.stage == Stage::Away {
+        return;
+    }
+    slot.end();
+    notices.push(Notice::Closed { client, why });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_has_a_slot_for_each_of_its_clients_and_no_more() {
+        let broker = SocketAddr::from(([127, 0, 0, 1], 1));
+        for clients in [0, 1, 7, 9] {
+            let slots = (0..3).map(|index| {
+                let share = Share { index, count: 3 };
+                let swarm = RealSwarm::new(RealOptions {
+                    share,
+                    ..RealOptions::new(broker, clients)
+                });
+                let swarm = swarm.unwrap();
+                let owned: Vec<Client> = (0..clients + 5)
+                    .map(Client)
+                    .filter(|&client| swarm.owns(client, ""))
+                    .collect();
+                for (at, &client) in owned.iter().enumerate() {
+                    assert_eq!(swarm.slot_of(client), at);
+                    assert_eq!(RealSwarm::client_in(share, at), client);
+                }
+                assert_eq!(owned.len(), swarm.slots.len());
+                owned.len()
+            });
+            assert_eq!(slots.sum::<usize>(), clients as usize);
+        }
+    }
+}
