@@ -21,6 +21,7 @@ pub mod plan;
 pub mod process;
 pub mod real;
 pub mod report;
+pub mod scenario;
 mod schedule;
 mod setup;
 pub mod stamp;

@@ -62,7 +62,7 @@ pub struct ConnectPlan {
 }
 
 /// A password; its text is in no output.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(pub String);
 
@@ -212,6 +212,7 @@ pub struct Churn {
 
 /// What a run must keep to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Checks {
     /// Messages that did not arrive.
     pub missing_max: u64,

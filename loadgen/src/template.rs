@@ -10,20 +10,21 @@ pub struct Template {
     parts: Vec<Part>,
 }
 
+/// A piece of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+pub(crate) enum Part {
     Text(String),
     Number { of: Variable, by: Operation },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Variable {
+pub(crate) enum Variable {
     N,
     I,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operation {
+pub(crate) enum Operation {
     None,
     Rest(u32),
     Whole(u32),
@@ -92,6 +93,11 @@ impl Template {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Its pieces, in order.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     /// Whether `{n}` is in it.

@@ -1,0 +1,202 @@
+//! Streams: what is published, through which lanes, when.
+
+use std::time::Duration;
+
+use codec::Qos;
+
+use super::check::{grouped, name, qos, rate, template, twice, whole};
+use super::error::ScenarioError;
+use super::file;
+use super::limits::{
+    BURST_MAX, LANE_MESSAGES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, TABLES_MAX, TOPICS_MAX,
+    WINDOW_DEFAULT, WINDOW_MAX,
+};
+use super::planning::group_named;
+use super::rendered;
+use crate::plan::{Group, Pace, Stream};
+
+/// Checks the streams. Their audiences are still empty.
+pub(super) fn plan(
+    files: &[file::Stream],
+    groups: &[Group],
+    publishing: Duration,
+) -> Result<Vec<Stream>, ScenarioError> {
+    if files.len() > TABLES_MAX {
+        return Err(ScenarioError::value(
+            "stream",
+            format!("{} tables", files.len()),
+            format!("allowed are {}", grouped(TABLES_MAX as u64)),
+        ));
+    }
+    if let Some(name) = twice(files.iter().map(|stream| stream.name.as_str())) {
+        return Err(ScenarioError::refused(
+            format!("stream \"{name}\""),
+            "two streams have this name",
+        ));
+    }
+    files
+        .iter()
+        .map(|file| stream(file, groups, publishing))
+        .collect()
+}
+
+fn stream(
+    file: &file::Stream,
+    groups: &[Group],
+    publishing: Duration,
+) -> Result<Stream, ScenarioError> {
+    name("stream: name", &file.name)?;
+    let key = |key: &str| format!("stream \"{}\": {key}", file.name);
+    let group = group_named(&key("group"), &file.group, groups)?;
+    let publishers = groups[group].clients;
+    let topic = template(&key("topic"), &file.topic, false)?;
+    let topics = match (file.topics, &file.topics_of) {
+        (Some(_), Some(_)) => {
+            return Err(ScenarioError::refused(
+                key("topics_of"),
+                "it says the same as topics; only one of them is allowed",
+            ));
+        }
+        (Some(topics), None) => whole(&key("topics"), topics, 1, TOPICS_MAX)?,
+        (None, Some(of)) => groups[group_named(&key("topics_of"), of, groups)?].clients,
+        // One topic for all of them.
+        (None, None) if !topic.has_n() => 1,
+        (None, None) => publishers,
+    };
+    rendered::topics(&key("topic"), &topic, topics)?;
+    let qos = qos(&key("qos"), file.qos)?;
+    let lanes = lanes(&key("topics"), publishers, topics)?;
+    let pace = pace(file, &key, qos, publishing, lanes)?;
+    if groups[group].late && pace == Pace::Once {
+        return Err(ScenarioError::refused(
+            key("once"),
+            format!(
+                "group \"{}\" is late, it waits for the streams with once to end",
+                file.group
+            ),
+        ));
+    }
+    let window = match file.window {
+        Some(window) => whole(&key("window"), window, 1, WINDOW_MAX)?,
+        None if matches!(pace, Pace::PerSecond(_)) => WINDOW_DEFAULT,
+        None => {
+            return Err(ScenarioError::refused(
+                key("window"),
+                format!(
+                    "highest and once need it, the messages of one client in flight: 1 to {}",
+                    grouped(WINDOW_MAX)
+                ),
+            ));
+        }
+    };
+    let burst = whole(&key("burst"), file.burst, 1, BURST_MAX)?;
+    if burst > 1 && !matches!(pace, Pace::PerSecond(_)) {
+        return Err(ScenarioError::value(
+            key("burst"),
+            grouped(burst),
+            "only per_second knows bursts; leave it out",
+        ));
+    }
+    Ok(Stream {
+        name: file.name.clone(),
+        group,
+        topic,
+        topics,
+        lanes,
+        qos,
+        retain: file.retain,
+        payload_bytes: whole(
+            &key("payload_bytes"),
+            file.payload_bytes,
+            PAYLOAD_BYTES_MIN,
+            PAYLOAD_BYTES_MAX,
+        )?,
+        pace,
+        burst,
+        window,
+        pick: file.pick,
+        audiences: Vec::new(),
+    })
+}
+
+/// Publisher-topic pairs: each publisher has as many topics as the others, or each topic as many publishers.
+fn lanes(key: &str, publishers: u32, topics: u32) -> Result<u32, ScenarioError> {
+    let (small, large) = (publishers.min(topics), publishers.max(topics));
+    if large.is_multiple_of(small) {
+        return Ok(large);
+    }
+    let below = large - large % small;
+    let above = u64::from(below) + u64::from(small);
+    let what = if publishers < topics {
+        "topics"
+    } else {
+        "publishers"
+    };
+    Err(ScenarioError::refused(
+        key,
+        format!(
+            "{} publishers and {} topics do not divide: the larger number has to be a multiple of the smaller, for example {} or {} {what}",
+            grouped(publishers),
+            grouped(topics),
+            grouped(below),
+            grouped(above),
+        ),
+    ))
+}
+
+fn pace(
+    file: &file::Stream,
+    key: &impl Fn(&str) -> String,
+    qos: Qos,
+    publishing: Duration,
+    lanes: u32,
+) -> Result<Pace, ScenarioError> {
+    let pace = match (file.per_second, file.highest, file.once) {
+        (Some(value), false, false) => Pace::PerSecond(rate(&key("per_second"), value)?),
+        (None, true, false) => Pace::Highest,
+        (None, false, true) => Pace::Once,
+        _ => {
+            return Err(ScenarioError::refused(
+                format!("stream \"{}\"", file.name),
+                "it needs exactly one of per_second = NUMBER, highest = true and once = true",
+            ));
+        }
+    };
+    if let Pace::PerSecond(rate) = pace {
+        let of_lane = rate * publishing.as_secs_f64() / f64::from(lanes);
+        if of_lane > LANE_MESSAGES_MAX {
+            return Err(ScenarioError::value(
+                key("per_second"),
+                rate,
+                format!(
+                    "over {} seconds that is more than {} messages of one publisher and topic, which is all it can count",
+                    publishing.as_secs_f64(),
+                    grouped(LANE_MESSAGES_MAX as i64)
+                ),
+            ));
+        }
+    } else if qos == Qos::AtMostOnce {
+        return Err(ScenarioError::value(
+            key("qos"),
+            0,
+            "highest and once need 1 or 2: only acknowledgements say how fast the broker is",
+        ));
+    }
+    Ok(pace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_divide_or_are_refused_with_what_would() {
+        for (publishers, topics, wanted) in [(1, 1, 1), (10, 5, 10), (5, 10, 10), (1, 7, 7)] {
+            assert_eq!(lanes("k", publishers, topics).unwrap(), wanted);
+        }
+        let error = lanes("k", 1_000, 2_500).unwrap_err().to_string();
+        assert!(error.contains("2,000 or 3,000 topics"), "{error}");
+        let error = lanes("k", 7, 3).unwrap_err().to_string();
+        assert!(error.contains("6 or 9 publishers"), "{error}");
+    }
+}
