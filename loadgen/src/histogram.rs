@@ -76,6 +76,18 @@ impl Histo {
         self.0.max() as f64 / 1_000.0
     }
 
+    /// Adds a time given in microseconds, so often.
+    pub fn record_micros_times(&mut self, micros: u64, times: u64) {
+        let _ = self.0.record_n(micros.min(MICROS_MAX), times);
+    }
+
+    /// The different times in microseconds, and how often each was recorded, ascending.
+    pub fn recorded(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.0
+            .iter_recorded()
+            .map(|step| (step.value_iterated_to(), step.count_at_value()))
+    }
+
     /// Forgets everything and keeps the memory.
     pub fn clear(&mut self) {
         self.0.reset();

@@ -40,6 +40,21 @@ pub struct Plan {
     pub limits: Checks,
 }
 
+impl Plan {
+    /// Clients of all groups.
+    #[must_use]
+    pub fn clients(&self) -> u32 {
+        self.groups.iter().map(|group| group.clients).sum()
+    }
+
+    /// The index of a client's group.
+    #[must_use]
+    pub fn group_of(&self, client: Client) -> usize {
+        let after = self.groups.partition_point(|group| group.first <= client);
+        after.saturating_sub(1)
+    }
+}
+
 /// How clients connect.
 #[derive(Debug, Clone)]
 pub struct ConnectPlan {
