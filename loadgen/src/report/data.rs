@@ -12,7 +12,7 @@ use crate::plan::Checks;
 pub const FORMAT: u32 = 1;
 
 /// A whole run.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
     /// [`FORMAT`].
     pub format: u32,
