@@ -41,13 +41,34 @@ pub(crate) enum Inbox {
     Shutdown,
 }
 
+/// What wakes a worker that waits.
+pub(crate) enum Waker {
+    /// It waits for sockets.
+    Poll(mio::Waker),
+    /// It is a shard, parked.
+    Thread(std::thread::Thread),
+}
+
+impl Waker {
+    fn wake(&self) {
+        match self {
+            Self::Poll(waker) => {
+                if let Err(error) = waker.wake() {
+                    tracing::error!(%error, "a worker could not be woken");
+                }
+            }
+            Self::Thread(thread) => thread.unpark(),
+        }
+    }
+}
+
 /// A worker's inbox: many writers, one reader that takes all at once.
 #[derive(Default)]
 pub(crate) struct Mailbox {
     entries: Mutex<Vec<Inbox>>,
     waiting: AtomicUsize,
     notified: AtomicBool,
-    waker: OnceLock<mio::Waker>,
+    waker: OnceLock<Waker>,
 }
 
 impl Mailbox {
@@ -63,9 +84,8 @@ impl Mailbox {
         }
         if !self.notified.swap(true, Ordering::AcqRel)
             && let Some(waker) = self.waker.get()
-            && let Err(error) = waker.wake()
         {
-            tracing::error!(%error, "a worker could not be woken");
+            waker.wake();
         }
     }
 
@@ -90,9 +110,17 @@ impl Mailbox {
 
     pub(crate) fn set_waker(&self, waker: mio::Waker) {
         // What came before needs no waking: a worker's first turn takes its inbox.
-        if self.waker.set(waker).is_err() {
+        if self.waker.set(Waker::Poll(waker)).is_err() {
             tracing::error!("a worker was started twice");
         }
+    }
+
+    /// Whether an entry unparks the current thread: the first one that asks.
+    pub(crate) fn wakes_this_thread(&self) -> bool {
+        let current = std::thread::current();
+        let id = current.id();
+        let waker = self.waker.get_or_init(|| Waker::Thread(current));
+        matches!(waker, Waker::Thread(thread) if thread.id() == id)
     }
 }
 

@@ -2,19 +2,22 @@
 //! caller owns. The same inputs give the same outputs, so a test can cut a connection at every byte, settle a sink's
 //! publishes in any order and let hours pass, and a failure can be run again.
 //!
-//! Only threads and the kernel's sockets are missing. [`crate::Broker`] is the same workers with those.
+//! Only threads and the kernel's sockets are missing. [`crate::Broker`] is the same workers with those. A [`Shard`] is
+//! one worker with nothing around it, for clients by the million and for real time.
+
+mod shard;
 
 use std::sync::Arc;
 
+pub use shard::Shard;
+
 use crate::config::{Config, ConfigError};
 use crate::handle::{Handle, Inbox, Shared};
-use crate::retained::Retained;
-use crate::router::Router;
 use crate::sink::Sink;
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::transport::{Handover, Memory, Transport};
-use crate::worker::{Next, Settings, Worker};
+use crate::worker::{Next, Worker};
 
 /// Turns after which [`Sim::run`] gives up waiting for rest: workers that never rest are a bug.
 const TURNS_MAX: usize = 1_000_000;
@@ -61,28 +64,8 @@ impl Sim {
     /// # Errors
     /// When the configuration is not valid.
     pub fn new(config: &Config, sink: Arc<dyn Sink>, seed: u64) -> Result<Self, ConfigError> {
-        config.validate()?;
-        let hasher =
-            ahash::RandomState::with_seeds(seed, seed ^ 0x5bd1_e995, seed.rotate_left(17), !seed);
-        let limits = &config.limits;
-        let retained = Retained::new(
-            limits.retained_messages_max as usize,
-            limits.retained_bytes_max,
-        );
-        let count = config.workers.max(1);
-        let shared = Shared::new(count, Router::new(hasher.clone(), retained), hasher);
-        let settings = Settings::new(config);
-        let workers = (0..count)
-            .map(|index| {
-                Worker::new(
-                    index,
-                    Arc::clone(&shared),
-                    Arc::clone(&settings),
-                    Arc::clone(&sink),
-                    None,
-                )
-            })
-            .collect();
+        let (shared, workers) = shard::workers(config, &sink, seed)?;
+        let count = workers.len();
         Ok(Self {
             workers,
             shared,

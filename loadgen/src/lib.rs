@@ -27,6 +27,7 @@ pub mod runner;
 pub mod scenario;
 mod schedule;
 mod setup;
+pub mod simulated;
 pub mod stamp;
 pub mod swarm;
 pub mod template;

@@ -11,6 +11,11 @@ impl Worker {
         &mut self.memory
     }
 
+    /// Whether something waits to be flushed.
+    pub(crate) fn has_dirty(&self) -> bool {
+        !self.connections.dirty.is_empty()
+    }
+
     /// When the next timer fires.
     pub(crate) fn next_timer(&self) -> Option<Time> {
         self.timers.next()
@@ -31,17 +36,22 @@ impl Worker {
     /// Reads bytes of a client in memory: false when it is not read from now.
     pub(crate) fn feed(&mut self, slot: u32, peer: u32, bytes: &[u8]) -> bool {
         let readable = self.may_read()
-            && self.memory_at(slot, peer).is_some()
             && self
                 .connections
                 .slab
                 .get(slot)
                 .is_some_and(|connection| !connection.is_stopped());
-        if readable {
+        readable && self.feed_anyway(slot, peer, bytes)
+    }
+
+    /// Reads bytes of a client in memory although no others may be read: false when there is no such client.
+    pub(crate) fn feed_anyway(&mut self, slot: u32, peer: u32, bytes: &[u8]) -> bool {
+        let is_it = self.memory_at(slot, peer).is_some();
+        if is_it {
             self.counts.bytes_received += bytes.len() as u64;
             self.handle_bytes(slot, bytes);
         }
-        readable
+        is_it
     }
 
     /// Bytes that wait for a client in memory.
