@@ -1,5 +1,5 @@
-//! Threads and sockets: the part of the broker that is not deterministic. Each worker gets a thread and a poll of its
-//! own; all of them accept from one listener.
+//! Threads and sockets: the part of the broker that is not deterministic. Each worker gets a thread, a poll and a
+//! listening socket of its own; the kernel spreads new connections over the sockets.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -62,7 +62,8 @@ fn listen_advice(error: &io::Error) -> String {
 #[derive(Debug)]
 pub struct Broker {
     config: Config,
-    listener: TcpListener,
+    /// One a worker, all on one port.
+    listeners: Vec<TcpListener>,
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -83,9 +84,12 @@ impl Broker {
     pub fn bind(config: Config) -> Result<Self, StartError> {
         config.validate()?;
         let address = config.listen_addr()?;
-        let listener = listen(address, config.limits.listen_backlog)
+        let listeners = listen(address, config.worker_count(), config.limits.listen_backlog)
             .map_err(|source| StartError::Listen { address, source })?;
-        let address = listener.local_addr()?;
+        let address = match listeners.first() {
+            Some(listener) => listener.local_addr()?,
+            None => address,
+        };
         let hasher = ahash::RandomState::new();
         let limits = &config.limits;
         let retained = Retained::new(
@@ -96,7 +100,7 @@ impl Broker {
         let shared = Shared::new(config.worker_count(), router, hasher);
         Ok(Self {
             config,
-            listener,
+            listeners,
             address,
             shared,
         })
@@ -122,9 +126,9 @@ impl Broker {
         let settings = Settings::new(&self.config);
         let started = self.shared.started;
         let mut threads = Vec::new();
-        for index in 0..self.shared.mailboxes.len() {
+        for (index, listener) in self.listeners.into_iter().enumerate() {
             let poll = Poll::new()?;
-            let mut listener = mio::net::TcpListener::from_std(self.listener.try_clone()?);
+            let mut listener = mio::net::TcpListener::from_std(listener);
             poll.registry()
                 .register(&mut listener, LISTENER, Interest::READABLE)?;
             self.shared.mailboxes[index].set_waker(mio::Waker::new(poll.registry(), WAKER)?);
@@ -159,17 +163,37 @@ impl Broker {
     }
 }
 
-fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
+/// `count` listening sockets on one port. The first takes the port for itself, so that a port in use is an error also
+/// where whoever uses it would share; only then is it shared, with the others.
+fn listen(address: SocketAddr, count: usize, backlog: u32) -> io::Result<Vec<TcpListener>> {
+    let mut address = address;
+    let mut sockets = Vec::with_capacity(count);
+    for nth in 0..count {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        // Frames leave in one write a turn: waiting for more to come would only add latency. Connections inherit it.
+        socket.set_tcp_nodelay(true)?;
+        if nth > 0 {
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&address.into())?;
+        if nth == 0 {
+            socket.set_reuse_port(true)?;
+            let bound = socket.local_addr()?.as_socket();
+            address = bound.unwrap_or(address); // the port that the system chose
+        }
+        sockets.push(socket);
+    }
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    for socket in &sockets {
+        socket.listen(backlog)?;
+    }
+    Ok(sockets.into_iter().map(TcpListener::from).collect())
 }
 
 /// A broker that serves.
@@ -298,11 +322,6 @@ impl Driver {
         for _ in 0..self.accepts_per_turn {
             match listener.accept() {
                 Ok((stream, _)) => {
-                    // Frames leave in one write a turn: waiting for more to come would only add latency.
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%error, "a connection was gone before it was served");
-                        continue;
-                    }
                     self.worker.adopt(Handover {
                         transport: Transport::Tcp(stream),
                         unread: Vec::new(),
@@ -321,5 +340,52 @@ impl Driver {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(port: u16) -> Config {
+        Config {
+            listen: format!("127.0.0.1:{port}"),
+            workers: 3,
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn a_port_that_another_broker_serves_is_refused() {
+        let first = Broker::bind(config(0)).unwrap();
+        let error = Broker::bind(config(first.local_addr().port())).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("another program listens there already"),
+            "{error}"
+        );
+        assert_eq!(first.listeners.len(), 3);
+        for listener in &first.listeners {
+            assert_eq!(listener.local_addr().unwrap(), first.local_addr());
+        }
+    }
+
+    #[test]
+    fn every_worker_accepts_and_connections_send_at_once() {
+        let broker = Broker::bind(config(0)).unwrap();
+        let clients = (0..200)
+            .map(|_| std::net::TcpStream::connect(broker.local_addr()).unwrap())
+            .collect::<Vec<_>>();
+        let mut accepted = 0;
+        for listener in &broker.listeners {
+            let before = accepted;
+            while let Ok((connection, _)) = listener.accept() {
+                assert!(connection.nodelay().unwrap());
+                accepted += 1;
+            }
+            assert!(accepted > before, "200 connections, and a worker got none");
+        }
+        assert_eq!(accepted, clients.len());
     }
 }

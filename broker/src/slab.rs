@@ -39,11 +39,6 @@ impl<T> Slab<T> {
         (index, 0)
     }
 
-    /// The index that the next [`Slab::insert`] will use.
-    pub(crate) fn next_index(&self) -> u32 {
-        self.free.last().copied().unwrap_or(self.slots.len() as u32)
-    }
-
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
         let slot = self.slots.get_mut(index as usize)?;
         let value = slot.value.take()?;

@@ -76,6 +76,8 @@ pub(crate) struct Worker {
     settings: Arc<Settings>,
     sink: Arc<dyn Sink>,
     registry: Option<mio::Registry>,
+    /// The connection that is being adopted and not registered yet.
+    adopting: Option<u32>,
     now: Time,
     connections: Connections,
     sessions: Slab<Session>,
@@ -122,6 +124,7 @@ impl Worker {
             settings,
             sink,
             registry,
+            adopting: None,
             now: Time(0),
             connections: Connections::default(),
             sessions: Slab::default(),
@@ -144,10 +147,7 @@ impl Worker {
 
     /// Takes a new connection, or one that another worker handed over, and handles what it brings along.
     pub(crate) fn adopt(&mut self, handover: Handover) -> Option<u32> {
-        let Handover {
-            mut transport,
-            unread,
-        } = handover;
+        let Handover { transport, unread } = handover;
         let limit = self.settings.limits.connections_max as usize / self.shared.mailboxes.len();
         if self.connections.slab.len() >= limit.max(1) || self.drain_until.is_some() {
             // One that another worker hands over, with its CONNECT, was counted there.
@@ -159,20 +159,6 @@ impl Worker {
                 self.memory.closed.push(memory.peer);
             }
             return None;
-        }
-        let registry = self.registry.as_ref();
-        if let (Transport::Tcp(_), None) = (&transport, registry) {
-            return None;
-        }
-        let slot = self.connections.slab.next_index();
-        if let (Transport::Tcp(stream), Some(registry)) = (&mut transport, registry) {
-            // Both interests for good: an edge comes when there is something to read, and when a socket that was
-            // full has room again. No socket is ever registered twice.
-            let interests = mio::Interest::READABLE | mio::Interest::WRITABLE;
-            if let Err(error) = registry.register(stream, mio::Token(slot as usize), interests) {
-                tracing::warn!(%error, "a connection could not be registered and was closed");
-                return None;
-            }
         }
         let (slot, generation) = self
             .connections
@@ -195,14 +181,32 @@ impl Worker {
                 generation,
             },
         );
+        self.adopting = Some(slot);
         if !unread.is_empty() {
             self.handle_bytes(slot, &unread);
+        } else if self.registry.is_some() && self.may_read() {
+            // In a storm the CONNECT is often here already: a connection that goes on to its home is never registered.
+            self.readable(slot);
         }
-        if let Some(connection) = self.connections.slab.get_mut(slot) {
-            connection.set_readable(true); // what came before it was registered makes no edge
-            self.connections.list(slot);
-        }
+        self.adopting = None;
+        self.register(slot, generation);
         Some(slot)
+    }
+
+    /// Has the kernel tell when there is something to read, and at once if there is something now. Room to write is
+    /// asked for by the few that run out of it.
+    fn register(&mut self, slot: u32, generation: u16) {
+        let Some(connection) = self.connections.slab.get_mut_if(slot, generation) else {
+            return; // closed, or gone to its home
+        };
+        if let (Transport::Tcp(stream), Some(registry)) =
+            (&mut connection.transport, &self.registry)
+            && let Err(error) =
+                registry.register(stream, mio::Token(slot as usize), mio::Interest::READABLE)
+        {
+            tracing::warn!(%error, "a connection could not be registered and was closed");
+            self.close(slot, Close::Lost);
+        }
     }
 
     /// Reads from a connection that may have something, a bounded number of bytes.
@@ -354,6 +358,7 @@ impl Worker {
         self.counts.connections -= 1; // it counts where it goes
         if let (Transport::Tcp(stream), Some(registry)) =
             (&mut connection.transport, &self.registry)
+            && self.adopting != Some(slot)
             && let Err(error) = registry.deregister(stream)
         {
             tracing::warn!(%error, "a connection could not be handed to its worker");

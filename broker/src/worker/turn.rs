@@ -9,6 +9,7 @@ use crate::message::Message;
 use crate::session::{OFFLINE, Routed};
 use crate::time::Time;
 use crate::timers::Timer;
+use crate::transport::Transport;
 
 /// When a worker wants its next turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -285,6 +286,9 @@ impl Worker {
             connection.set_owes_reading(false);
             self.connections.list(slot);
         }
+        if !empty && !self.asks_for_room(slot) {
+            return self.close(slot, Close::Lost);
+        }
         let Some(connection) = self.connections.slab.get_mut(slot) else {
             return;
         };
@@ -320,6 +324,25 @@ impl Worker {
                 },
             );
         }
+    }
+
+    /// Has the kernel tell, from now on, when the socket has room again: at once, if it has some now. Whether it will.
+    fn asks_for_room(&mut self, slot: u32) -> bool {
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return false;
+        };
+        if connection.is_stall_armed() {
+            return true;
+        }
+        let (Transport::Tcp(stream), Some(registry)) = (&mut connection.transport, &self.registry)
+        else {
+            return true;
+        };
+        let interests = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        registry
+            .reregister(stream, mio::Token(slot as usize), interests)
+            .inspect_err(|error| tracing::warn!(%error, "a full connection was closed"))
+            .is_ok()
     }
 
     /// Ends the turn: posts to the other workers, shows the counts, and says when the next turn is wanted.
