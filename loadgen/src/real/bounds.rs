@@ -22,5 +22,3 @@ pub(crate) const LEAVING_MS_MAX: u32 = 1_000;
 pub(crate) const LEAVING_READS_MAX: usize = 256;
 /// The longest wait of a turn while pings or time-outs may be due.
 pub(crate) const WAIT_MAX: Duration = Duration::from_millis(100);
-/// The kernel waits for whole milliseconds; a shorter wait is none.
-pub(crate) const WAIT_MIN: Duration = Duration::from_millis(1);

@@ -86,7 +86,7 @@ fn patience_ms(keep_alive_ms: u64, index: usize) -> u64 {
     /// Of 2 to the 16th: the golden section, whose multiples lie apart.
     const GOLDEN: u64 = 40_503;
     let spread = (index as u64).wrapping_mul(GOLDEN) & 0xFFFF;
-    keep_alive_ms / 2 + (keep_alive_ms / 4 * spread >> 16)
+    keep_alive_ms / 2 + ((keep_alive_ms / 4 * spread) >> 16)
 }
 
 #[cfg(test)]

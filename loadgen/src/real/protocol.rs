@@ -63,30 +63,8 @@ impl Default for State {
 }
 
 impl State {
-    /// Begins a connection: appends CONNECT to `out`.
-    ///
-    /// # Errors
-    /// It cannot be expressed; nothing has changed then.
-    pub(crate) fn begin(
-        &mut self,
-        hello: &Hello<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), EncodeError> {
-        let mut properties = PropertiesBuf::new();
-        if hello.version.has_properties() && hello.session_expiry_s > 0 {
-            properties.push(Property::SessionExpiryInterval(hello.session_expiry_s))?;
-        }
-        let connect = Connect {
-            version: hello.version,
-            clean_start: hello.clean_start,
-            keep_alive: hello.keep_alive_s,
-            client_id: hello.client_id,
-            will: None,
-            username: hello.username,
-            password: hello.password,
-            properties: properties.as_properties(),
-        };
-        Packet::Connect(connect).encode(hello.version, out)?;
+    /// Begins a connection, for which [`encode_connect`] made the first packet.
+    pub(crate) fn begin(&mut self, hello: &Hello<'_>) {
         *self = Self {
             ids: self.ids.take(),
             next_id: self.next_id,
@@ -95,7 +73,6 @@ impl State {
             stage: Stage::Connecting,
             ..Self::default()
         };
-        Ok(())
     }
 
     /// The connection has ended. What was in flight is forgotten, but not which QoS 2 messages came: the broker may
@@ -342,6 +319,28 @@ impl State {
             .encode(self.version, out)
             .map_err(|error| error.to_string())
     }
+}
+
+/// Appends CONNECT.
+///
+/// # Errors
+/// It cannot be expressed.
+pub(crate) fn encode_connect(hello: &Hello<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let mut properties = PropertiesBuf::new();
+    if hello.version.has_properties() && hello.session_expiry_s > 0 {
+        properties.push(Property::SessionExpiryInterval(hello.session_expiry_s))?;
+    }
+    let connect = Connect {
+        version: hello.version,
+        clean_start: hello.clean_start,
+        keep_alive: hello.keep_alive_s,
+        client_id: hello.client_id,
+        will: None,
+        username: hello.username,
+        password: hello.password,
+        properties: properties.as_properties(),
+    };
+    Packet::Connect(connect).encode(hello.version, out)
 }
 
 /// Why a connection with these bytes must end, in words that are the same for the same reason.

@@ -1,5 +1,11 @@
 //! One client's connection: bytes between its socket and its [`State`].
 
+#![expect(
+    clippy::box_collection,
+    clippy::vec_box,
+    reason = "one word in many idle clients, instead of three"
+)]
+
 use std::io;
 
 use broker::outbox::Outbox;
@@ -30,6 +36,10 @@ pub(crate) struct Slot {
     /// On the list of those that had more to read when their share of a turn was used up.
     pub(crate) listed: bool,
 }
+
+/// Said to users of [`RealSwarm`](super::RealSwarm). Debug builds add 8 bytes to a socket.
+const SLOT_BYTES_MAX: usize = if cfg!(debug_assertions) { 80 } else { 64 };
+const _: () = assert!(size_of::<Slot>() <= SLOT_BYTES_MAX);
 
 /// What all slots of a swarm use in turn.
 #[derive(Debug)]
@@ -127,14 +137,17 @@ impl Slot {
                 Ok(None) => self.state.stage = Stage::Handshake,
             }
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
-            return self.read_and_answer(client, common, notices);
+        // The end of the stream is told once: with it, all is read until there is nothing.
+        let ends = event.is_read_closed() || event.is_error();
+        if event.is_readable() || ends {
+            return self.read_and_answer(client, ends, common, notices);
         }
         self.write(client, common, notices)?;
         Ok(false)
     }
 
-    /// Reads, takes every whole packet, and writes what they ask for and what waited before.
+    /// Reads, takes every whole packet, and writes what they ask for and what waited before. `to_the_end`: a short read
+    /// does not mean that nothing more is there to be told.
     ///
     /// # Returns
     /// Whether there may be more to read.
@@ -144,10 +157,11 @@ impl Slot {
     pub(crate) fn read_and_answer(
         &mut self,
         client: Client,
+        to_the_end: bool,
         common: &mut Common,
         notices: &mut Vec<Notice>,
     ) -> Result<bool, String> {
-        let more = self.read(client, common, notices)?;
+        let more = self.read(client, to_the_end, common, notices)?;
         self.write(client, common, notices)?;
         Ok(more)
     }
@@ -155,11 +169,12 @@ impl Slot {
     fn read(
         &mut self,
         client: Client,
+        to_the_end: bool,
         common: &mut Common,
         notices: &mut Vec<Notice>,
     ) -> Result<bool, String> {
         let mut answers = std::mem::take(&mut common.answers);
-        let result = self.read_packets(client, common, &mut answers, notices);
+        let result = self.read_packets(client, to_the_end, common, &mut answers, notices);
         if !answers.is_empty() {
             self.outbox(common).push(&answers);
             answers.clear();
@@ -174,6 +189,7 @@ impl Slot {
     fn read_packets(
         &mut self,
         client: Client,
+        to_the_end: bool,
         common: &mut Common,
         answers: &mut Vec<u8>,
         notices: &mut Vec<Notice>,
@@ -213,7 +229,7 @@ impl Slot {
                 unread.extend_from_slice(rest);
             }
             // Less than asked for: the socket is empty, and more of it is a new event.
-            if read < budget {
+            if read < budget && !to_the_end {
                 return Ok(false);
             }
             budget -= read;
@@ -246,7 +262,7 @@ impl Slot {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             // What the broker said last may be waiting to be read, and says more than this.
             Err(error) => {
-                return Err(match self.read(client, common, notices) {
+                return Err(match self.read(client, true, common, notices) {
                     Err(why) => why,
                     Ok(_) => socket::reason(&error),
                 });
