@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use codec::{Qos, ReasonCode, Version};
 use loadgen::real::RealOptions;
-use loadgen::swarm::{Client, Leave, Notice, Outgoing, Swarm, SwarmError};
+use loadgen::swarm::{Client, Hello, Leave, Notice, Outgoing, Swarm, SwarmError};
 use real_support::{
     CONN_ACK, CONN_ACK_PRESENT, Clients, Peer, fake_broker, hello, is_acknowledged, is_delivered,
     is_subscribed, is_unasked,
 };
 
-fn hello311() -> loadgen::swarm::Hello<'static> {
+fn hello311() -> Hello<'static> {
     hello("c", Version::V311)
 }
 
@@ -394,6 +394,43 @@ fn goodbyes_are_said_and_cuts_are_not() {
         clients.count(|notice| matches!(notice, Notice::Closed { .. })),
         0
     );
+}
+
+#[test]
+fn connect_says_what_it_was_told_to() {
+    let (tell, told) = sync_channel(4);
+    let broker = fake_broker(move |mut peer| {
+        tell.send(peer.accept()).unwrap();
+        peer.until_end();
+    });
+    let mut clients = Clients::new(broker, 1);
+    for version in [Version::V311, Version::V5] {
+        let hello = Hello {
+            clean_start: false,
+            session_expiry_s: 600,
+            keep_alive_s: 45,
+            username: Some("user"),
+            password: Some(b"secret"),
+            ..hello("me", version)
+        };
+        clients.swarm.connect(Client(0), &hello).unwrap();
+        clients.until("an end or CONNACK", |notices| !notices.is_empty());
+        clients.notices.clear();
+        let connect = told.recv_timeout(real_support::DEADLINE).unwrap();
+        let mut wanted = b"\0\x04MQTT".to_vec();
+        wanted.extend_from_slice(&[version as u8, 0b1100_0000, 0, 45]);
+        if version == Version::V5 {
+            wanted.extend_from_slice(&[5, 0x11, 0, 0, 2, 88]);
+        }
+        wanted.extend_from_slice(b"\0\x02me\0\x04user\0\x06secret");
+        assert_eq!(connect, wanted);
+    }
+    let no_user = Hello {
+        password: Some(b"secret"),
+        ..hello311()
+    };
+    let error = clients.swarm.connect(Client(0), &no_user).unwrap_err();
+    assert!(matches!(error, SwarmError::Encode(_)), "{error}");
 }
 
 #[test]

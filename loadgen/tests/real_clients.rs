@@ -200,6 +200,82 @@ fn a_session_is_there_again_and_brings_what_was_missed() {
 }
 
 #[test]
+fn what_was_published_before_a_goodbye_arrives() {
+    const ROUNDS: u32 = 20;
+    const EACH: u32 = 40;
+    let under = Under::new(|_| ());
+    let mut clients = Clients::new(under.address, 2);
+    clients.connect(0, &hello("subscriber", Version::V5));
+    let filter = [("far/+", Qos::AtMostOnce)];
+    clients.swarm.subscribe(Client(0), &filter).unwrap();
+    clients.until_one("SUBACK", is_subscribed);
+    // More than a socket takes at once, so that the goodbye has to wait.
+    let mut large = vec![0; 100_000];
+    for round in 0..ROUNDS {
+        clients.connect(1, &hello("publisher", Version::V311));
+        for number in 0..EACH {
+            stamp(round * EACH + number).write(&mut large);
+            let message = Outgoing {
+                topic: "far/away",
+                qos: Qos::AtMostOnce,
+                retain: false,
+                payload: &large,
+            };
+            clients.swarm.publish(Client(1), &message).unwrap();
+        }
+        clients.swarm.disconnect(Client(1), Leave::Politely);
+        let arrived = ((round + 1) * EACH) as usize;
+        clients.until("the messages of the round", |notices| {
+            notices.iter().filter(|n| is_delivered(n)).count() == arrived
+        });
+    }
+    assert!(clients.delivered().into_iter().eq(0..ROUNDS * EACH));
+    assert_eq!(clients.count(|n| matches!(n, Notice::Closed { .. })), 0);
+}
+
+#[test]
+fn clients_come_and_go_at_any_moment() {
+    const CLIENTS: u32 = 20;
+    let under = Under::new(|_| ());
+    let mut clients = Clients::new(under.address, CLIENTS);
+    for round in 0..60 {
+        for client in 0..CLIENTS {
+            let id = client.to_string();
+            let version = Version::ALL[(round + client as usize) % 3];
+            // Whatever it was just doing: connecting, waiting for CONNACK, or connected.
+            match (round + 7 * client as usize) % 4 {
+                0 => clients.swarm.disconnect(Client(client), Leave::Politely),
+                1 => clients.swarm.disconnect(Client(client), Leave::Abruptly),
+                _ => {}
+            }
+            clients
+                .swarm
+                .connect(Client(client), &hello(&id, version))
+                .unwrap();
+        }
+        for _ in 0..round % 4 {
+            clients.turn();
+        }
+    }
+    // The last connection of each stays.
+    clients.notices.clear();
+    for client in 0..CLIENTS {
+        let id = format!("last-{client}");
+        clients.connect(client, &hello(&id, Version::V5));
+        let filter = [("t", Qos::AtMostOnce)];
+        clients.swarm.subscribe(Client(client), &filter).unwrap();
+    }
+    clients.until("subscriptions", |notices| {
+        notices.iter().filter(|n| is_subscribed(n)).count() == CLIENTS as usize
+    });
+    clients.publish(3, "t", Qos::AtLeastOnce, 1).unwrap();
+    clients.until("deliveries", |notices| {
+        notices.iter().filter(|n| is_delivered(n)).count() == CLIENTS as usize
+    });
+    assert_eq!(clients.count(is_unasked), 0);
+}
+
+#[test]
 fn a_client_that_is_taken_over_is_told() {
     let under = Under::new(|_| ());
     let mut clients = Clients::new(under.address, 2);
