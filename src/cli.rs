@@ -33,6 +33,8 @@ pub enum Command {
     Iot(Backend),
     /// Run the dashboard backend: counts, rates and latencies, and the page that shows them
     Dashboard(Backend),
+    /// Load an MQTT broker, this one or any other: scenarios, latencies, memory, and a ledger of every message
+    Load(Box<loadgen::cli::Load>),
     /// Check a configuration file, or print the reference of all keys
     Config {
         /// What to do with the configuration.

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Chat(options) => commands::chat::run(options),
         Command::Iot(options) => commands::iot::run(options),
         Command::Dashboard(options) => commands::dashboard::run(options),
+        Command::Load(load) => commands::load::run(*load),
         Command::Config { command } => commands::config::run(command),
     };
     match ended {

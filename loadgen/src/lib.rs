@@ -7,6 +7,8 @@
 //!
 //! This crate judges nothing: it reports what it counted, and a [`Ledger`] that adds up or says so.
 
+pub mod agents;
+pub mod cli;
 mod client;
 pub mod clock;
 #[doc(hidden)]
@@ -26,6 +28,7 @@ pub mod report;
 pub mod runner;
 pub mod scenario;
 mod schedule;
+pub mod server;
 mod setup;
 pub mod simulated;
 pub mod stamp;

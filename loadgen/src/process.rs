@@ -8,7 +8,8 @@ use serde::Serialize;
 
 /// `/proc/PID/stat` counts in these: USER_HZ, which Linux keeps at 100 on every architecture but Alpha.
 const TICKS_PER_SECOND: u64 = 100;
-const PAGE_KIB: u64 = 1_024;
+/// What the kernel calls kB, in bytes.
+pub(crate) const KIB: u64 = 1_024;
 
 /// A reading of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -47,7 +48,7 @@ impl Usage {
     fn read(dir: &str) -> Result<Self, ProcessError> {
         let cpu = read_parsed(&format!("{dir}/stat"), cpu_of_stat)?;
         let anonymous_bytes = read_parsed(&format!("{dir}/smaps_rollup"), |text| {
-            kib_of("Anonymous:", text).map(|kib| kib * PAGE_KIB)
+            kib_of("Anonymous:", text).map(|kib| kib * KIB)
         })?;
         Ok(Self {
             cpu,
@@ -62,7 +63,7 @@ impl Usage {
 /// There is no `/proc/meminfo`.
 pub fn kernel_slab_bytes() -> Result<u64, ProcessError> {
     read_parsed("/proc/meminfo", |text| {
-        kib_of("Slab:", text).map(|kib| kib * PAGE_KIB)
+        kib_of("Slab:", text).map(|kib| kib * KIB)
     })
 }
 
@@ -81,12 +82,16 @@ fn cpu_of_stat(stat: &str) -> Option<Duration> {
     let mut fields = after_name.split_ascii_whitespace().skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
-    Some(Duration::from_millis(
-        (user + system) * 1_000 / TICKS_PER_SECOND,
-    ))
+    Some(ticks_to_cpu(user + system))
 }
 
-fn kib_of(key: &str, text: &str) -> Option<u64> {
+/// CPU time that is given in ticks.
+pub(crate) fn ticks_to_cpu(ticks: u64) -> Duration {
+    Duration::from_millis(ticks.saturating_mul(1_000) / TICKS_PER_SECOND)
+}
+
+/// The number of kB behind a key of `/proc/meminfo`, `status` and such.
+pub(crate) fn kib_of(key: &str, text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }

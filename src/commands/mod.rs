@@ -7,9 +7,11 @@ pub mod chat;
 pub mod config;
 pub mod dashboard;
 pub mod iot;
+pub mod load;
 pub mod up;
 
 use std::future::Future;
+use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -83,4 +85,14 @@ async fn drain_backends(backends: Vec<Backend>) {
         async move { within(limit, &what, backend.shutdown()).await }
     });
     join_all(ends).await;
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> Result<(), Failure> {
+    let written = std::io::stdout().lock().write_all(text.as_bytes());
+    match written {
+        // The reader has seen enough (`| head`).
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written.context("cannot write to standard output")?),
+    }
 }

@@ -41,7 +41,7 @@ const INTERRUPTED_DRAIN: Nanos = 2_000_000_000;
 const LIVE_INTERVAL: Nanos = 200_000_000;
 
 /// Pause between the last share's arrival and the beginning of the schedule, so that all shares hear of it before.
-const READY_PAUSE: Nanos = 100_000_000;
+pub const READY_PAUSE: Nanos = 100_000_000;
 
 const SECOND: Nanos = 1_000_000_000;
 

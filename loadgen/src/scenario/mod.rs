@@ -14,16 +14,24 @@ mod check;
 mod error;
 pub mod file;
 pub mod limits;
+pub mod machine;
+pub mod overrides;
 mod pattern;
 mod planning;
+pub mod preflight;
 mod rendered;
 mod streams;
+#[cfg(test)]
+mod table_tests;
 
 use std::path::Path;
 
 pub use builtin::builtin_names;
 pub use error::ScenarioError;
-pub use file::Scenario;
+pub use file::{Protocol, Scenario};
+pub use machine::{Machine, raise_open_files};
+pub use overrides::{Clients, Connecting, Overrides, Rate, SESSION_EXPIRY_DEFAULT_S};
+pub use preflight::{PROCESSES_MAX, Preflight, PreflightError};
 
 use crate::plan::{Plan, Secret};
 

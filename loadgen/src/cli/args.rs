@@ -1,0 +1,242 @@
+//! What may be said on the command line.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// `millstream load`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  millstream load pairs --broker 127.0.0.1:1883 --pid auto
+      300 pairs of clients on any MQTT broker: latencies, rates, the broker's CPU and memory, and a ledger of every message.
+  millstream load mixed --simulated --clients 1000000
+      A million clients in this process, on Millstream's own engine without sockets.
+  millstream load show chat > my.toml; millstream load run my.toml --html report.html
+      A scenario of your own.
+
+Exit code 0: the run kept to its limits. 1: it did not (something is missing, refused, out of order …). 2: it could not begin.")]
+pub struct Load {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: LoadCommand,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum LoadCommand {
+    /// Connect clients at a steady rate
+    #[command(
+        after_help = "Example:\n  millstream load connect --clients 10000 --connect-rate 2000 --pid auto"
+    )]
+    Connect(RunArgs),
+    /// Connect all clients at once
+    #[command(after_help = "Example:\n  millstream load connect-storm --clients 18000 --pid auto")]
+    ConnectStorm(RunArgs),
+    /// Cut all connections at once; everybody comes back at the same time
+    #[command(after_help = "Example:\n  millstream load reconnect-storm --clients 5000 --pid auto")]
+    ReconnectStorm(RunArgs),
+    /// Clients with a subscription that do nothing: what they cost in memory
+    #[command(after_help = "Example:\n  millstream load idle --clients 18000 --pid auto")]
+    Idle(RunArgs),
+    /// One publisher, many subscribers
+    #[command(
+        after_help = "Example:\n  millstream load fan-out --clients 1000 --burst 100 --pid auto"
+    )]
+    FanOut(RunArgs),
+    /// Many publishers, one subscriber
+    #[command(after_help = "Example:\n  millstream load fan-in --clients 1000 --rate 20000")]
+    FanIn(RunArgs),
+    /// Pairs of a publisher and a subscriber
+    #[command(after_help = "Example:\n  millstream load pairs --qos 1 --rate 10000 --pid auto")]
+    Pairs(RunArgs),
+    /// Many filters with + and #
+    #[command(after_help = "Example:\n  millstream load wildcard --pid auto")]
+    Wildcard(RunArgs),
+    /// Shared subscriptions: each message to one member
+    #[command(after_help = "Example:\n  millstream load shared --rate 5000")]
+    Shared(RunArgs),
+    /// Many retained messages, then a subscriber to all of them
+    #[command(after_help = "Example:\n  millstream load retained --pid auto")]
+    Retained(RunArgs),
+    /// Chat: rooms, talkers, receipts
+    #[command(after_help = "Example:\n  millstream load chat --clients 2000 --rate 2000")]
+    Chat(RunArgs),
+    /// IoT: devices with telemetry, operators with commands
+    #[command(after_help = "Example:\n  millstream load iot --clients 5000 --rate 5000")]
+    Iot(RunArgs),
+    /// What millions of users do: most idle, some talk
+    #[command(
+        after_help = "Example:\n  millstream load mixed --simulated --clients 1000000 --rate 83333"
+    )]
+    Mixed(RunArgs),
+    /// A thousand publishers with QoS 1: for a broker that acknowledges what it has stored
+    #[command(
+        after_help = "Example:\n  millstream load persisted --rate 83333 --seconds 60 --pid auto"
+    )]
+    Persisted(RunArgs),
+    /// Run a scenario of your own
+    #[command(
+        after_help = "Example:\n  millstream load run my.toml --agents 10.0.0.5:7401,10.0.0.6:7401 --broker 10.0.0.9:1883"
+    )]
+    Run(RunFile),
+    /// Print a built-in scenario as TOML, to run as it is or to change
+    #[command(after_help = "Example:\n  millstream load show fan-out > my.toml")]
+    Show {
+        /// The scenario's name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// List the built-in scenarios
+    #[command(after_help = "Example:\n  millstream load list")]
+    List,
+    /// Put the reports of several runs side by side, with ratios to the first
+    #[command(
+        after_help = "Example:\n  millstream load report mosquitto.json millstream.json --html both.html"
+    )]
+    Report(ReportArgs),
+    /// Run shares of other machines' runs: an agent
+    #[command(after_help = "\
+Example:
+  millstream load agent --listen 10.0.0.5:7401
+      Whoever can reach the address can let this machine load any broker: use it in a network of your own.")]
+    Agent(AgentArgs),
+}
+
+/// A scenario file, and how to run it.
+#[derive(Args, Debug)]
+pub struct RunFile {
+    /// The scenario (TOML); `millstream load show NAME` prints one to begin with
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// How to run it.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// How to run a scenario. What is not said is as in the scenario.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// The broker, HOST:PORT
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
+    pub broker: String,
+    /// Load Millstream's own engine in this process instead, over memory: no sockets, millions of clients
+    #[arg(long, conflicts_with_all = ["broker", "agents", "processes", "pid", "metrics"])]
+    pub simulated: bool,
+    /// With --simulated: time that passes as fast as there is nothing to do, for hours of keep-alive in seconds
+    #[arg(long, requires = "simulated")]
+    pub virtual_time: bool,
+    /// With --simulated: threads, each with a worker of the broker and its clients; default one a core
+    #[arg(long, requires = "simulated", value_name = "N")]
+    pub threads: Option<u32>,
+    /// Clients in all; the groups keep their proportions
+    #[arg(long, value_name = "N")]
+    pub clients: Option<u32>,
+    /// Messages a second in all; the streams keep their proportions
+    #[arg(long, value_name = "PER_SECOND")]
+    pub rate: Option<f64>,
+    /// As many messages as the windows let, instead of a rate: how fast the broker is
+    #[arg(long, conflicts_with = "rate")]
+    pub highest: bool,
+    /// Connects a second; "storm" for all at once
+    #[arg(long, value_name = "PER_SECOND")]
+    pub connect_rate: Option<String>,
+    /// Measured time
+    #[arg(long, value_name = "SECONDS")]
+    pub seconds: Option<f64>,
+    /// Time under the same load before that
+    #[arg(long, value_name = "SECONDS")]
+    pub warm_up: Option<f64>,
+    /// Longest wait at the end for what is on its way
+    #[arg(long, value_name = "SECONDS")]
+    pub drain: Option<f64>,
+    /// Size of a payload, 24 or more
+    #[arg(long, value_name = "BYTES")]
+    pub payload_bytes: Option<u32>,
+    /// QoS of publishes and subscriptions
+    #[arg(long, value_name = "0|1|2")]
+    pub qos: Option<u8>,
+    /// MQTT version
+    #[arg(long, value_name = "3.1.1|5.0")]
+    pub protocol: Option<String>,
+    /// Keep-alive; 0 for none
+    #[arg(long, value_name = "SECONDS")]
+    pub keep_alive: Option<u16>,
+    /// Sessions that outlive their connections
+    #[arg(long)]
+    pub durable: bool,
+    /// Messages of one publisher in flight
+    #[arg(long, value_name = "N")]
+    pub window: Option<u32>,
+    /// Messages that are due at the same time
+    #[arg(long, value_name = "N")]
+    pub burst: Option<u32>,
+    /// Put before every topic and filter, instead of "load/"
+    #[arg(long, value_name = "PREFIX/")]
+    pub topic_prefix: Option<String>,
+    /// User name; {n} is the client's number
+    #[arg(long, value_name = "TEMPLATE")]
+    pub username: Option<String>,
+    /// File with the password
+    #[arg(long, value_name = "FILE", requires = "username")]
+    pub password_file: Option<PathBuf>,
+    /// Processes of this tool to share the clients; default: as many as the limit of open files needs
+    #[arg(long, value_name = "N")]
+    pub processes: Option<u32>,
+    /// Agents to share the clients, instead of processes here
+    #[arg(
+        long,
+        value_name = "HOST:PORT,…",
+        value_delimiter = ',',
+        conflicts_with = "processes"
+    )]
+    pub agents: Vec<SocketAddr>,
+    /// Addresses to connect from, separated by commas; default: as many of 127.0.0.0/8 as are needed for a broker on this
+    /// machine
+    #[arg(long, value_name = "IP,…", value_delimiter = ',')]
+    pub source_addresses: Vec<IpAddr>,
+    /// The broker's process on this machine, for its CPU and memory; "auto" finds it by its port
+    #[arg(long, value_name = "PID|auto")]
+    pub pid: Option<String>,
+    /// Where the broker serves Prometheus metrics, for its counters
+    #[arg(long, value_name = "URL")]
+    pub metrics: Option<String>,
+    /// What to call this run beside others; default: the scenario's name
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Write the report with its histograms here, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the report here, as a page with plots
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Decides everything random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// No progress line
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// Reports to compare.
+#[derive(Args, Debug)]
+pub struct ReportArgs {
+    /// Reports that `--json` wrote; one is shown, several are compared
+    #[arg(value_name = "REPORT", required = true)]
+    pub reports: Vec<PathBuf>,
+    /// Write the comparison here, as a page with plots
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// An agent.
+#[derive(Args, Debug)]
+pub struct AgentArgs {
+    /// Where coordinators connect
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7401")]
+    pub listen: SocketAddr,
+    /// Talk over standard input and output instead, for one run
+    #[arg(long, hide = true)]
+    pub pipe: bool,
+}

@@ -1,0 +1,273 @@
+//! A run from beginning to end: on threads, processes or agents, merged into a report.
+
+use std::net::IpAddr;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::args::RunArgs;
+use super::options::{LoadError, Place, overrides, system};
+use super::watch::Watch;
+use crate::agents::{Agent, Ended, Start, attend};
+use crate::clock;
+use crate::merge::{Lost, merge};
+use crate::plan::{Plan, Share};
+use crate::real::{RealOptions, RealSwarm};
+use crate::report::{FORMAT, Report};
+use crate::runner::{self, Gates};
+use crate::scenario::Scenario;
+use crate::server::{Sampler, machine};
+use crate::simulated;
+use crate::swarm::Swarm;
+
+/// How often a share is looked after.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A share that has not ended so long after all others is left behind.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A run that is worked out and can begin.
+#[derive(Debug)]
+pub struct Execution {
+    args: RunArgs,
+    scenario: Scenario,
+    plan: Plan,
+    place: Place,
+    gates: Gates,
+    sampler: Option<Sampler>,
+}
+
+impl Execution {
+    /// Works a run out. Nothing connects yet.
+    ///
+    /// # Errors
+    /// It is not allowed or not possible.
+    pub fn new(mut scenario: Scenario, args: RunArgs) -> Result<Self, LoadError> {
+        scenario.apply(&overrides(&args)?)?;
+        let plan = scenario.plan(number_of_a_run(), args.seed)?;
+        let place = Place::of(&args, &plan)?;
+        let sampler = match place.broker() {
+            None => Some(Sampler::of_self()?),
+            Some(broker) => Sampler::find(args.pid.as_deref(), broker, args.metrics.as_deref())?,
+        };
+        Ok(Self {
+            gates: Gates::new(place.shares()),
+            args,
+            scenario,
+            plan,
+            place,
+            sampler,
+        })
+    }
+
+    /// What will be done, in one line.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let Self { plan, place, .. } = self;
+        let what = match place {
+            Place::Thread { preflight, broker } | Place::Processes { preflight, broker } => {
+                format!("{preflight}, on {broker}")
+            }
+            Place::Agents { agents, broker } => {
+                format!(
+                    "{} clients on {} agents, on {broker}",
+                    plan.clients(),
+                    agents.len()
+                )
+            }
+            Place::Simulated { threads, .. } => {
+                format!("{} simulated clients on {threads} threads", plan.clients())
+            }
+        };
+        format!("{}: {what}", plan.name)
+    }
+
+    /// The way to end the run early from another thread.
+    #[must_use]
+    pub fn gates(&self) -> Gates {
+        self.gates.clone()
+    }
+
+    /// Runs it to the end.
+    ///
+    /// # Errors
+    /// It cannot begin; what goes wrong later is in the report.
+    pub fn run(mut self) -> Result<Report, LoadError> {
+        let began_at = SystemTime::now().duration_since(UNIX_EPOCH);
+        let mut report = Report {
+            format: FORMAT,
+            name: self
+                .args
+                .name
+                .clone()
+                .unwrap_or_else(|| self.plan.name.clone()),
+            scenario: self.plan.name.clone(),
+            scenario_toml: self.scenario.to_toml(),
+            command: std::env::args().collect(),
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            began_at_ms: began_at.map_or(0, |since| since.as_millis() as u64),
+            target: match self.place {
+                Place::Simulated { .. } => "simulated".to_owned(),
+                _ => self.args.broker.clone(),
+            },
+            machine: machine(),
+            ..Report::default()
+        };
+        let planned = (self.plan.warm_up, self.plan.measured);
+        let mut watch = Watch::new(
+            self.gates.clone(),
+            self.sampler.take(),
+            self.args.quiet,
+            planned,
+        );
+        watch.before();
+        let shares = self.start_shares()?;
+        watch.until(|| shares.iter().all(Running::has_ended));
+        let (mut outcomes, mut lost) = (Vec::new(), Vec::new());
+        for running in shares {
+            let share = running.share;
+            match running.join() {
+                Ok(Ended::Reported(outcome)) => outcomes.push(*outcome),
+                Ok(Ended::Lost(why)) | Err(why) => lost.push(Lost { share, why }),
+            }
+        }
+        let simulated = self.place.is_simulated();
+        merge(&self.plan, &outcomes, &lost, simulated, &mut report);
+        watch.finish(&mut report);
+        Ok(report)
+    }
+
+    fn start_shares(&self) -> Result<Vec<Running>, LoadError> {
+        let clients = self.plan.clients();
+        match &self.place {
+            Place::Thread { broker, preflight } => {
+                let options = RealOptions {
+                    source_addresses: preflight.source_addresses.clone(),
+                    ..RealOptions::new(*broker, clients)
+                };
+                let swarm = RealSwarm::new(options).map_err(system("the clients"))?;
+                Ok(vec![self.run_here(Share::WHOLE, swarm)?])
+            }
+            Place::Simulated { threads, clock } => {
+                let config = broker::Config::default();
+                let swarms = simulated::build(&config, *threads as usize, clients, *clock)?;
+                (0..*threads)
+                    .zip(swarms)
+                    .map(|(index, swarm)| {
+                        let share = Share {
+                            index,
+                            count: *threads,
+                        };
+                        self.run_here(share, swarm)
+                    })
+                    .collect()
+            }
+            Place::Processes { preflight, .. } => {
+                let program = std::env::current_exe().map_err(system("this program's file"))?;
+                let agents = (0..preflight.processes)
+                    .map(|_| {
+                        let mut command = Command::new(&program);
+                        command.args(["load", "agent", "--pipe"]);
+                        Agent::spawn(command).map_err(system("a further process"))
+                    })
+                    .collect::<Result<Vec<Agent>, LoadError>>()?;
+                self.attend_all(agents, &preflight.source_addresses)
+            }
+            Place::Agents { agents, .. } => {
+                let agents = agents
+                    .iter()
+                    .map(|address| {
+                        Agent::connect(*address)
+                            .map_err(system(format!("the agent at {address} cannot be reached")))
+                    })
+                    .collect::<Result<Vec<Agent>, LoadError>>()?;
+                self.attend_all(agents, &self.args.source_addresses)
+            }
+        }
+    }
+
+    fn run_here(
+        &self,
+        share: Share,
+        mut swarm: impl Swarm + Send + 'static,
+    ) -> Result<Running, LoadError> {
+        let plan = self.plan.clone();
+        let mut gate = self.gates.of(share.index);
+        Running::spawn(share, move || {
+            let outcome = runner::run(&plan, share, &mut swarm, &mut gate);
+            Ended::Reported(Box::new(outcome))
+        })
+    }
+
+    fn attend_all(
+        &self,
+        agents: Vec<Agent>,
+        sources: &[IpAddr],
+    ) -> Result<Vec<Running>, LoadError> {
+        let count = agents.len() as u32;
+        let Some(broker) = self.place.broker() else {
+            return Ok(Vec::new());
+        };
+        (0..count)
+            .zip(agents)
+            .map(|(index, agent)| {
+                let share = Share { index, count };
+                // Addresses go round; with fewer than agents some share one.
+                let mut mine: Vec<IpAddr> = sources
+                    .iter()
+                    .skip(index as usize)
+                    .step_by(count as usize)
+                    .copied()
+                    .collect();
+                if mine.is_empty() && !sources.is_empty() {
+                    mine.push(sources[index as usize % sources.len()]);
+                }
+                let start = Start::new(&self.scenario, &self.plan, share, broker, mine);
+                let gate = self.gates.of(index);
+                Running::spawn(share, move || attend(agent, start, gate))
+            })
+            .collect()
+    }
+}
+
+/// A share at work.
+#[derive(Debug)]
+struct Running {
+    share: Share,
+    thread: thread::JoinHandle<Ended>,
+}
+
+impl Running {
+    fn spawn(
+        share: Share,
+        work: impl FnOnce() -> Ended + Send + 'static,
+    ) -> Result<Self, LoadError> {
+        let thread = thread::Builder::new()
+            .name(format!("share-{}", share.index))
+            .spawn(work)
+            .map_err(system("a thread"))?;
+        Ok(Self { share, thread })
+    }
+
+    fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    fn join(self) -> Result<Ended, String> {
+        let until = Instant::now() + JOIN_TIMEOUT;
+        while !self.thread.is_finished() {
+            if Instant::now() > until {
+                return Err("it did not end in time".to_owned());
+            }
+            thread::sleep(LOOK);
+        }
+        let ended = self.thread.join();
+        ended.map_err(|_| "a bug in this tool ended it".to_owned())
+    }
+}
+
+/// Different for runs that begin at different times or in different processes.
+fn number_of_a_run() -> u32 {
+    let time = clock::now();
+    (time ^ (time >> 32)) as u32 ^ std::process::id().rotate_left(16)
+}

@@ -1,0 +1,205 @@
+//! From what was said on the command line to what is to be done: changes of the scenario, and where it runs.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use super::args::RunArgs;
+use crate::plan::{Plan, Secret};
+use crate::scenario::overrides::{Clients, Connecting, Overrides, Rate};
+use crate::scenario::preflight::{Preflight, PreflightError};
+use crate::scenario::{ScenarioError, machine};
+use crate::server::SamplerError;
+use crate::simulated::{BuildError, SHARDS_MAX, SimClock};
+
+/// Why a run cannot begin. Each is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The scenario is not possible.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// A value of the command line is not allowed.
+    #[error("{0}")]
+    Option(String),
+    /// The machine is not enough.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// There is no simulated broker.
+    #[error(transparent)]
+    Simulated(#[from] BuildError),
+    /// The broker's process cannot be looked at.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// Something of the system is missing.
+    #[error("{what}: {why}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What the system says.
+        why: String,
+    },
+}
+
+/// An error of the system at `what`.
+pub(super) fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> LoadError {
+    let what = what.into();
+    move |error| LoadError::System {
+        what,
+        why: error.to_string(),
+    }
+}
+
+/// Where the shares run.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// Clients over TCP, on a thread of this process.
+    Thread {
+        broker: SocketAddr,
+        preflight: Preflight,
+    },
+    /// Clients over TCP, in processes that are started here.
+    Processes {
+        broker: SocketAddr,
+        preflight: Preflight,
+    },
+    /// Clients over TCP, on other machines.
+    Agents {
+        broker: SocketAddr,
+        agents: Vec<SocketAddr>,
+    },
+    /// Clients over memory, on threads of this process.
+    Simulated { threads: u32, clock: SimClock },
+}
+
+impl Place {
+    /// Finds out where the plan can run.
+    pub(super) fn of(args: &RunArgs, plan: &Plan) -> Result<Self, LoadError> {
+        if args.simulated {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let threads = match (args.threads, args.virtual_time) {
+                (None | Some(1), true) => 1,
+                (Some(threads), true) => {
+                    let text = format!("--threads is {threads}; with --virtual-time it is 1");
+                    return Err(LoadError::Option(text));
+                }
+                (None, false) => cores.min(SHARDS_MAX) as u32,
+                (Some(threads), false) => threads,
+            };
+            let clock = if args.virtual_time {
+                SimClock::Virtual
+            } else {
+                SimClock::Real
+            };
+            return Ok(Self::Simulated { threads, clock });
+        }
+        let broker = resolve(&args.broker)?;
+        if !args.agents.is_empty() {
+            return Ok(Self::Agents {
+                broker,
+                agents: args.agents.clone(),
+            });
+        }
+        // A limit that cannot be raised is taken as it is.
+        let _ = machine::raise_open_files();
+        let machine = machine::Machine::read().map_err(system("the machine's limits"))?;
+        let preflight = Preflight::of(
+            plan,
+            broker,
+            args.processes,
+            &args.source_addresses,
+            &machine,
+        )?;
+        Ok(match preflight.processes {
+            1 => Self::Thread { broker, preflight },
+            _ => Self::Processes { broker, preflight },
+        })
+    }
+
+    /// How many shares the clients are split into.
+    pub(super) fn shares(&self) -> u32 {
+        match self {
+            Self::Thread { .. } => 1,
+            Self::Processes { preflight, .. } => preflight.processes,
+            Self::Agents { agents, .. } => agents.len() as u32,
+            Self::Simulated { threads, .. } => *threads,
+        }
+    }
+
+    /// The broker's address, where there is one.
+    pub(super) fn broker(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Thread { broker, .. }
+            | Self::Processes { broker, .. }
+            | Self::Agents { broker, .. } => Some(*broker),
+            Self::Simulated { .. } => None,
+        }
+    }
+
+    pub(super) fn is_simulated(&self) -> bool {
+        matches!(self, Self::Simulated { .. })
+    }
+}
+
+fn resolve(text: &str) -> Result<SocketAddr, LoadError> {
+    let wrong = |why: String| {
+        LoadError::Option(format!(
+            "--broker is \"{text}\": {why}; it is HOST:PORT, for example 127.0.0.1:1883"
+        ))
+    };
+    let mut found = text
+        .to_socket_addrs()
+        .map_err(|error| wrong(error.to_string()))?;
+    found
+        .next()
+        .ok_or_else(|| wrong("the name has no address".to_owned()))
+}
+
+/// What the command line changes in the scenario.
+pub(super) fn overrides(args: &RunArgs) -> Result<Overrides, LoadError> {
+    let connecting = match args.connect_rate.as_deref() {
+        None => None,
+        Some("storm") => Some(Connecting::Storm),
+        Some(text) => Some(Connecting::PerSecond(text.parse().map_err(|_| {
+            LoadError::Option(format!(
+                "--connect-rate is \"{text}\"; it is a number of connects a second, or \"storm\""
+            ))
+        })?)),
+    };
+    let protocol = match args.protocol.as_deref() {
+        None => None,
+        Some(text) => Some(
+            text.parse()
+                .map_err(|why: String| LoadError::Option(format!("--{why}")))?,
+        ),
+    };
+    let password = match &args.password_file {
+        None => None,
+        Some(path) => {
+            let read = std::fs::read_to_string(path);
+            let text = read.map_err(system(format!("--password-file {}", path.display())))?;
+            Some(Secret(text.trim_end_matches(['\r', '\n']).to_owned()))
+        }
+    };
+    let rate = match (args.rate, args.highest) {
+        (Some(rate), _) => Some(Rate::PerSecond(rate)),
+        (None, true) => Some(Rate::Highest),
+        (None, false) => None,
+    };
+    Ok(Overrides {
+        clients: args.clients.map(|clients| Clients::Total(clients.into())),
+        rate,
+        connecting,
+        warm_up_s: args.warm_up,
+        seconds: args.seconds,
+        drain_max_s: args.drain,
+        payload_bytes: args.payload_bytes.map(i64::from),
+        qos: args.qos.map(i64::from),
+        window: args.window.map(i64::from),
+        burst: args.burst.map(i64::from),
+        protocol,
+        clean_start: args.durable.then_some(false),
+        keep_alive_s: args.keep_alive.map(i64::from),
+        topic_prefix: args.topic_prefix.clone(),
+        username: args.username.clone(),
+        password,
+        ..Overrides::default()
+    })
+}

@@ -1,0 +1,218 @@
+//! A report for a terminal: about one screen, the verdict first.
+
+use super::data::Report;
+use super::derived::Derived;
+use super::table::{Style, Table};
+use super::tables;
+use super::units::{bytes, plain, seconds, utc};
+
+/// Subscribers with trouble that each audience names; the page and the JSON name more.
+const WORST_SHOWN: usize = 3;
+
+/// How a run ended, in one line and a word for its class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// `passed`, `failed` or `limited`.
+    pub kind: &'static str,
+    /// The line.
+    pub line: String,
+    /// What the line has no room for.
+    pub more: Vec<String>,
+}
+
+impl Verdict {
+    /// Of a run. That the tool was the limit comes before anything else: then nothing else is about the broker.
+    pub fn of(report: &Report) -> Self {
+        let ended = report.interrupted.as_ref();
+        let so_far = ended.map_or_else(String::new, |by| format!(" so far (ended early by {by})"));
+        let mut more = report.failures.clone();
+        let outcome = match report.failures.first() {
+            None => format!("PASSED{so_far}"),
+            Some(_) if !report.tool_was_the_limit.is_empty() => format!("FAILED{so_far}"),
+            Some(first) => {
+                more.remove(0);
+                format!("FAILED{so_far}: {first}")
+            }
+        };
+        let (kind, line) = if !report.tool_was_the_limit.is_empty() {
+            let reasons = report.tool_was_the_limit.join("; ");
+            let line = format!("THE TOOL WAS THE LIMIT, not the broker: {reasons}. {outcome}");
+            ("limited", line)
+        } else if report.passed() {
+            ("passed", outcome)
+        } else {
+            ("failed", outcome)
+        };
+        for share in &report.lost_shares {
+            more.push(format!("not in these figures: {share}"));
+        }
+        Self { kind, line, more }
+    }
+}
+
+/// The summary. `color` is for terminals that show it.
+#[must_use]
+pub fn text(report: &Report, color: bool) -> String {
+    let style = Style { color };
+    let derived = Derived::of(report);
+    let verdict = Verdict::of(report);
+    let mut text = String::new();
+    let mut line = |line: String| {
+        text.push_str(&line);
+        text.push('\n');
+    };
+    let first = plain(&verdict.line);
+    line(match verdict.kind {
+        "passed" => style.good(&first),
+        "failed" => style.bad(&first),
+        _ => style.warn(&first),
+    });
+    for reason in &verdict.more {
+        line(format!("  {}", plain(reason)));
+    }
+    line(plain(&heading(report, &derived)));
+    line(plain(&machine(report)));
+    for table in [
+        tables::connects(report, &derived),
+        tables::published(report, &derived),
+        tables::delivered(report, &derived, WORST_SHOWN),
+        tables::latencies(report),
+        tables::costs(report, &derived),
+    ] {
+        if !empty(&table) {
+            line(String::new());
+            line(table.text(style).trim_end().to_owned());
+        }
+    }
+    if !report.remarks.is_empty() {
+        line(String::new());
+    }
+    for remark in &report.remarks {
+        line(format!("Note: {}", plain(remark)));
+    }
+    text
+}
+
+fn empty(table: &Table) -> bool {
+    table.rows.is_empty() && table.notes.is_empty()
+}
+
+/// What ran, against whom and when.
+pub(super) fn heading(report: &Report, derived: &Derived) -> String {
+    format!(
+        "{}: scenario {} on {}, {}, measured for {}",
+        report.name,
+        report.scenario,
+        report.target,
+        utc(report.began_at_ms),
+        seconds(derived.measured_s)
+    )
+}
+
+/// On what it ran.
+pub(super) fn machine(report: &Report) -> String {
+    let machine = &report.machine;
+    format!(
+        "{}, {} of memory, {}; millstream load {}",
+        machine.processor,
+        bytes(machine.memory_bytes as f64),
+        machine.system,
+        report.tool_version
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn a_good_run_fits_on_a_screen_and_begins_with_the_verdict() {
+        let text = text(&sample::passed(), false);
+        println!("{text}");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "PASSED");
+        assert!(lines.len() <= 45, "{} lines", lines.len());
+        for line in &lines[3..] {
+            assert!(line.chars().count() <= 110, "{line}");
+        }
+        for expected in [
+            "millstream: scenario pairs on 127.0.0.1:1883, 2026-02-28 09:05:00 UTC, measured for 20.0 s",
+            "CONNECTS  clients   begun  accepted  closed        in      rate  filters  refused",
+            "all        18,000  18,000    18,000       0  0.900 s  20,000/s    9,000        0",
+            "messages     1  240,000  240,000  240,000          0             0  10,000/s",
+            "server memory      512 B",
+        ] {
+            assert!(text.contains(expected), "no {expected:?} in\n{text}");
+        }
+        assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn the_first_line_says_what_matters_most() {
+        let mut both = sample::failed();
+        both.tool_was_the_limit = vec!["sends were late".to_owned()];
+        let mut interrupted = sample::passed();
+        interrupted.interrupted = Some("Ctrl-C".to_owned());
+        for (report, kind, expected) in [
+            (sample::passed(), "passed", "PASSED"),
+            (
+                interrupted,
+                "passed",
+                "PASSED so far (ended early by Ctrl-C)",
+            ),
+            (
+                sample::failed(),
+                "failed",
+                "FAILED so far (ended early by Ctrl-C): 12 messages are missing, 0 are allowed",
+            ),
+            (
+                sample::limited(),
+                "limited",
+                "THE TOOL WAS THE LIMIT, not the broker: its busiest process used 99% of a core. PASSED",
+            ),
+            (
+                both,
+                "limited",
+                "THE TOOL WAS THE LIMIT, not the broker: sends were late. FAILED so far (ended early by Ctrl-C)",
+            ),
+        ] {
+            let verdict = Verdict::of(&report);
+            assert_eq!((verdict.kind, verdict.line.as_str()), (kind, expected));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_subscribers_and_cannot_harm_the_terminal() {
+        let text = text(&sample::failed(), true);
+        println!("{text}");
+        for expected in [
+            "3 publishes were refused, 0 are allowed",
+            "reader-17: 9 missing, 0 duplicate, 0 out of order",
+            "closed or not connected: 4 × keep-alive \u{fffd}[2J timeout; 2 × connection refused",
+            "was refused: 3 × quota exceeded",
+            "1 messages came to clients that had not asked for them",
+            "not in these figures: 127.0.0.1:7001 (it stopped answering)",
+        ] {
+            assert!(text.contains(expected), "no {expected:?} in\n{text}");
+        }
+        assert!(text.starts_with("\u{1b}[1;31mFAILED"));
+        assert!(!text.contains("\u{1b}[2J"));
+    }
+
+    #[test]
+    fn an_empty_report_is_shown_too() {
+        let report = Report {
+            streams: Vec::new(),
+            audiences: Vec::new(),
+            seconds: Vec::new(),
+            server: None,
+            measured: (0.0, 0.0),
+            connects: Default::default(),
+            tool: Default::default(),
+            ..sample::passed()
+        };
+        let text = text(&report, false);
+        assert!(text.contains("CONNECTS") && !text.contains("NaN"), "{text}");
+    }
+}

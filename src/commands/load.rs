@@ -1,0 +1,166 @@
+//! `millstream load …`: the load generator's command line. What it does is in the crate `loadgen`; here are signals,
+//! output and exit codes.
+
+use std::io::IsTerminal;
+use std::net::TcpListener;
+use std::path::Path;
+
+use anyhow::Context;
+use loadgen::agents;
+use loadgen::cli::{AgentArgs, Execution, Load, LoadCommand, ReportArgs, RunArgs};
+use loadgen::report::{Report, compare::Comparison, json, page, text};
+use loadgen::scenario::{Scenario, builtin_names};
+
+use super::{block_on, blocking, print};
+use crate::exit::Failure;
+use crate::signals;
+
+/// Runs the command.
+///
+/// # Errors
+/// A start failure for what cannot begin; a failure for a run that did not keep to its limits.
+pub fn run(load: Load) -> Result<(), Failure> {
+    let builtin = |name: &str, args: RunArgs| {
+        let scenario = Scenario::builtin(name).map_err(Failure::cannot_start)?;
+        run_scenario(scenario, args)
+    };
+    match load.command {
+        LoadCommand::Connect(args) => builtin("connect", args),
+        LoadCommand::ConnectStorm(args) => builtin("connect-storm", args),
+        LoadCommand::ReconnectStorm(args) => builtin("reconnect-storm", args),
+        LoadCommand::Idle(args) => builtin("idle", args),
+        LoadCommand::FanOut(args) => builtin("fan-out", args),
+        LoadCommand::FanIn(args) => builtin("fan-in", args),
+        LoadCommand::Pairs(args) => builtin("pairs", args),
+        LoadCommand::Wildcard(args) => builtin("wildcard", args),
+        LoadCommand::Shared(args) => builtin("shared", args),
+        LoadCommand::Retained(args) => builtin("retained", args),
+        LoadCommand::Chat(args) => builtin("chat", args),
+        LoadCommand::Iot(args) => builtin("iot", args),
+        LoadCommand::Mixed(args) => builtin("mixed", args),
+        LoadCommand::Persisted(args) => builtin("persisted", args),
+        LoadCommand::Run(run) => {
+            let scenario = Scenario::load(&run.file).map_err(Failure::cannot_start)?;
+            run_scenario(scenario, run.run)
+        }
+        LoadCommand::Show { name } => {
+            print(Scenario::builtin_toml(&name).map_err(Failure::cannot_start)?)
+        }
+        LoadCommand::List => print(&list()),
+        LoadCommand::Report(args) => report(&args),
+        LoadCommand::Agent(args) => agent(&args),
+    }
+}
+
+fn list() -> String {
+    let width = builtin_names()
+        .iter()
+        .map(|(name, _)| name.len())
+        .max()
+        .unwrap_or(0);
+    builtin_names()
+        .iter()
+        .map(|(name, about)| format!("{name:width$}  {about}\n"))
+        .collect()
+}
+
+fn run_scenario(scenario: Scenario, args: RunArgs) -> Result<(), Failure> {
+    let (json_file, html_file) = (args.json.clone(), args.html.clone());
+    for file in [&json_file, &html_file].into_iter().flatten() {
+        writable(file)?;
+    }
+    let execution = Execution::new(scenario, args).map_err(Failure::cannot_start)?;
+    eprintln!("{}", execution.describe());
+    let gates = execution.gates();
+    let report = block_on_result(async move {
+        let mut shutdown = signals::listen().map_err(anyhow::Error::from)?;
+        tokio::spawn(async move {
+            signals::asked(&mut shutdown).await;
+            gates.stop("a signal");
+        });
+        blocking(move || execution.run())
+            .await?
+            .map_err(Failure::cannot_start)
+    })?;
+    if let Some(file) = &json_file {
+        json::write(&report, file).map_err(anyhow::Error::from)?;
+    }
+    if let Some(file) = &html_file {
+        page::write(&report, file).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    print(&text::text(&report, std::io::stdout().is_terminal()))?;
+    match report.failures.len() {
+        0 => Ok(()),
+        1 => Err(anyhow::anyhow!("the run failed: {}", report.failures[0]).into()),
+        more => Err(anyhow::anyhow!(
+            "the run failed for {more} reasons; the first: {}",
+            report.failures[0]
+        )
+        .into()),
+    }
+}
+
+/// A run of minutes must not end with a report that cannot be written.
+fn writable(file: &Path) -> Result<(), Failure> {
+    let directory = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    if directory.is_some_and(|directory| !directory.is_dir()) || file.is_dir() {
+        return Err(Failure::cannot_start(format!(
+            "{} cannot be written: its directory does not exist, or it is one",
+            file.display()
+        )));
+    }
+    Ok(())
+}
+
+fn report(args: &ReportArgs) -> Result<(), Failure> {
+    let reports = args
+        .reports
+        .iter()
+        .map(|file| json::read(file).map_err(Failure::cannot_start))
+        .collect::<Result<Vec<Report>, Failure>>()?;
+    let color = std::io::stdout().is_terminal();
+    if let [report] = reports.as_slice() {
+        if let Some(file) = &args.html {
+            page::write(report, file)
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        return print(&text::text(report, color));
+    }
+    let comparison = Comparison::of(&reports).map_err(Failure::cannot_start)?;
+    if let Some(file) = &args.html {
+        comparison
+            .write_page(file)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    print(&comparison.text(color))
+}
+
+fn agent(args: &AgentArgs) -> Result<(), Failure> {
+    if args.pipe {
+        return Ok(agents::serve_pipe().context("the coordinator")?);
+    }
+    let listener = TcpListener::bind(args.listen)
+        .map_err(|error| Failure::cannot_start(format!("--listen {}: {error}", args.listen)))?;
+    let address = listener.local_addr().context("the listener")?;
+    eprintln!("millstream load agent: waits for coordinators at {address}");
+    block_on(async move {
+        let mut shutdown = signals::listen().map_err(anyhow::Error::from)?;
+        let serving = blocking(move || agents::serve(&listener, |line| eprintln!("agent: {line}")));
+        tokio::select! {
+            served = serving => Ok(served?.context("the listener")?),
+            () = signals::asked(&mut shutdown) => Ok(()),
+        }
+    })
+}
+
+/// [`block_on`] with a result.
+fn block_on_result<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut result = None;
+    block_on(async {
+        result = Some(work.await?);
+        Ok(())
+    })?;
+    result.context("no result").map_err(Failure::from)
+}
