@@ -22,3 +22,6 @@ pub(crate) const LEAVING_MS_MAX: u32 = 1_000;
 pub(crate) const LEAVING_READS_MAX: usize = 256;
 /// The longest wait of a turn while pings or time-outs may be due.
 pub(crate) const WAIT_MAX: Duration = Duration::from_millis(100);
+/// How long a turn with less than a millisecond to wait sleeps between two looks. What comes meanwhile is noticed later by
+/// as much.
+pub(crate) const NAP_MAX: Duration = Duration::from_micros(100);

@@ -72,7 +72,7 @@ impl RealOptions {
 /// message in flight; what waits to be written or is read by half is held only as long as that lasts.
 ///
 /// Connecting a client that is connected breaks its connection first. [`Swarm::turn`] waits for whole milliseconds, as
-/// the kernel does, rounded down; a wait below one only looks, and yields the processor when there was nothing.
+/// the kernel does, rounded down; a wait below one looks, and sleeps a tenth of one between two looks.
 ///
 /// # Panics
 /// Every call with a client that is not of this swarm's share.

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::bounds::WAIT_MAX;
+use super::bounds::{NAP_MAX, WAIT_MAX};
 use super::keep_alive::{self, Due};
 use super::leaving::TOKENS_FROM;
 use super::protocol::Stage;
@@ -125,7 +125,8 @@ impl RealSwarm {
             result => result?,
         }
         if self.events.is_empty() && timeout.is_zero() && !wait.is_zero() {
-            std::thread::yield_now();
+            // Looking without a pause would take a core from the broker that is measured.
+            std::thread::sleep(wait.min(NAP_MAX));
         }
         Ok(())
     }
