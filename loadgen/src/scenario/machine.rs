@@ -31,7 +31,11 @@ impl Machine {
         Ok(Self {
             open_files: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
             ports: ports(
-                range.ok().as_deref().and_then(port_range).unwrap_or(PORTS_DEFAULT),
+                range
+                    .ok()
+                    .as_deref()
+                    .and_then(port_range)
+                    .unwrap_or(PORTS_DEFAULT),
                 reserved.as_deref().unwrap_or(""),
             ),
             memory_bytes: available(&memory)
@@ -79,7 +83,9 @@ fn ports((first, last): (u16, u16), reserved: &str) -> u32 {
 
 /// `MemAvailable`, in bytes.
 fn available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1_024)
 }
@@ -105,7 +111,10 @@ mod tests {
 
     #[test]
     fn memory_is_what_is_available() {
-        assert_eq!(available("MemFree: 1 kB\nMemAvailable:   20 kB\n"), Some(20_480));
+        assert_eq!(
+            available("MemFree: 1 kB\nMemAvailable:   20 kB\n"),
+            Some(20_480)
+        );
         assert_eq!(available("MemFree: 1 kB\n"), None);
     }
 

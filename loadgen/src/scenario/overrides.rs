@@ -146,10 +146,11 @@ fn set_session(scenario: &mut Scenario, changes: &Overrides) {
         if changes.protocol.is_some() {
             connect.session_expiry_s = 0;
         }
-    } else if changes.protocol.is_some() || changes.clean_start.is_some() {
-        if !connect.clean_start && connect.session_expiry_s == 0 {
-            connect.session_expiry_s = SESSION_EXPIRY_DEFAULT_S;
-        }
+    } else if (changes.protocol.is_some() || changes.clean_start.is_some())
+        && !connect.clean_start
+        && connect.session_expiry_s == 0
+    {
+        connect.session_expiry_s = SESSION_EXPIRY_DEFAULT_S;
     }
 }
 

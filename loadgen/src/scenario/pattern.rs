@@ -52,7 +52,7 @@ impl Pattern {
 
     /// Whether different numbers `n` give different texts for sure.
     pub(super) fn tells_apart(&self) -> bool {
-        self.levels.iter().any(|level| pins_n(level)) || self.splits_n()
+        self.levels.iter().any(pins_n) || self.splits_n()
     }
 
     /// Whether one level has `{n/K}` as its only number and another one `{n%K}`.

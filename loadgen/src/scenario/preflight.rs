@@ -72,7 +72,9 @@ pub enum PreflightError {
         given: u32,
     },
     /// A process cannot have even one client.
-    #[error("no client is possible because of {0} open files per process; raise the limit (ulimit -Hn)")]
+    #[error(
+        "no client is possible because of {0} open files per process; raise the limit (ulimit -Hn)"
+    )]
     NoFiles(u64),
     /// Too few ports.
     #[error(
@@ -94,7 +96,9 @@ pub enum PreflightError {
         needed: u64,
     },
     /// The port range is empty.
-    #[error("no client is possible: net.ipv4.ip_local_port_range leaves no port that is not reserved")]
+    #[error(
+        "no client is possible: net.ipv4.ip_local_port_range leaves no port that is not reserved"
+    )]
     NoPorts,
     /// Too little memory.
     #[error(
@@ -144,7 +148,8 @@ impl Preflight {
     ) -> Result<Self, PreflightError> {
         let clients = plan.clients();
         let processes = processes_for(clients, processes, machine.open_files)?;
-        let source_addresses = addresses_for(clients, target.ip(), source_addresses, machine.ports)?;
+        let source_addresses =
+            addresses_for(clients, target.ip(), source_addresses, machine.ports)?;
         let memory_bytes = memory_for(plan, processes, target.ip().is_loopback());
         let available = machine.memory_bytes / 100 * MEMORY_USED_PERCENT;
         if memory_bytes > available {
@@ -367,14 +372,24 @@ mod tests {
         ] {
             let found = preflight(clients, target, given, &[], &SMALL).unwrap();
             assert_eq!(found.processes, processes, "{clients} {target}");
-            assert_eq!(found.source_addresses.len(), addresses, "{clients} {target}");
+            assert_eq!(
+                found.source_addresses.len(),
+                addresses,
+                "{clients} {target}"
+            );
             assert!(found.clients_per_process <= 18_000);
         }
         let found = preflight(60_000, "127.0.0.1", None, &[], &SMALL).unwrap();
-        let text: Vec<String> = found.source_addresses.iter().map(IpAddr::to_string).collect();
+        let text: Vec<String> = found
+            .source_addresses
+            .iter()
+            .map(IpAddr::to_string)
+            .collect();
         assert_eq!(text, ["127.0.0.1", "127.0.0.2", "127.0.0.3"]);
         assert!(
-            found.to_string().starts_with("60,000 clients in 4 processes from 3 source addresses, about "),
+            found
+                .to_string()
+                .starts_with("60,000 clients in 4 processes from 3 source addresses, about "),
             "{found}"
         );
         let given = ["10.0.0.2", "10.0.0.3"];
@@ -391,20 +406,118 @@ mod tests {
             machine
         };
         for (clients, target, processes, sources, machine, wanted) in [
-            (60_000, "127.0.0.1", Some(1), none, SMALL, "18,000 clients per process because of 20,000 open files; 60,000 clients need 4 processes, and 1 is allowed"),
-            (60_000, "127.0.0.1", Some(3), none, SMALL, "need 4 processes, and 3 are allowed"),
-            (1, "127.0.0.1", Some(0), none, SMALL, "processes is 0; allowed are 1 to 1,024"),
-            (1, "127.0.0.1", Some(2_000), none, SMALL, "processes is 2,000;"),
-            (100_000_000, "127.0.0.1", None, none, SMALL, "100,000,000 clients need 5,556 processes, and 1,024 are allowed"),
-            (1, "127.0.0.1", None, none, with(|machine| machine.open_files = 3), "no client is possible because of 3 open files"),
-            (60_000, "10.0.0.1", None, none, SMALL, "22,586 clients are possible from 1 source address, with 22,586 ports each; 60,000 clients need 3 source addresses"),
-            (60_000, "10.0.0.1", None, &["10.0.0.2", "10.0.0.3"], SMALL, "45,172 clients are possible from 2 source addresses"),
-            (60_000, "127.0.0.1", None, &["127.0.0.9"], SMALL, "from 1 source address"),
-            (60_000, "[::1]", None, none, SMALL, "22,586 clients are possible"),
-            (1, "127.0.0.1", None, none, with(|machine| machine.ports = 0), "ip_local_port_range"),
-            (1, "127.0.0.1", None, &["::1"], SMALL, "source address ::1 cannot reach 127.0.0.1"),
-            (1, "127.0.0.1", None, &["127.0.0.2", "127.0.0.2"], SMALL, "127.0.0.2 is given twice"),
-            (10_000_000, "127.0.0.1", None, none, SMALL, "10,000,000 clients need about 87,120 MB of memory here and 21,600 MB are available; about 2,400,000 clients are possible"),
+            (
+                60_000,
+                "127.0.0.1",
+                Some(1),
+                none,
+                SMALL,
+                "18,000 clients per process because of 20,000 open files; 60,000 clients need 4 processes, and 1 is allowed",
+            ),
+            (
+                60_000,
+                "127.0.0.1",
+                Some(3),
+                none,
+                SMALL,
+                "need 4 processes, and 3 are allowed",
+            ),
+            (
+                1,
+                "127.0.0.1",
+                Some(0),
+                none,
+                SMALL,
+                "processes is 0; allowed are 1 to 1,024",
+            ),
+            (
+                1,
+                "127.0.0.1",
+                Some(2_000),
+                none,
+                SMALL,
+                "processes is 2,000;",
+            ),
+            (
+                100_000_000,
+                "127.0.0.1",
+                None,
+                none,
+                SMALL,
+                "100,000,000 clients need 5,556 processes, and 1,024 are allowed",
+            ),
+            (
+                1,
+                "127.0.0.1",
+                None,
+                none,
+                with(|machine| machine.open_files = 3),
+                "no client is possible because of 3 open files",
+            ),
+            (
+                60_000,
+                "10.0.0.1",
+                None,
+                none,
+                SMALL,
+                "22,586 clients are possible from 1 source address, with 22,586 ports each; 60,000 clients need 3 source addresses",
+            ),
+            (
+                60_000,
+                "10.0.0.1",
+                None,
+                &["10.0.0.2", "10.0.0.3"],
+                SMALL,
+                "45,172 clients are possible from 2 source addresses",
+            ),
+            (
+                60_000,
+                "127.0.0.1",
+                None,
+                &["127.0.0.9"],
+                SMALL,
+                "from 1 source address",
+            ),
+            (
+                60_000,
+                "[::1]",
+                None,
+                none,
+                SMALL,
+                "22,586 clients are possible",
+            ),
+            (
+                1,
+                "127.0.0.1",
+                None,
+                none,
+                with(|machine| machine.ports = 0),
+                "ip_local_port_range",
+            ),
+            (
+                1,
+                "127.0.0.1",
+                None,
+                &["::1"],
+                SMALL,
+                "source address ::1 cannot reach 127.0.0.1",
+            ),
+            (
+                1,
+                "127.0.0.1",
+                None,
+                &["127.0.0.2", "127.0.0.2"],
+                SMALL,
+                "127.0.0.2 is given twice",
+            ),
+            (
+                10_000_000,
+                "127.0.0.1",
+                None,
+                none,
+                SMALL,
+                "10,000,000 clients need about 87,120 MB of memory here and 21,600 MB are available; about 2,400,000 clients are possible",
+            ),
         ] {
             let error = preflight(clients, target, processes, sources, &machine).unwrap_err();
             assert!(error.contains(wanted), "{error}");
@@ -420,7 +533,10 @@ mod tests {
         assert_eq!(fan_in.memory_bytes - idle.memory_bytes, 1_000 * TRACK_BYTES);
         // 10 publishers of 100,000 topics, each to all of these readers.
         let error = of("retained", 10_010).unwrap_err().to_string();
-        assert!(error.contains("10,010 clients need about 32,096 MB"), "{error}");
+        assert!(
+            error.contains("10,010 clients need about 32,096 MB"),
+            "{error}"
+        );
     }
 
     #[test]
