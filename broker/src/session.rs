@@ -24,39 +24,42 @@ pub(crate) const OFFLINE: u32 = u32::MAX;
 
 /// The filters that a session is subscribed to, as they were given (`$share/…` included). Most clients have one, which
 /// costs no allocation of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) enum Subscriptions {
-    #[default]
-    None,
     One(Arc<str>),
-    Many(Box<HashSet<Arc<str>, ahash::RandomState>>),
+    /// Two or more, or none: in that shape the whole takes two words.
+    Many(Option<Box<HashSet<Arc<str>, ahash::RandomState>>>),
+}
+
+impl Default for Subscriptions {
+    fn default() -> Self {
+        Self::Many(None)
+    }
 }
 
 impl Subscriptions {
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::None => 0,
             Self::One(_) => 1,
-            Self::Many(many) => many.len(),
+            Self::Many(many) => many.as_ref().map_or(0, |many| many.len()),
         }
     }
 
     pub(crate) fn get(&self, filter: &str) -> Option<&Arc<str>> {
         match self {
-            Self::One(one) if **one == *filter => Some(one),
-            Self::None | Self::One(_) => None,
-            Self::Many(many) => many.get(filter),
+            Self::One(one) => (**one == *filter).then_some(one),
+            Self::Many(many) => many.as_ref()?.get(filter),
         }
     }
 
     /// Adds a filter that is not there.
     pub(crate) fn insert(&mut self, filter: Arc<str>) {
         *self = match std::mem::take(self) {
-            Self::None => Self::One(filter),
-            Self::One(one) => Self::Many(Box::new([one, filter].into_iter().collect())),
-            Self::Many(mut many) => {
+            Self::Many(None) => Self::One(filter),
+            Self::One(one) => Self::Many(Some(Box::new([one, filter].into_iter().collect()))),
+            Self::Many(Some(mut many)) => {
                 many.insert(filter);
-                Self::Many(many)
+                Self::Many(Some(many))
             }
         }
     }
@@ -64,14 +67,14 @@ impl Subscriptions {
     /// Takes a filter out: whether it was there.
     pub(crate) fn remove(&mut self, filter: &str) -> bool {
         match self {
-            Self::One(one) if **one == *filter => *self = Self::None,
-            Self::None | Self::One(_) => return false,
-            Self::Many(many) => {
+            Self::One(one) if **one == *filter => *self = Self::default(),
+            Self::One(_) | Self::Many(None) => return false,
+            Self::Many(Some(many)) => {
                 if !many.remove(filter) {
                     return false;
                 }
                 if many.is_empty() {
-                    *self = Self::None;
+                    *self = Self::default();
                 }
             }
         }
@@ -80,9 +83,8 @@ impl Subscriptions {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<str>> {
         let (one, many) = match self {
-            Self::None => (None, None),
             Self::One(one) => (Some(one), None),
-            Self::Many(many) => (None, Some(many)),
+            Self::Many(many) => (None, many.as_ref()),
         };
         one.into_iter()
             .chain(many.into_iter().flat_map(|many| many.iter()))
@@ -141,7 +143,7 @@ impl Session {
     pub(crate) fn new(client_id: &str, version: Version) -> Self {
         Self {
             client_id: client_id.into(),
-            subscriptions: Subscriptions::None,
+            subscriptions: Subscriptions::default(),
             flow: None,
             will: None,
             ends_at: Time(0),
@@ -185,7 +187,7 @@ mod tests {
 
     #[test]
     fn an_idle_session_is_small() {
-        assert!(size_of::<Session>() <= 96, "{}", size_of::<Session>());
+        assert!(size_of::<Session>() <= 80, "{}", size_of::<Session>());
         assert!(size_of::<Delivery>() <= 56, "{}", size_of::<Delivery>());
     }
 }

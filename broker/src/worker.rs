@@ -23,7 +23,7 @@ use crate::access::Access;
 use crate::config::Config;
 use crate::connection::{Connection, Connections};
 use crate::handle::{Inbox, Shared};
-use crate::limits::Limits;
+use crate::limits::{Limits, TIMER_LOOK_MS, TIMER_TICK_MS};
 use crate::router::{Matches, Receiver};
 use crate::session::{Frames, Incoming, OFFLINE, Session};
 use crate::sink::Sink;
@@ -53,6 +53,14 @@ impl Settings {
             assign_client_ids: config.assign_client_ids,
             sys_interval_s: config.sys_interval_s,
         })
+    }
+
+    /// Whether the timer of a connection's CONNECT fires before its keep-alive can end, and so can go on as the timer of
+    /// that: most do, and need no second one.
+    fn connect_timer_goes_on(&self, keep_alive_s: u16) -> bool {
+        let keep_alive_ms = (u64::from(keep_alive_s) * 1_500).min(TIMER_LOOK_MS);
+        keep_alive_s > 0
+            && self.limits.connect_timeout_ms.saturating_add(TIMER_TICK_MS) <= keep_alive_ms
     }
 }
 

@@ -17,6 +17,8 @@ use loadgen::swarm::{Client, Hello, Notice, Outgoing, Swarm};
 
 /// Connections under way at once, a shard.
 const IN_PROGRESS_MAX: usize = 1_000;
+/// Messages published before the broker gets a turn.
+const BATCH_MAX: u64 = 512;
 const WAIT: Duration = Duration::from_millis(1);
 const PAYLOAD_BYTES: usize = 200;
 
@@ -133,7 +135,8 @@ fn mixed(swarm: &mut SimulatedSwarm, task: Task, publishers: &[u32], done: &mut 
     let mut number = 0;
     while number < messages {
         let now = swarm.now();
-        while number < messages && start + number * step <= now {
+        let batch = number + BATCH_MAX;
+        while number < messages.min(batch) && start + number * step <= now {
             let stamp = Stamp {
                 run: 1,
                 stream: 0,

@@ -201,7 +201,7 @@ impl Worker {
             connection.session = session_slot;
             connection.keep_alive_s = keep_alive_s;
             connection.has_heard(now);
-            if keep_alive_s > 0 {
+            if keep_alive_s > 0 && !self.settings.connect_timer_goes_on(keep_alive_s) {
                 self.timers.at(
                     connection.keep_alive_ends().min(now.plus_ms(TIMER_LOOK_MS)),
                     Timer::KeepAlive {

@@ -174,11 +174,19 @@ impl Worker {
                 connection: slot,
                 generation,
             } => {
-                let found = self.connections.slab.get_mut_if(slot, generation);
-                if found.is_some_and(|connection| {
-                    connection.session == OFFLINE && !connection.is_closing()
-                }) {
+                let Some(connection) = self.connections.slab.get_mut_if(slot, generation) else {
+                    return;
+                };
+                if connection.is_closing() {
+                    return;
+                }
+                if connection.session == OFFLINE {
                     self.close(slot, Close::ConnectTimeout);
+                } else if self.settings.connect_timer_goes_on(connection.keep_alive_s) {
+                    self.fire(Timer::KeepAlive {
+                        connection: slot,
+                        generation,
+                    });
                 }
             }
             Timer::KeepAlive {

@@ -135,6 +135,24 @@ fn any_packet_keeps_a_client_alive() {
 }
 
 #[test]
+fn the_timer_of_the_connect_becomes_that_of_the_keep_alive_where_it_is_in_time() {
+    // CONNECT has 10 s, so a keep-alive of 7 s is the first whose end that timer sees coming.
+    for (keep_alive_s, timers) in [(1, 2), (6, 2), (7, 1), (60, 1), (400, 1), (u16::MAX, 1)] {
+        let net = Net::new();
+        let mut client = net.client("a").keep_alive_s(keep_alive_s).connect();
+        assert_eq!(net.sim().timers(), timers, "{keep_alive_s} s");
+        net.advance_ms(u64::from(keep_alive_s) * 1_500 - 1);
+        assert_eq!(client.got(), NOTHING, "{keep_alive_s} s");
+        net.advance_ms(201);
+        assert_eq!(
+            client.got(),
+            ["DISCONNECT 0x8d", "closed"],
+            "{keep_alive_s} s"
+        );
+    }
+}
+
+#[test]
 fn without_keep_alive_silence_is_borne_for_ever() {
     let net = Net::new();
     let mut client = net.client("a").keep_alive_s(0).connect();
