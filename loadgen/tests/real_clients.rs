@@ -72,7 +72,7 @@ fn every_qos_goes_both_ways_in_every_version() {
             let count = |like: fn(&Notice) -> bool| notices.iter().filter(|n| like(n)).count();
             count(is_delivered) == 300 && count(is_acknowledged) == 200
         });
-        for qos in 0..3 {
+        for (level, wanted) in ALL_QOS.into_iter().enumerate() {
             let numbers: Vec<u32> = clients
                 .notices
                 .iter()
@@ -82,12 +82,12 @@ fn every_qos_goes_both_ways_in_every_version() {
                         stamp: Some(stamp),
                         retained: false,
                         client: Client(0),
-                    } if *of == ALL_QOS[qos] => Some(stamp.number),
+                    } if *of == wanted => Some(stamp.number),
                     _ => None,
                 })
                 .collect();
-            let sent: Vec<u32> = (0..300).filter(|n| *n as usize % 3 == qos).collect();
-            assert_eq!(numbers, sent, "QoS {qos} in order");
+            let sent: Vec<u32> = (0..300).filter(|n| *n as usize % 3 == level).collect();
+            assert_eq!(numbers, sent, "{wanted:?} in order");
         }
         assert_eq!(clients.count(is_unasked), 0);
         for client in [0, 1] {
