@@ -20,6 +20,7 @@ mod pattern;
 mod planning;
 pub mod preflight;
 mod rendered;
+mod scale;
 mod streams;
 #[cfg(test)]
 mod table_tests;
