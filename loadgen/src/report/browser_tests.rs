@@ -31,10 +31,9 @@ fn look(browser: &mut Browser, place: &Place, name: &str, html: &str, charts: us
     let url = format!("file://{}", file.display());
     browser.open(&url);
     browser.until("document.readyState === 'complete'");
-    browser.until(&format!(
-        "document.querySelectorAll('.chart .main-svg .plot path, .chart .main-svg .bars path').length > 0 && \
-         [...document.querySelectorAll('.chart')].filter((chart) => chart.querySelector('svg.main-svg')).length === {charts}"
-    ));
+    browser.until("document.querySelector('.chart path.js-line') !== null");
+    let drawn = "[...document.querySelectorAll('.chart')].filter((c) => c.querySelector('svg .trace')).length";
+    browser.until(&format!("{drawn} === {charts}"));
     let titles = browser.value("document.title + document.querySelectorAll('img').length");
     let title = titles.as_str().expect("a text");
     assert!(title.ends_with("millstream load0"), "{title}");

@@ -20,8 +20,8 @@ const CURVES_MAX: usize = 6;
 /// Characters of a name in a legend.
 const NAME_CHARS_MAX: usize = 44;
 
-/// The curve ends here: 99.999 %.
-const QUANTILE_MAX: f64 = 0.99999;
+/// The curve ends where one message of so many took longer: 99.999 %.
+const ONE_OF_MAX: f64 = 100_000.0;
 
 /// A chart.
 #[derive(Debug, Serialize)]
@@ -330,7 +330,7 @@ pub(super) fn curve_chart(title: &str, lines: Vec<Line>) -> Chart {
 /// From the median as far as there are messages for: with a thousand of them the curve ends at 99.9 %.
 pub(super) fn curve(name: &str, color: usize, histo: &Histo) -> Line {
     let mut line = Line::new(name, color);
-    let end = (histo.count() as f64).min(1.0 / (1.0 - QUANTILE_MAX));
+    let end = (histo.count() as f64).min(ONE_OF_MAX);
     if end < 2.0 {
         return line;
     }

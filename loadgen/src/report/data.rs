@@ -108,6 +108,9 @@ pub struct Connects {
     pub granted: u64,
     /// Filters refused.
     pub refused: u64,
+    /// Clients that asked for subscriptions and had no answer at the end.
+    #[serde(default)]
+    pub unheard: u64,
 }
 
 /// The ledger of a stream, and its times.

@@ -109,12 +109,9 @@ fn tiles(derived: &Derived) -> String {
         ("Delivered", derived.delivered_per_s.map(rate)),
         ("Acknowledged, p99", p99(&derived.acknowledgements)),
         ("Delivered, p99", p99(&derived.deliveries)),
+        ("CPU a message", derived.cpu_us_per_message.map(micros)),
         (
-            "Broker's CPU a message",
-            derived.cpu_us_per_message.map(micros),
-        ),
-        (
-            "Broker's memory a client",
+            "Memory a client",
             derived.user_bytes_per_client.map(bytes_each),
         ),
     ] {

@@ -104,6 +104,7 @@ pub(super) fn passed() -> Report {
             subscribe_latency: times(9_000, 400),
             granted: 9_000,
             refused: 0,
+            unheard: 0,
         },
         streams: vec![StreamReport {
             name: "messages".to_owned(),

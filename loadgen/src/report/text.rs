@@ -138,7 +138,7 @@ mod tests {
         }
         for expected in [
             "millstream: scenario pairs on 127.0.0.1:1883, 2026-02-28 09:05:00 UTC, measured for 20.0 s",
-            "CONNECTS  clients   begun  accepted  closed        in      rate  filters  refused",
+            "CONNECTS  clients   begun  accepted  closed       in      rate  filters  refused",
             "all        18,000  18,000    18,000       0  0.900 s  20,000/s    9,000        0",
             "messages     1  240,000  240,000  240,000          0             0  10,000/s",
             "server memory      512 B",

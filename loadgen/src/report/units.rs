@@ -47,7 +47,7 @@ fn stepped(value: f64, units: &[&str]) -> String {
     }
     let unit = units[step];
     if step == 0 {
-        format!("{} {unit}", figure(value.round()))
+        format!("{value:.0} {unit}")
     } else {
         format!("{} {unit}", figure(value))
     }
@@ -61,7 +61,8 @@ pub(super) fn bytes(value: f64) -> String {
 /// Bytes of one client: all digits below 100,000, since two brokers may differ by a few.
 pub(super) fn bytes_each(value: f64) -> String {
     if value.abs() < 99_999.5 {
-        format!("{} B", figure(value.round()))
+        let sign = if value <= -0.5 { "-" } else { "" };
+        format!("{sign}{} B", count(value.abs().round() as u64))
     } else {
         bytes(value)
     }
@@ -168,6 +169,7 @@ mod tests {
             (bytes(-2_000.0), "-2.00 kB"),
             (bytes_each(1_783.2), "1,783 B"),
             (bytes_each(123_456.0), "123 kB"),
+            (bytes_each(-64.4), "-64 B"),
             (time_ms(0.0421), "42 µs"),
             (time_ms(0.842), "842 µs"),
             (time_ms(12.34), "12.3 ms"),

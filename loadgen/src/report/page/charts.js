@@ -41,7 +41,7 @@ function axisOf(axis, base, lines) {
   switch (axis.scale) {
     case 'log': return { ...shown, type: 'log', ...logTicks(lines) };
     case 'quantile': return {
-      ...shown, type: 'log', tickvals: PERCENT.map(([x]) => x), ticktext: PERCENT.map(([, text]) => text),
+      ...shown, type: 'log', range: [0.25, Math.max(1, ...lines.flatMap(({ x }) => x).map(Math.log10)) + 0.12], tickvals: PERCENT.map(([x]) => x), ticktext: PERCENT.map(([, text]) => text),
     };
     case 'names': return { ...shown, type: 'category', title: undefined, showgrid: false };
     default: return { ...shown, tickformat: axis.unit === 'B' ? '.3~s' : undefined, ticksuffix: axis.unit === 'B' ? 'B' : undefined };
@@ -92,7 +92,7 @@ function layout(chart, color) {
     margin: { l: 64, r: chart.right ? 64 : 20, t: 10, b: 48 },
     showlegend: !bars,
     legend: { orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom', traceorder: 'normal', font: { color: color('--text') } },
-    xaxis: { ...axisOf(chart.x, grid, []), ...(chart.x.scale === 'linear' ? { rangemode: 'tozero' } : {}), showgrid: false },
+    xaxis: { ...axisOf(chart.x, grid, chart.lines), ...(chart.x.scale === 'linear' ? { rangemode: 'tozero' } : {}), showgrid: false },
     yaxis: { ...axisOf(chart.y, grid, left), ...fromZero(chart.y), ...(bars ? { automargin: true } : {}) },
     ...(chart.right ? {
       yaxis2: { ...axisOf(chart.right, grid, []), ...fromZero(chart.right), overlaying: 'y', side: 'right', showgrid: false },
