@@ -136,7 +136,7 @@ python_packages() {
 
 # Directories with a package-lock.json: tests that are written for Node.js.
 node_projects() {
-  git ls-files --cached --others --exclude-standard -- '*package-lock.json' | xargs -r -n1 dirname
+  git ls-files --cached --others --exclude-standard -- '*package-lock.json' ':!bench-results' | xargs -r -n1 dirname
 }
 
 node_packages() {

@@ -10,6 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly PORT=24883
 readonly HTTP_PORT=24884
+readonly PORT_5=24885
 
 ROUNDS=3
 BROKERS='millstream mosquitto rumqttd'
@@ -129,7 +130,7 @@ start_broker() {
       chmod -R a+rX "$SCRATCH"
       "$MOSQUITTO" -c "$SCRATCH/mosquitto.conf" >"$log" 2>&1 & ;;
     rumqttd)
-      sed "s/@PORT@/$PORT/" bench-results/peers/rumqttd/rumqttd.toml >"$SCRATCH/rumqttd.toml"
+      sed "s/@PORT@/$PORT/; s/@PORT_5@/$PORT_5/" bench-results/peers/rumqttd/rumqttd.toml >"$SCRATCH/rumqttd.toml"
       "$RUMQTTD" "$SCRATCH/rumqttd.toml" >"$log" 2>&1 & ;;
     *) echo "run.sh: unknown broker $broker" >&2; exit 2 ;;
   esac
