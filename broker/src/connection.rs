@@ -18,7 +18,8 @@ pub(crate) struct Connection {
     pub(crate) session: u32,
     /// The tick of the last whole packet; once closing, the bytes thrown away.
     heard: u32,
-    /// The tick at which the socket last took something.
+    /// The tick at which the socket last took something, and in the highest bit ([`ENDED`]) whether the other side has sent
+    /// its last byte.
     progress: u32,
     pub(crate) keep_alive_s: u16,
     pub(crate) version: Version,
@@ -29,6 +30,9 @@ pub(crate) struct Connection {
     /// Topics of the aliases that the client set, by alias.
     pub(crate) aliases: Option<Box<Vec<Option<Box<str>>>>>,
 }
+
+/// See [`Connection::is_ended`]. It would be a ninth flag; ticks need 31 bits for years.
+const ENDED: u32 = 1 << 31;
 
 macro_rules! flags {
     ($($(#[doc = $doc:literal])+ $bit:literal $get:ident $set:ident,)+) => {
@@ -97,11 +101,20 @@ impl Connection {
     }
 
     pub(crate) fn has_progressed(&mut self, now: Time) {
-        self.progress = tick(now);
+        self.progress = tick(now) | self.progress & ENDED;
     }
 
     pub(crate) fn last_progress(&self) -> Time {
-        Time(u64::from(self.progress) * TIMER_TICK_MS)
+        Time(u64::from(self.progress & !ENDED) * TIMER_TICK_MS)
+    }
+
+    /// The other side has sent its last byte: the end may be right behind what a read yields, and nothing will tell.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.progress & ENDED != 0
+    }
+
+    pub(crate) fn set_ended(&mut self) {
+        self.progress |= ENDED;
     }
 
     /// Notes bytes thrown away while closing: how many by now.

@@ -270,6 +270,9 @@ impl Driver {
                         if event.is_writable() {
                             self.worker.writable(slot);
                         }
+                        if event.is_read_closed() {
+                            self.worker.ended(slot);
+                        }
                         // An error or a hang-up shows itself by reading, too.
                         if event.is_readable() || event.is_read_closed() || event.is_error() {
                             if may_read {

@@ -232,8 +232,8 @@ impl Worker {
             Ok(0) => self.close(slot, Close::Lost),
             Ok(n) => {
                 self.counts.bytes_received += n as u64;
-                // A short read emptied the socket: the next bytes make a new edge.
-                let more = n == buffer.len();
+                // A short read emptied the socket: the next bytes make a new edge. An end that came with these does not.
+                let more = n == buffer.len() || connection.is_ended();
                 connection.set_readable(more);
                 self.handle_bytes(slot, &buffer[..n]);
                 if more {
@@ -246,6 +246,13 @@ impl Worker {
             Err(_) => self.close(slot, Close::Lost),
         }
         self.read_buffer = buffer;
+    }
+
+    /// The other side has sent its last byte. What it sent is still to be read.
+    pub(crate) fn ended(&mut self, slot: u32) {
+        if let Some(connection) = self.connections.slab.get_mut(slot) {
+            connection.set_ended();
+        }
     }
 
     /// Handles bytes of a connection together with what was left of the last ones.

@@ -142,6 +142,24 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
+fn an_end_right_behind_the_last_packet_is_seen() {
+    // Many times: the end must be there already when the broker reads the packets.
+    let server = Server::start();
+    let mut bystander = Bystander::new(&server);
+    for n in 0..200 {
+        let mut stream = open(&server);
+        let mut bytes = connect(&format!("leaves-{n}"));
+        bytes.extend(subscribe("a", 0));
+        stream.write_all(&bytes).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        read_to_end(stream);
+    }
+    // Without a keep-alive nothing else would end them.
+    server.until("all are gone", |stats| stats.clients == 1);
+    bystander.goes_on();
+}
+
+#[test]
 fn one_byte_at_a_time_is_understood() {
     let server = Server::start();
     let mut stream = open(&server);
