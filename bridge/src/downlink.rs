@@ -23,7 +23,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 
 use self::intake::{Batch, Intake};
 use self::ledger::{Ledger, Positions};
-use self::wakes::{Events, Wakes, consumer};
+use self::wakes::{Events, Wakes, close, consumer};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::kafka;
@@ -208,6 +208,7 @@ impl Reading {
                 "the downlink stopped before all had arrived and the position was committed: some will come again"
             );
         }
+        close(self.consumer);
     }
 
     /// Takes in which batches have arrived.
@@ -310,7 +311,7 @@ impl Reading {
         match renewed {
             Ok(consumer) => {
                 self.ledger.rewind();
-                self.consumer = consumer;
+                close(std::mem::replace(&mut self.consumer, consumer));
                 count(&self.counters.rewinds, 1);
             }
             // The position stays where it is, so a restart reads them again.

@@ -145,6 +145,25 @@ fn no_position_is_committed_before_sessions_have_the_messages() {
 }
 
 #[test]
+fn a_node_ends_while_kafka_is_away_and_has_not_taken_its_position() {
+    let kafka = Kafka::start();
+    let mut config = config(kafka.bootstrap());
+    config.downlink.commit_interval_ms = 60_000;
+    let node = Node::start(&config);
+    log::append(kafka.bootstrap(), &config.downlink.topic, &numbers(0..10));
+    wait_for("all have arrived", || {
+        node.status().downlink.delivered == 10
+    });
+    kafka.kill();
+    let (done, ended) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        node.stop_within(Duration::ZERO);
+        let _ = done.send(());
+    });
+    assert_eq!(ended.recv_timeout(DEADLINE), Ok(()), "the node ends");
+}
+
+#[test]
 fn messages_of_one_topic_keep_their_order() {
     let kafka = Kafka::shared().bootstrap();
     let config = config(kafka);

@@ -2,8 +2,10 @@
 //! committed a position.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
+use std::time::Duration;
 
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
@@ -14,6 +16,9 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::kafka;
 use crate::watch::Suspicions;
+
+/// How long the thread waits for librdkafka to let go of a consumer.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the thread is woken for.
 #[derive(Default)]
@@ -159,4 +164,22 @@ pub(super) fn consumer(
     let wakes = Arc::clone(wakes);
     consumer.set_nonempty_callback(move || wakes.wake());
     Ok(consumer)
+}
+
+/// Lets go of a consumer. librdkafka tells Kafka the last position first, and waits for the answer without end when Kafka is
+/// away; so another thread does it, and is left alone after [`CLOSE_TIMEOUT`].
+pub(super) fn close(consumer: BaseConsumer<Events>) {
+    let (done, closed) = sync_channel::<()>(1);
+    let closing = std::thread::Builder::new()
+        .name("downlink-close".to_owned())
+        .spawn(move || {
+            drop(consumer);
+            drop(done);
+        });
+    // Without a thread the closure, and the consumer in it, was dropped right there.
+    if closing.is_ok() && closed.recv_timeout(CLOSE_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+        tracing::warn!(
+            "the downlink's consumer could not be closed in time: Kafka may not have the last position, and what follows it comes again"
+        );
+    }
 }
