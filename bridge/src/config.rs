@@ -115,7 +115,7 @@ impl Default for Config {
 impl Default for ProducerConfig {
     fn default() -> Self {
         Self {
-            linger_ms: 5,
+            linger_ms: 3,
             compression: Compression::Lz4,
             batch_bytes_max: 1_000_000,
             message_bytes_max: 1_048_576,
