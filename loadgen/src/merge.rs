@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::histogram::Histo;
-use crate::outcome::{AudienceOutcome, Numbers, Outcome, StreamOutcome};
+use crate::outcome::{AudienceOutcome, Holes, Numbers, Outcome, StreamOutcome};
 use crate::plan::{Audience, Checks, Plan, Relation, Share, Stream};
 use crate::report::{
     AudienceReport, Connects, Report, Second, StreamReport, Tool, Trouble, WORST_MAX,
@@ -19,8 +19,22 @@ pub struct Lost {
     pub why: String,
 }
 
-/// Of a lane: messages sent, and of them refused or not answered.
-type Lanes = HashMap<u32, (u32, u32), ahash::RandomState>;
+/// What was published in a lane.
+#[derive(Debug, Default)]
+struct Lane {
+    sent: u32,
+    /// Messages that were refused or not answered, ascending: they may come, and need not.
+    failed: Vec<u32>,
+}
+
+impl Lane {
+    /// Messages that must come.
+    fn must(&self) -> u64 {
+        u64::from(self.sent).saturating_sub(self.failed.len() as u64)
+    }
+}
+
+type Lanes = HashMap<u32, Lane, ahash::RandomState>;
 
 /// Fills the parts of a report that come from the shares. Machine, server and the like are the caller's.
 ///
@@ -114,6 +128,7 @@ fn add_connects(sum: &mut Connects, part: &Connects) {
     sum.subscribe_latency.merge(&part.subscribe_latency);
     sum.granted += part.granted;
     sum.refused += part.refused;
+    sum.unheard += part.unheard;
 }
 
 fn seconds(outcomes: &[Outcome]) -> Vec<Second> {
@@ -178,10 +193,12 @@ fn stream_report<'a>(
         report.acknowledged_measured += part.acknowledged_measured;
         report.latency.merge(&part.latency);
         report.late.merge(&part.late);
-        for [lane, sent, failed] in &part.lanes {
-            let sum = lanes.entry(*lane).or_default();
-            sum.0 += sent;
-            sum.1 += failed;
+        // A lane has one publisher, and so is of one share.
+        for [lane, sent, _] in &part.lanes {
+            lanes.entry(*lane).or_default().sent = *sent;
+        }
+        for (lane, failed) in &part.failed {
+            lanes.entry(*lane).or_default().failed = failed.iter().collect();
         }
     }
     report
@@ -218,6 +235,7 @@ fn audience_report(
     };
     let mut lacks: HashMap<u32, Lack, ahash::RandomState> = HashMap::default();
     let mut received: HashMap<(u32, u32), u32, ahash::RandomState> = HashMap::default();
+    let mut holes: HashMap<(u32, u32), &Holes, ahash::RandomState> = HashMap::default();
     for part in parts {
         report.delivered_measured += part.delivered_measured;
         report.latency.merge(&part.latency);
@@ -231,23 +249,30 @@ fn audience_report(
             }
             received.insert((*subscriber, *lane), *count);
         }
+        holes.extend(part.holes.iter().map(|it| ((it.subscriber, it.lane), it)));
     }
     if matches!(audience.relation, Relation::Shared) {
         reckon_shared(parts, lanes, lost.is_empty(), &mut report);
     } else {
-        for (lane, (sent, failed)) in lanes {
+        for (lane, published) in lanes {
+            let failed = &published.failed[..];
             for_each_subscriber(stream, audience, group.clients, *lane, |subscriber| {
                 let client = Client(group.first.0 + subscriber);
                 if lost.iter().any(|lost| lost.share.owns(client)) {
                     return;
                 }
                 let came = received.get(&(subscriber, *lane)).copied().unwrap_or(0);
-                let must = sent - failed;
-                report.expected += u64::from(must);
+                // Without holes all numbers below the count have come.
+                let excused = match holes.get(&(subscriber, *lane)) {
+                    Some(holes) => holes.lacks(failed) as usize,
+                    None => failed.len() - failed.partition_point(|number| *number < came),
+                };
+                report.expected += published.must();
                 report.delivered += u64::from(came);
-                report.unacknowledged += u64::from(came.saturating_sub(must));
-                if came < must && audience.checked {
-                    let missing = u64::from(must - came);
+                report.unacknowledged += (failed.len() - excused) as u64;
+                let absent = u64::from(published.sent.saturating_sub(came));
+                let missing = absent.saturating_sub(excused as u64);
+                if missing > 0 && audience.checked {
                     report.missing += missing;
                     lacks.entry(subscriber).or_default().missing += missing;
                 }
@@ -310,14 +335,16 @@ fn reckon_shared(
             report.duplicates += all.entry(*lane).or_default().merge(numbers);
         }
     }
-    for (lane, (sent, failed)) in lanes {
-        let came = all.get(lane).map_or(0, Numbers::len);
-        let must = u64::from(sent - failed);
+    for (lane, published) in lanes {
+        let came = all.entry(*lane).or_default();
+        let failed = published.failed.iter();
+        let unacknowledged = failed.filter(|number| came.has(**number)).count() as u64;
+        let (must, came) = (published.must(), came.len());
         report.expected += must;
         report.delivered += came;
-        report.unacknowledged += came.saturating_sub(must);
+        report.unacknowledged += unacknowledged;
         if report.checked && complete {
-            report.missing += must.saturating_sub(came);
+            report.missing += must.saturating_sub(came - unacknowledged);
         }
     }
 }
@@ -444,6 +471,11 @@ fn judge(report: &mut Report) {
         report.connects.refused,
         0,
         "filters were refused".to_owned(),
+    );
+    over(
+        report.connects.unheard,
+        0,
+        "clients never heard that they are subscribed".to_owned(),
     );
     over(
         report.misdelivered,

@@ -65,6 +65,8 @@ pub struct StreamOutcome {
     pub late: Histo,
     /// Lane, messages sent, and messages of them that were refused or not answered.
     pub lanes: Vec<[u32; 3]>,
+    /// Which these were, by lane: one of them that came does not stand for another one that did not.
+    pub failed: Vec<(u32, Numbers)>,
 }
 
 /// What arrived at the subscribers of this share.
@@ -78,8 +80,46 @@ pub struct AudienceOutcome {
     pub latency: Histo,
     /// Subscriber (by its number in the group), lane, different messages of it that came, duplicates, out of order.
     pub tracks: Vec<[u32; 5]>,
+    /// Of tracks that lack something before what came last.
+    pub holes: Vec<Holes>,
     /// For shared subscriptions, where no subscriber gets all: the numbers that came, by lane.
     pub numbers: Vec<(u32, Numbers)>,
+}
+
+/// What one subscriber lacks of a lane.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Holes {
+    /// The subscriber, by its number in the group.
+    pub subscriber: u32,
+    /// The lane.
+    pub lane: u32,
+    /// The number behind the last one that came.
+    pub next: u32,
+    /// Numbers that did not come: from, and behind the last.
+    pub gaps: Vec<(u32, u32)>,
+    /// More numbers that did not come; which is not known.
+    pub forgotten: u32,
+    /// All of those are below this number.
+    pub forgotten_below: u32,
+}
+
+impl Holes {
+    /// How many of these numbers, ascending, did not come. Where it is not known which did, as many as may be.
+    #[must_use]
+    pub fn lacks(&self, numbers: &[u32]) -> u32 {
+        let below = |end: u32| numbers.partition_point(|number| *number < end) as u32;
+        let all = numbers.len() as u32;
+        let (mut known, mut known_below) = (all - below(self.next), 0);
+        for (from, to) in &self.gaps {
+            known += below(*to) - below(*from);
+            known_below +=
+                below((*to).min(self.forgotten_below)) - below((*from).min(self.forgotten_below));
+        }
+        known
+            + self
+                .forgotten
+                .min(below(self.forgotten_below) - known_below)
+    }
 }
 
 /// A set of message numbers, as bits.
@@ -109,6 +149,22 @@ impl Numbers {
             *mine |= *theirs;
         }
         both
+    }
+
+    /// Whether a number is in it.
+    #[must_use]
+    pub fn has(&self, number: u32) -> bool {
+        let word = self.0.get(number as usize / 64);
+        word.is_some_and(|word| word >> (number % 64) & 1 == 1)
+    }
+
+    /// The numbers, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        (0_u32..).zip(&self.0).flat_map(|(at, word)| {
+            (0..64)
+                .filter(move |bit| word >> bit & 1 == 1)
+                .map(move |bit| at * 64 + bit)
+        })
     }
 
     /// How many numbers.
@@ -156,8 +212,24 @@ mod tests {
         let (mut one, mut other) = (Numbers::default(), Numbers::default());
         assert!(one.insert(0) && one.insert(1_000) && !one.insert(0));
         assert!(other.insert(1_000) && other.insert(70));
+        assert!(other.has(70) && !other.has(71) && !other.has(5_000));
+        assert_eq!(other.iter().collect::<Vec<u32>>(), [70, 1_000]);
         assert_eq!(one.merge(&other), 1);
         assert_eq!(one.len(), 3);
         assert!(Numbers::default().is_empty());
+    }
+
+    #[test]
+    fn holes_know_what_they_lack_and_suppose_no_more_than_was_forgotten() {
+        let mut holes = Holes {
+            next: 100,
+            gaps: vec![(60, 70), (40, 41)],
+            ..Holes::default()
+        };
+        assert_eq!(holes.lacks(&[5, 40, 41, 60, 69, 70, 99, 100, 200]), 5);
+        (holes.forgotten, holes.forgotten_below) = (2, 50);
+        assert_eq!(holes.lacks(&[5, 40, 41, 60]), 4);
+        assert_eq!(holes.lacks(&[5, 6, 7, 40, 41]), 3);
+        assert_eq!(holes.lacks(&[]), 0);
     }
 }

@@ -19,7 +19,7 @@ const RETRY_PAUSE: Nanos = 1_000_000_000;
 /// When the first so many connects fail and none is accepted, the broker is not there.
 const FAILURES_BEFORE_ANY_SUCCESS_MAX: u64 = 20;
 
-/// When nothing was accepted or granted for so long, those who are missing are given up.
+/// When nothing was accepted or granted for so long that was not before, those who are missing are given up.
 const SILENCE_MAX: Nanos = 30_000_000_000;
 
 /// Connects that one turn begins at most, so that answers are read in between.
@@ -55,6 +55,11 @@ pub(crate) struct Connecting {
     pub(crate) connected_count: u64,
     ready: Bits,
     pub(crate) ready_count: u64,
+    /// Who was accepted, who was ready, and with whom the broker ended a connection, since the client left by itself: one
+    /// that comes and goes for ever is no progress.
+    met: Bits,
+    served: Bits,
+    troubled: Bits,
     moved_at: Nanos,
     last_why: String,
     texts: Texts,
@@ -126,6 +131,9 @@ impl Connecting {
             connected_count: 0,
             ready: Bits::new(clients),
             ready_count: 0,
+            met: Bits::new(clients),
+            served: Bits::new(clients),
+            troubled: Bits::new(clients),
             moved_at: 0,
             last_why: String::new(),
             texts,
@@ -159,6 +167,11 @@ impl Connecting {
                 .count() as u64;
             self.queue.push_back(range);
         }
+    }
+
+    /// From now on those who are not here are waited for.
+    pub(crate) fn begin_waiting(&mut self, now: Nanos) {
+        self.moved_at = now;
     }
 
     /// Whether everybody of the rounds so far is connected and subscribed, or given up. `Err` says why nothing goes.
@@ -300,7 +313,9 @@ impl Connecting {
         now: Nanos,
         second: &mut SecondOutcome,
     ) -> Result<(), SwarmError> {
-        self.moved_at = now;
+        if self.met.set(client.0, true) {
+            self.moved_at = now;
+        }
         self.outcome.accepted += 1;
         second.accepted += 1;
         self.outcome.sessions_present += u64::from(session_present);
@@ -325,6 +340,9 @@ impl Connecting {
 
     fn set_ready(&mut self, client: Client, now: Nanos) {
         self.ready_count += u64::from(self.ready.set(client.0, true));
+        if self.served.set(client.0, true) {
+            self.moved_at = now;
+        }
         self.outcome.seconds = now.saturating_sub(self.began) as f64 / 1e9;
     }
 
@@ -393,7 +411,9 @@ impl Connecting {
         (granted, refused): (u32, u32),
         now: Nanos,
     ) -> Result<(), SwarmError> {
-        self.moved_at = now;
+        if !self.troubled.has(client.0) {
+            self.moved_at = now;
+        }
         self.outcome.granted += u64::from(granted);
         self.outcome.refused += u64::from(refused);
         if let Some(progress) = self.subscribing.get(&client.0) {
@@ -414,14 +434,27 @@ impl Connecting {
         second.closed += 1;
         self.last_why.clone_from(&why);
         *self.outcome.closed.entry(why).or_default() += 1;
+        self.troubled.set(client.0, true);
         self.forget(client);
         self.retry.push_back((now + RETRY_PAUSE, client.0));
     }
 
     /// A client left by our doing and comes back at once.
     pub(crate) fn left(&mut self, client: Client, now: Nanos) {
+        for bits in [&mut self.met, &mut self.served, &mut self.troubled] {
+            bits.set(client.0, false);
+        }
+        self.moved_at = now;
         self.forget(client);
         self.again.push_back((now, client.0));
+    }
+
+    /// What is to be told at the end of a run that was not cut short.
+    pub(crate) fn finish(mut self, whole: bool) -> Connects {
+        if whole {
+            self.outcome.unheard = self.subscribing.len() as u64;
+        }
+        self.outcome
     }
 
     fn forget(&mut self, client: Client) {

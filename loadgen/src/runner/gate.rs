@@ -164,6 +164,12 @@ impl Gates {
         self.lock().stop.get_or_insert_with(|| why.to_owned());
     }
 
+    /// Why all shares are to end, if they are.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        self.lock().stop.clone()
+    }
+
     /// How all shares together are getting on.
     #[must_use]
     pub fn live(&self) -> Live {
@@ -179,12 +185,20 @@ impl Gates {
     }
 }
 
-/// One share's side of [`Gates`]. A share that ends early holds nobody up.
+/// One share's side of [`Gates`]. A share that ends early holds nobody up. (Once all are told to end nobody waits any more,
+/// and no step is reached by those who have ended.)
 #[derive(Debug)]
 pub struct LocalGate {
     gates: Gates,
     share: u32,
     arrived: [bool; STEPS],
+}
+
+impl LocalGate {
+    /// Tells all shares to end.
+    pub fn stop(&self, why: &str) {
+        self.gates.stop(why);
+    }
 }
 
 impl Gate for LocalGate {
@@ -212,6 +226,9 @@ impl Gate for LocalGate {
 
 impl Drop for LocalGate {
     fn drop(&mut self) {
+        if self.gates.stopped().is_some() {
+            return;
+        }
         for step in [
             Step::Begin,
             Step::Connected,
@@ -247,5 +264,17 @@ mod tests {
         one.arrive(Step::Published, 3);
         drop(gates.of(1));
         assert_eq!(one.opens(Step::Published), Some(3));
+    }
+
+    #[test]
+    fn after_the_end_for_all_no_step_is_reached_by_those_who_left() {
+        let gates = Gates::new(2);
+        let mut one = gates.of(0);
+        one.arrive(Step::Begin, 3);
+        let other = gates.of(1);
+        other.stop("no machine");
+        drop(other);
+        assert_eq!(one.opens(Step::Begin), None);
+        assert_eq!(one.stopped().as_deref(), Some("no machine"));
     }
 }

@@ -31,8 +31,14 @@ pub const WAITING_MAX: u64 = 20_000_000;
 /// The longest wait for something to happen.
 const TURN_MAX: Duration = Duration::from_millis(20);
 
-/// Deliveries have ended when none came for so long and everybody has published.
+/// Deliveries have ended when none came for so long, everybody has published, and nothing is known to be on its way.
 const QUIET: Nanos = 1_000_000_000;
+
+/// The same for one of several shares, which cannot know what is on its way to it.
+const QUIET_IN_SHARES: Nanos = 3_000_000_000;
+
+/// When everything is here, so long is waited for what comes once more.
+const QUIET_AT_LAST: Nanos = 200_000_000;
 
 /// How long an interrupted run waits for what is on its way.
 const INTERRUPTED_DRAIN: Nanos = 2_000_000_000;
@@ -79,6 +85,8 @@ struct Runner<'a> {
     notices: Vec<Notice>,
     /// Deliveries, each message of a lane and subscriber once.
     delivered: u64,
+    /// Those of them that must come.
+    delivered_checked: u64,
     delivered_at: Nanos,
     foreign: u64,
     misdelivered: u64,
@@ -152,6 +160,7 @@ impl<'a> Runner<'a> {
             began: swarm.now(),
             notices: Vec::new(),
             delivered: 0,
+            delivered_checked: 0,
             delivered_at: 0,
             foreign: 0,
             misdelivered: 0,
@@ -289,21 +298,35 @@ impl<'a> Runner<'a> {
             self.turn(swarm, gate, self.connecting.next_due())?;
         }
         self.delivered_at = self.delivered_at.max(swarm.now());
+        self.connecting.begin_waiting(swarm.now());
         gate.arrive(Step::Published, swarm.now());
         loop {
             let now = swarm.now();
             let published = gate.opens(Step::Published).is_some();
-            // A share alone knows what must come.
-            let all_here = self.share.count == 1
-                && self.delivered >= self.publishing.deliveries_expected
-                && self.connecting.is_done(now).unwrap_or(true);
-            let quiet = now.saturating_sub(self.delivered_at) > QUIET;
-            if (published && (all_here || quiet)) || now >= end + QUIET {
+            let quiet = now.saturating_sub(self.delivered_at);
+            let over = match self.quiet_enough(now) {
+                Some(enough) => quiet > enough,
+                None => now >= end,
+            };
+            if (published && over) || now >= end + QUIET {
                 return Ok(());
             }
             self.connecting.go_on(self.plan, swarm, now)?;
             self.turn(swarm, gate, self.connecting.next_due())?;
         }
+    }
+
+    /// After which time without a delivery no other one is to be expected; `None` when some are known to be on their way.
+    fn quiet_enough(&mut self, now: Nanos) -> Option<Nanos> {
+        if self.share.count > 1 {
+            return Some(QUIET_IN_SHARES);
+        }
+        if self.delivered_checked < self.publishing.deliveries_owed {
+            return None;
+        }
+        let all_here = self.delivered >= self.publishing.deliveries_expected
+            && self.connecting.is_done(now).unwrap_or(true);
+        Some(if all_here { QUIET_AT_LAST } else { QUIET })
     }
 
     /// Lets the swarm do what there is, until `due` at the latest, and takes what happened.
@@ -431,7 +454,7 @@ impl<'a> Runner<'a> {
             .find(|(audience, tracks)| {
                 audience.group == group && tracks.wants(subscriber, stamp.lane)
             });
-        let Some((_, tracks)) = wanted.filter(|_| stamp.lane < stream.lanes) else {
+        let Some((audience, tracks)) = wanted.filter(|_| stamp.lane < stream.lanes) else {
             self.misdelivered += 1;
             return;
         };
@@ -444,6 +467,7 @@ impl<'a> Runner<'a> {
             Arrival::Duplicate => {}
             Arrival::New | Arrival::Late => {
                 self.delivered += 1;
+                self.delivered_checked += u64::from(audience.checked);
                 self.seconds.now.delivered += 1;
                 let micros = now.saturating_sub(stamp.due_ns) / 1_000;
                 self.seconds.delivery.record_micros(micros);
@@ -529,6 +553,7 @@ impl<'a> Runner<'a> {
     fn finish(mut self, now: Nanos, result: Result<(), End>) -> Outcome {
         let connected = self.connecting.connected_count;
         self.seconds.roll(self.began, now + SECOND, connected);
+        let whole = result.is_ok();
         let (aborted, interrupted) = match result {
             Ok(()) => (None, None),
             Err(End::Stopped(why)) => (None, Some(why)),
@@ -549,7 +574,7 @@ impl<'a> Runner<'a> {
             share: self.share,
             aborted,
             interrupted,
-            connects: self.connecting.outcome,
+            connects: self.connecting.finish(whole),
             streams: self.publishing.finish(self.plan),
             audiences,
             foreign: self.foreign,

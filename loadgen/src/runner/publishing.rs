@@ -7,9 +7,9 @@ use codec::{Qos, ReasonCode};
 
 use crate::clock::Nanos;
 use crate::histogram::Histo;
-use crate::outcome::{SecondOutcome, StreamOutcome};
+use crate::outcome::{Numbers, SecondOutcome, StreamOutcome};
 use crate::payload::Noise;
-use crate::plan::{Pace, Pick, Plan, Relation, Stream};
+use crate::plan::{Audience, Pace, Pick, Plan, Relation, Stream};
 use crate::runner::WAITING_MAX;
 use crate::runner::connecting::Connecting;
 use crate::stamp::Stamp;
@@ -46,6 +46,7 @@ struct InFlight {
     packet_id: NonZeroU16,
     stream: u16,
     lane: u32,
+    number: u32,
     due: Nanos,
 }
 
@@ -79,9 +80,11 @@ struct Source {
     /// The next number of each lane, by the lane's index in this share.
     numbers: Vec<u32>,
     /// Messages of a lane that were refused or never answered.
-    failed: HashMap<u32, u32, ahash::RandomState>,
-    /// Deliveries that each topic's messages must lead to, for an early end; `None` when it differs by topic.
+    failed: HashMap<u32, Numbers, ahash::RandomState>,
+    /// Deliveries that each topic's messages lead to, for an early end.
     deliveries_each: Deliveries,
+    /// The same of those that must come.
+    checked_each: Deliveries,
     noise: Noise,
     payload: Vec<u8>,
     outcome: StreamOutcome,
@@ -97,13 +100,13 @@ struct Deliveries {
 }
 
 impl Deliveries {
-    fn of(plan: &Plan, stream: &Stream) -> Self {
+    fn of(plan: &Plan, stream: &Stream, which: impl Fn(&Audience) -> bool) -> Self {
         let mut all = Self {
             always: 0,
             own: Vec::new(),
             listed: Vec::new(),
         };
-        for audience in &stream.audiences {
+        for audience in stream.audiences.iter().filter(|it| which(it)) {
             let clients = plan.groups[audience.group].clients;
             match &audience.relation {
                 Relation::Own => all.own.push(clients),
@@ -150,7 +153,8 @@ impl Source {
             handed_out: 0,
             numbers: vec![0; lanes as usize],
             failed: HashMap::default(),
-            deliveries_each: Deliveries::of(plan, stream),
+            deliveries_each: Deliveries::of(plan, stream, |_| true),
+            checked_each: Deliveries::of(plan, stream, |audience| audience.checked),
             noise: Noise::new(
                 plan.seed
                     ^ ((at as u64 + 1) << 32)
@@ -208,6 +212,9 @@ pub(crate) struct Publishing {
     pub(crate) unasked: u64,
     /// Deliveries that what was sent must lead to, when nothing fails.
     pub(crate) deliveries_expected: u64,
+    /// Deliveries that must come: without those of messages that were refused or not answered, and of subscribers that may
+    /// miss some.
+    pub(crate) deliveries_owed: u64,
     /// Publishers at their highest pace whose window has room.
     hungry: VecDeque<(u16, u32)>,
     /// Publishers with QoS 0 that wait for room; nothing tells when there is.
@@ -229,6 +236,7 @@ impl Publishing {
             dropped: 0,
             unasked: 0,
             deliveries_expected: 0,
+            deliveries_owed: 0,
             hungry: VecDeque::new(),
             blocked: VecDeque::new(),
             topic: String::new(),
@@ -456,15 +464,15 @@ impl Publishing {
         let client = Client(group.first.0 + publisher);
         let source = &mut self.sources[at];
         let index = source.index_of(lane);
-        let number = &mut source.numbers[index];
+        let number = source.numbers[index];
         let stamp = Stamp {
             run: plan.run,
             stream: at as u16,
             lane,
-            number: *number,
+            number,
             due_ns: due,
         };
-        *number += 1;
+        source.numbers[index] += 1;
         source.noise.fill(0, &mut source.payload);
         stamp.write(&mut source.payload);
         let topic = stream.topic_of(lane);
@@ -480,6 +488,7 @@ impl Publishing {
         self.sent += 1;
         second.sent += 1;
         self.deliveries_expected += source.deliveries_each.of_topic(topic);
+        self.deliveries_owed += source.checked_each.of_topic(topic);
         if window.is_some_and(|window| window.has(swarm.now())) {
             source.outcome.sent_measured += 1;
         }
@@ -490,6 +499,7 @@ impl Publishing {
                 packet_id,
                 stream: at as u16,
                 lane,
+                number,
                 due,
             });
         }
@@ -540,7 +550,7 @@ impl Publishing {
                 .refused
                 .entry(reason.to_string())
                 .or_default() += 1;
-            source.failed(sent.lane, 1);
+            self.deliveries_owed -= source.failed(&plan.streams[at], sent);
         }
         if plan.streams[at].pace == Pace::Highest {
             let stream = &plan.streams[at];
@@ -610,7 +620,7 @@ impl Publishing {
             let at = usize::from(sent.stream);
             let source = &mut self.sources[at];
             source.outcome.unanswered += 1;
-            source.failed(sent.lane, 1);
+            self.deliveries_owed -= source.failed(&plan.streams[at], sent);
             self.in_flight -= 1;
             if plan.streams[at].pace == Pace::Highest {
                 let stream = &plan.streams[at];
@@ -652,8 +662,11 @@ impl Source {
         (at + lane / self.group_clients * own) as usize
     }
 
-    fn failed(&mut self, lane: u32, count: u32) {
-        *self.failed.entry(lane).or_default() += count;
+    /// A message was refused or will not be answered: how many deliveries are not owed for that.
+    fn failed(&mut self, stream: &Stream, sent: InFlight) -> u64 {
+        let numbers = self.failed.entry(sent.lane).or_default();
+        numbers.insert(sent.number);
+        self.checked_each.of_topic(stream.topic_of(sent.lane))
     }
 
     fn finish(self) -> StreamOutcome {
@@ -664,11 +677,13 @@ impl Source {
         for (index, sent) in (0_u32..).zip(&self.numbers) {
             if *sent > 0 {
                 let lane = self.lane(index);
-                let failed = self.failed.get(&lane).copied().unwrap_or(0);
+                let failed = self.failed.get(&lane).map_or(0, Numbers::len) as u32;
                 outcome.lanes.push([lane, *sent, failed]);
             }
         }
         outcome.lanes.sort_unstable();
+        outcome.failed = self.failed.into_iter().collect();
+        outcome.failed.sort_unstable_by_key(|(lane, _)| *lane);
         outcome
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::outcome::{AudienceOutcome, Numbers};
+use crate::outcome::{AudienceOutcome, Holes, Numbers};
 use crate::plan::{Audience, Relation, Stream};
 
 /// Gaps that are remembered for one track; beyond that the oldest is forgotten, and a late message in it counts as a
@@ -33,6 +33,9 @@ struct Track {
 #[derive(Debug, Default)]
 struct Trouble {
     gaps: Vec<(u32, u32)>,
+    /// Numbers of gaps that were forgotten, and what they are all below.
+    forgotten: u32,
+    forgotten_below: u32,
     duplicates: u32,
     late: u32,
 }
@@ -157,7 +160,9 @@ impl Tracks {
         let trouble = self.troubles.entry(key).or_default();
         if number > track.next {
             if trouble.gaps.len() == GAPS_MAX {
-                trouble.gaps.remove(0);
+                let (from, to) = trouble.gaps.remove(0);
+                trouble.forgotten += to - from;
+                trouble.forgotten_below = trouble.forgotten_below.max(to);
             }
             trouble.gaps.push((track.next, number));
             track.next = number.saturating_add(1);
@@ -177,8 +182,20 @@ impl Tracks {
     /// Everything, for merging.
     pub(crate) fn finish(mut self) -> AudienceOutcome {
         let troubles = &mut self.troubles;
-        let mut row = |subscriber: u32, lane: u32, received: u32| {
+        let holes = &mut self.outcome.holes;
+        let mut row = |subscriber: u32, lane: u32, track: Track| {
             let trouble = troubles.remove(&(subscriber, lane)).unwrap_or_default();
+            if !trouble.gaps.is_empty() || trouble.forgotten > 0 {
+                holes.push(Holes {
+                    subscriber,
+                    lane,
+                    next: track.next,
+                    gaps: trouble.gaps,
+                    forgotten: trouble.forgotten,
+                    forgotten_below: trouble.forgotten_below,
+                });
+            }
+            let received = track.received;
             [subscriber, lane, received, trouble.duplicates, trouble.late]
         };
         let rows = &mut self.outcome.tracks;
@@ -191,15 +208,15 @@ impl Tracks {
                 for (at, track) in (0_u32..).zip(&tracks) {
                     if track.next > 0 {
                         let (subscriber, k) = (at / lanes_per_topic, at % lanes_per_topic);
-                        rows.push(row(subscriber, k * topics + subscriber, track.received));
+                        rows.push(row(subscriber, k * topics + subscriber, *track));
                     }
                 }
             }
             Kind::Many { tracks, .. } => {
-                rows.extend(tracks.into_iter().map(|((s, l), t)| row(s, l, t.received)));
+                rows.extend(tracks.into_iter().map(|((s, l), t)| row(s, l, t)));
             }
             Kind::Shared { numbers, tracks } => {
-                rows.extend(tracks.into_iter().map(|((s, l), t)| row(s, l, t.received)));
+                rows.extend(tracks.into_iter().map(|((s, l), t)| row(s, l, t)));
                 self.outcome.numbers = numbers.into_iter().collect();
                 self.outcome.numbers.sort_unstable_by_key(|(lane, _)| *lane);
             }
