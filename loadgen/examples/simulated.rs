@@ -4,6 +4,7 @@
 //!
 //! `simulated CLIENTS SHARDS KEEP_ALIVE_S IDLE_S MIXED_S MESSAGES_PER_S`
 
+use std::process::ExitCode;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -181,14 +182,14 @@ fn run(mut swarm: SimulatedSwarm, task: Task, barrier: &Barrier) -> Done {
     done
 }
 
-fn main() {
+fn main() -> ExitCode {
     let arguments: Vec<u32> = std::env::args()
         .skip(1)
         .filter_map(|argument| argument.parse().ok())
         .collect();
     let [clients, shards, keep_alive_s, idle_s, mixed_s, per_second] = arguments[..] else {
         eprintln!("simulated CLIENTS SHARDS KEEP_ALIVE_S IDLE_S MIXED_S MESSAGES_PER_S");
-        std::process::exit(2);
+        return ExitCode::from(2);
     };
     let task = Task {
         clients,
@@ -265,4 +266,5 @@ fn main() {
         println!("connected {}, subscribed {}", all.connected, all.subscribed);
     });
     println!("{:?}", handle.stats());
+    ExitCode::SUCCESS
 }

@@ -30,6 +30,9 @@ const SEED: u64 = 0x6d69_6c6c;
 /// Shards at most: what a client's number of its shard holds.
 pub const SHARDS_MAX: usize = state::SHARDS_MAX;
 
+/// Clients at most: what a client's place in its shard can say, were they all in one.
+pub const CLIENTS_MAX: u32 = state::NO_SLOT;
+
 /// Whose time it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SimClock {
@@ -52,9 +55,9 @@ pub enum BuildError {
     /// Too few or too many.
     #[error("shards = {0} is not allowed: 1 to {SHARDS_MAX} are")]
     Shards(usize),
-    /// No client at all.
-    #[error("clients = 0 is not allowed: at least 1 is")]
-    NoClients,
+    /// None, or too many.
+    #[error("clients = {0} is not allowed: 1 to {CLIENTS_MAX} are")]
+    Clients(u32),
 }
 
 /// A broker of `shards` workers that stores nothing, and the swarms of its clients, numbered from 0 below `clients`: one
@@ -90,8 +93,8 @@ pub fn build_with(
     if clock == SimClock::Virtual && shards > 1 {
         return Err(BuildError::VirtualShards(shards));
     }
-    if clients == 0 {
-        return Err(BuildError::NoClients);
+    if clients == 0 || clients > CLIENTS_MAX {
+        return Err(BuildError::Clients(clients));
     }
     let mut config = config.clone();
     config.workers = shards;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use broker::{Incoming, Refusal, Sink, Token, Verdict};
 use codec::{Qos, ReasonCode, Version};
-use loadgen::simulated::{BuildError, SimClock, build};
+use loadgen::simulated::{BuildError, CLIENTS_MAX, SimClock, build};
 use loadgen::swarm::{Client, Leave, Notice, Swarm};
 
 use super::support::{Net, config, hello, name, stamp, topic};
@@ -318,10 +318,11 @@ fn what_cannot_be_is_an_error() {
         build(&config(), 0, 10, SimClock::Real),
         Err(BuildError::Shards(0))
     ));
-    assert!(matches!(
-        build(&config(), 1, 0, SimClock::Real),
-        Err(BuildError::NoClients)
-    ));
+    for clients in [0, CLIENTS_MAX + 1] {
+        let error = build(&config(), 1, clients, SimClock::Real).unwrap_err();
+        let says = format!("clients = {clients} is not allowed: 1 to {CLIENTS_MAX} are");
+        assert_eq!(error.to_string(), says);
+    }
 }
 
 #[test]
