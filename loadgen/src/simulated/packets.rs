@@ -249,3 +249,101 @@ impl SimulatedSwarm {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use broker::Config;
+
+    use super::*;
+    use crate::simulated::{SimClock, build};
+    use crate::swarm::{Hello, Swarm};
+
+    const CLIENT: Client = Client(0);
+    const UNASKED: Notice = Notice::Unasked { client: CLIENT };
+
+    /// A client that is connected.
+    fn connected() -> SimulatedSwarm {
+        let config = Config::default();
+        let swarms = build(&config, 1, 1, SimClock::Virtual).unwrap();
+        let mut swarm = swarms.into_iter().next().unwrap();
+        let hello = Hello {
+            client_id: "a",
+            version: Version::V5,
+            clean_start: true,
+            session_expiry_s: 0,
+            keep_alive_s: 0,
+            username: None,
+            password: None,
+        };
+        swarm.connect(CLIENT, &hello).unwrap();
+        let mut notices = Vec::new();
+        swarm.turn(Duration::ZERO, &mut notices).unwrap();
+        assert_eq!(notices.len(), 1);
+        swarm
+    }
+
+    fn told(swarm: &mut SimulatedSwarm, bytes: &[u8]) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        swarm.receive(CLIENT.0, bytes, &mut notices);
+        notices
+    }
+
+    #[test]
+    fn answers_that_nobody_asked_for_are_told() {
+        let mut swarm = connected();
+        for kind in [PUBACK, PUBREC, PUBCOMP] {
+            assert_eq!(told(&mut swarm, &[kind, 2, 0, 9]), [UNASKED], "{kind:x}");
+        }
+        assert_eq!(told(&mut swarm, &[0x90, 4, 0, 9, 0, 0]), [UNASKED]);
+        assert_eq!(told(&mut swarm, &[0xB0, 4, 0, 9, 0, 0]), [UNASKED]);
+        // A PUBREL is answered whatever it is about, and a PINGRESP does no harm.
+        assert_eq!(told(&mut swarm, &[PUBREL, 2, 0, 9]), []);
+        assert_eq!(told(&mut swarm, &[0xD0, 0]), []);
+        assert_eq!(swarm.room(CLIENT), 1_024);
+    }
+
+    #[test]
+    fn a_message_of_qos_2_that_comes_again_is_told_once() {
+        let mut swarm = connected();
+        let publish = [0x34, 7, 0, 1, b't', 0, 5, 0, b'x'];
+        assert_eq!(told(&mut swarm, &publish).len(), 1);
+        let again = [0x3C, 7, 0, 1, b't', 0, 5, 0, b'x'];
+        assert_eq!(told(&mut swarm, &again), []);
+        assert_eq!(told(&mut swarm, &[PUBREL, 2, 0, 5]), []);
+        assert_eq!(told(&mut swarm, &publish).len(), 1);
+    }
+
+    #[test]
+    fn what_a_broker_must_not_send_ends_the_connection() {
+        let cases: [(&[u8], &str); 6] = [
+            (&[0x20, 3, 0, 0, 0], "the broker sent a second CONNACK"),
+            (&[0xC0, 0], "the broker sent a PINGREQ, which it must not"),
+            (&[PUBACK, 2, 0], "the broker sent a part of a packet"),
+            (&[0xE0, 1, 0x8B], "the broker disconnected: "),
+            (&[0x00, 0], "the broker sent what is no packet: "),
+            (&[PUBACK, 2, 0, 0], "the broker sent what cannot be read: "),
+        ];
+        for (bytes, begins) in cases {
+            let mut swarm = connected();
+            let mut bytes = bytes.to_vec();
+            bytes.extend_from_slice(&[PUBACK, 2, 0, 9]); // nothing more is read
+            if begins.ends_with("part of a packet") {
+                bytes.truncate(3);
+            }
+            let notices = told(&mut swarm, &bytes);
+            let [
+                Notice::Closed {
+                    client: CLIENT,
+                    why,
+                },
+            ] = &notices[..]
+            else {
+                panic!("{begins}: {notices:?}");
+            };
+            assert!(why.starts_with(begins), "{why}");
+            assert_eq!(swarm.room(CLIENT), 0);
+        }
+    }
+}
