@@ -16,6 +16,9 @@ use loadgen::stamp::Stamp;
 
 use crate::book::Book;
 
+/// Bytes to be sent at a time, in the order of coming; `None` is the end.
+type Later = (Instant, u64, Option<Vec<u8>>);
+
 /// Packets that wait for one client.
 const QUEUE_MAX: usize = 65_536;
 
@@ -74,7 +77,7 @@ pub fn ack(kind: fn(Ack<'static>) -> Packet<'static>, id: u16, reason: ReasonCod
     bytes
 }
 
-/// See the module. Its threads end with the connections.
+/// See the module. Its threads end with the connections, but for the one that takes them.
 pub struct Proxy {
     pub address: SocketAddr,
     shared: Arc<Shared>,
@@ -201,7 +204,7 @@ fn read_packets(from: &mut TcpStream, link: &Link, take: fn(&Link, &[u8], &Packe
 }
 
 fn write_to_client(link: &Link, items: &Receiver<Item>, mut socket: TcpStream) {
-    let mut waiting: BinaryHeap<Reverse<(Instant, u64, Option<Vec<u8>>)>> = BinaryHeap::new();
+    let mut waiting: BinaryHeap<Reverse<Later>> = BinaryHeap::new();
     let mut count = 0;
     loop {
         while let Some(Reverse((at, ..))) = waiting.peek() {
