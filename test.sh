@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks everything: installs what the tests need, then format, lints, dependencies, documentation and all tests.
+# Checks everything: installs what the tests need, then format, lints, dependencies, documentation, all tests and the
+# instruction counts.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -18,6 +19,8 @@ Usage: ./test.sh [STAGE]
                         Debian packages, Kafka's jars, Python and Node.js packages, cargo-deny
   lint                  format, clippy, licences and sources of dependencies, documentation
   test [ARGUMENT]...    the tests; arguments go to `cargo test --workspace`
+  instructions [accept] instructions of the broker's hot paths, compared with the accepted figures in
+                        broker/benches/instructions/baseline.json; `accept` replaces these
 
 Examples:
   ./test.sh
@@ -80,6 +83,7 @@ kcat                     command -v kcat
 chromium                 command -v chromium
 python3                  command -v python3
 python3-venv             python3 -c 'import ensurepip, venv'
+valgrind                 command -v valgrind
 END
   if [ -n "$(node_projects)" ]; then
     command -v node >/dev/null || echo nodejs
@@ -203,10 +207,19 @@ tests() {
   stage "tests" timeout --foreground "${TEST_MINUTES_MAX}m" cargo test --workspace --locked "$@"
 }
 
+# --------------------------------------------------------------------------------------------------------- instructions
+
+instructions() {
+  local bench=(cargo bench --quiet --locked -p broker --profile instructions --bench instructions)
+  stage "build the instruction counts" "${bench[@]}" --no-run
+  stage "instruction counts" "${bench[@]}" -- "$@"
+}
+
 case ${1:-} in
-  '') setup; lint; tests ;;
+  '') setup; lint; tests; instructions ;;
   setup | lint) [ $# -eq 1 ] || { usage >&2; exit 2; }; "$1" ;;
   test) shift; tests "$@" ;;
+  instructions) shift; instructions "$@" ;;
   -h | --help) usage; exit 0 ;;
   *) usage >&2; exit 2 ;;
 esac
