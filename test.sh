@@ -16,8 +16,8 @@ Usage: ./test.sh [STAGE]
 
   (nothing)             everything below, in this order
   setup                 install what the tests need, each only if it is missing:
-                        Debian packages, Kafka's jars, Python and Node.js packages, cargo-deny
-  lint                  format, clippy, licences and sources of dependencies, documentation
+                        Debian packages, Kafka's jars, Python and Node.js packages, cargo-deny, kubeconform
+  lint                  format, clippy, licences and sources of dependencies, Kubernetes manifests, documentation
   test [ARGUMENT]...    the tests; arguments go to `cargo test --workspace`
   instructions [accept] instructions of the broker's hot paths, compared with the accepted figures in
                         broker/benches/instructions/baseline.json; `accept` replaces these
@@ -171,12 +171,21 @@ cargo_deny() {
   note "$("$dir/cargo-deny" --version)"
 }
 
+kubernetes_tools() {
+  command -v go >/dev/null || {
+    note "none: kubeconform is built by Go, and there is no Go here"
+    return
+  }
+  note "$(scripts/kubernetes.sh fetch)"
+}
+
 setup() {
   stage "Debian packages" debian_packages
   stage "Apache Kafka's jars" kafka_jars
   stage "Python packages" python_packages
   stage "Node.js packages" node_packages
   stage "cargo-deny" cargo_deny
+  stage "kubeconform and Kubernetes' schemas" kubernetes_tools
 }
 
 # ----------------------------------------------------------------------------------------------------------------- lint
@@ -193,10 +202,19 @@ dependencies() {
   cargo deny --log-level error check --hide-inclusion-graph $checks
 }
 
+manifests() {
+  command -v go >/dev/null || {
+    note "k8s/ is NOT checked: kubeconform is built by Go, and there is no Go here"
+    return
+  }
+  scripts/kubernetes.sh check k8s/*.yaml
+}
+
 lint() {
   stage "format" cargo fmt --all --check
   stage "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
   stage "dependencies: licences, bans, sources, advisories" dependencies
+  stage "Kubernetes manifests" manifests
   stage "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 }
 
