@@ -24,7 +24,7 @@ impl Verdict {
     /// Of a run. That the tool was the limit comes before anything else: then nothing else is about the broker.
     pub fn of(report: &Report) -> Self {
         let ended = report.interrupted.as_ref();
-        let so_far = ended.map_or_else(String::new, |by| format!(" so far (ended early by {by})"));
+        let so_far = ended.map_or_else(String::new, |by| format!(" so far (interrupted by {by})"));
         let mut more = report.failures.clone();
         let outcome = match report.failures.first() {
             None => format!("PASSED{so_far}"),
@@ -141,7 +141,7 @@ mod tests {
             "CONNECTS  clients   begun  accepted  closed       in      rate  filters  refused",
             "all        18,000  18,000    18,000       0  0.900 s  20,000/s    9,000        0",
             "messages     1  240,000  240,000  240,000          0             0  10,000/s",
-            "server memory      512 B",
+            "server memory     512 B",
         ] {
             assert!(text.contains(expected), "no {expected:?} in\n{text}");
         }
@@ -159,12 +159,12 @@ mod tests {
             (
                 interrupted,
                 "passed",
-                "PASSED so far (ended early by Ctrl-C)",
+                "PASSED so far (interrupted by Ctrl-C)",
             ),
             (
                 sample::failed(),
                 "failed",
-                "FAILED so far (ended early by Ctrl-C): 12 messages are missing, 0 are allowed",
+                "FAILED so far (interrupted by Ctrl-C): 12 messages are missing, 0 are allowed",
             ),
             (
                 sample::limited(),
@@ -174,7 +174,7 @@ mod tests {
             (
                 both,
                 "limited",
-                "THE TOOL WAS THE LIMIT, not the broker: sends were late. FAILED so far (ended early by Ctrl-C)",
+                "THE TOOL WAS THE LIMIT, not the broker: sends were late. FAILED so far (interrupted by Ctrl-C)",
             ),
         ] {
             let verdict = Verdict::of(&report);
