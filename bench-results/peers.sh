@@ -81,7 +81,7 @@ all_known "$SCENARIOS" "$ALL_SCENARIOS"
 # Some need tens of kilobytes for a client, or take no more than 1,000 connections a second: they get fewer clients, and
 # the summary has the number beside the figure.
 idle_clients_of() { case $1 in rumqttd | mochi) echo 2000 ;; *) echo 18000 ;; esac; }
-storm_clients_of() { case $1 in rumqttd) echo 2000 ;; *) echo 10000 ;; esac; }
+storm_clients_of() { case $1 in rumqttd) echo 1000 ;; *) echo 10000 ;; esac; }
 
 # The command line of a scenario for a broker, without what all have in common.
 scenario() {
@@ -124,7 +124,7 @@ trap 'end_broker; rm -rf "$SCRATCH"' EXIT
 get() {
   case $1 in
     millstream) cargo build --release --locked -p millstream ;;
-    mosquitto) "$MOSQUITTO" -h | head -n 1 | grep version ;;
+    mosquitto) [ -x "$MOSQUITTO" ] || { echo "there is no $MOSQUITTO"; false; } ;;
     rumqttd | rmqtt)
       cargo build --release --locked --manifest-path "bench-results/peers/$1/Cargo.toml" --target-dir "$PEERS" ;;
     aedes)
@@ -251,7 +251,7 @@ run() {
   if start_broker "$broker"; then
     # The options are words without spaces.
     # shellcheck disable=SC2086
-    timeout --signal=INT --kill-after=$REPORT_SECONDS_MAX $RUN_SECONDS_MAX \
+    timeout --foreground --signal=INT --kill-after=$REPORT_SECONDS_MAX $RUN_SECONDS_MAX \
       "$MILLSTREAM" load $options --broker "127.0.0.1:$port" --pid "$BROKER_PID" --name "$broker" --quiet \
       --json "$RESULTS/$file" >"$SCRATCH/report.txt" 2>"$SCRATCH/said" || code=$?
     kill -0 "$BROKER_PID" 2>/dev/null || broker_ended=true
@@ -268,7 +268,7 @@ run() {
     "$round" "$broker" "$name" "$options" "$file" "$code" $((SECONDS - began)) $broker_ended \
     "$(quoted "$(tail -n 3 "$SCRATCH/said")")" "$(quoted "$(tail -n 2 "$SCRATCH/$broker.log" | cut -c 1-300)")" >>"$RUNS"
   printf '  %-10s %-15s %3d s  exit code %d%s\n' "$broker" "$name" $((SECONDS - began)) "$code" \
-    "$([ "$code" -eq 0 ] || echo ": $(grep -hm 1 -i -e fail -e error -e listen "$SCRATCH/said" "$SCRATCH/report.txt" 2>/dev/null | cut -c 1-150)")"
+    "$([ "$code" -eq 0 ] || echo ": $(grep -hm 1 -i -e fail -e error -e listen "$SCRATCH/said" "$SCRATCH/report.txt" 2>/dev/null | head -n 1 | cut -c 1-150)")"
 }
 
 for ((round = 1; round <= ROUNDS; round++)); do
