@@ -18,6 +18,7 @@ mod screen;
 mod signals;
 mod up;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -39,7 +40,8 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::from(exit::EXIT_OK),
         Err(failure) => {
-            eprintln!("millstream: {failure}");
+            // Nobody may be reading any more (`2>&1 | head`).
+            let _ = writeln!(std::io::stderr(), "millstream: {failure}");
             failure.code()
         }
     }

@@ -1,6 +1,7 @@
 //! `millstream load …`: the load generator's command line. What it does is in the crate `loadgen`; here are signals,
 //! output and exit codes.
 
+use std::fs::OpenOptions;
 use std::io::IsTerminal;
 use std::net::TcpListener;
 use std::path::Path;
@@ -10,6 +11,8 @@ use loadgen::agents;
 use loadgen::cli::{AgentArgs, Execution, Load, LoadCommand, ReportArgs, RunArgs};
 use loadgen::report::{Report, compare::Comparison, json, page, text};
 use loadgen::scenario::{Scenario, builtin_names};
+
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::{block_on, blocking, print};
 use crate::exit::Failure;
@@ -66,8 +69,10 @@ fn list() -> String {
 
 fn run_scenario(scenario: Scenario, args: RunArgs) -> Result<(), Failure> {
     let (json_file, html_file) = (args.json.clone(), args.html.clone());
-    for file in [&json_file, &html_file].into_iter().flatten() {
-        writable(file)?;
+    for (option, file) in [("--json", &json_file), ("--html", &html_file)] {
+        if let Some(file) = file {
+            writable(option, file)?;
+        }
     }
     let execution = Execution::new(scenario, args).map_err(Failure::cannot_start)?;
     eprintln!("{}", execution.describe());
@@ -82,13 +87,14 @@ fn run_scenario(scenario: Scenario, args: RunArgs) -> Result<(), Failure> {
             .await?
             .map_err(Failure::cannot_start)
     })?;
+    // First what cannot fail for want of a disk.
+    print(&text::text(&report, std::io::stdout().is_terminal()))?;
     if let Some(file) = &json_file {
         json::write(&report, file).map_err(anyhow::Error::from)?;
     }
     if let Some(file) = &html_file {
         page::write(&report, file).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    print(&text::text(&report, std::io::stdout().is_terminal()))?;
     match report.failures.len() {
         0 => Ok(()),
         1 => Err(anyhow::anyhow!("the run failed: {}", report.failures[0]).into()),
@@ -101,15 +107,16 @@ fn run_scenario(scenario: Scenario, args: RunArgs) -> Result<(), Failure> {
 }
 
 /// A run of minutes must not end with a report that cannot be written.
-fn writable(file: &Path) -> Result<(), Failure> {
-    let directory = file
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    if directory.is_some_and(|directory| !directory.is_dir()) || file.is_dir() {
-        return Err(Failure::cannot_start(format!(
-            "{} cannot be written: its directory does not exist, or it is one",
-            file.display()
-        )));
+fn writable(option: &str, file: &Path) -> Result<(), Failure> {
+    let there = file.exists();
+    let opened = OpenOptions::new().create(true).append(true).open(file);
+    opened.map_err(|error| {
+        let file = file.display();
+        Failure::cannot_start(format!("{option}: {file} cannot be written: {error}"))
+    })?;
+    if !there {
+        // It was made for the question only.
+        let _ = std::fs::remove_file(file);
     }
     Ok(())
 }
@@ -121,6 +128,9 @@ fn report(args: &ReportArgs) -> Result<(), Failure> {
         .map(|file| json::read(file).map_err(Failure::cannot_start))
         .collect::<Result<Vec<Report>, Failure>>()?;
     let color = std::io::stdout().is_terminal();
+    if let Some(file) = &args.html {
+        writable("--html", file)?;
+    }
     if let [report] = reports.as_slice() {
         if let Some(file) = &args.html {
             page::write(report, file)
@@ -139,20 +149,49 @@ fn report(args: &ReportArgs) -> Result<(), Failure> {
 
 fn agent(args: &AgentArgs) -> Result<(), Failure> {
     if args.pipe {
-        return Ok(agents::serve_pipe().context("the coordinator")?);
+        return block_on(async {
+            // Ctrl-C at a terminal is told to this process, too, and is the coordinator's business: it says when to end.
+            let _shutdown = signals::listen().map_err(anyhow::Error::from)?;
+            Ok(blocking(agents::serve_pipe)
+                .await?
+                .context("the coordinator")?)
+        });
     }
     let listener = TcpListener::bind(args.listen)
         .map_err(|error| Failure::cannot_start(format!("--listen {}: {error}", args.listen)))?;
     let address = listener.local_addr().context("the listener")?;
     eprintln!("millstream load agent: waits for coordinators at {address}");
+    let sources = args.source_addresses.clone();
+    let (tell, mut runs) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::Builder::new()
+        .name("agent".to_owned())
+        .spawn(move || agents::serve(&listener, &sources, Desk { runs: tell }))
+        .context("the agent's thread")?;
+    let once = args.once;
     block_on(async move {
         let mut shutdown = signals::listen().map_err(anyhow::Error::from)?;
-        let serving = blocking(move || agents::serve(&listener, |line| eprintln!("agent: {line}")));
         tokio::select! {
-            served = serving => Ok(served?.context("the listener")?),
-            () = signals::asked(&mut shutdown) => Ok(()),
+            () = signals::asked(&mut shutdown) => {}
+            Some(()) = runs.recv(), if once => {}
         }
+        Ok(())
     })
+}
+
+/// Where an agent says what it does.
+struct Desk {
+    runs: UnboundedSender<()>,
+}
+
+impl agents::Office for Desk {
+    fn said(&self, line: &str) {
+        eprintln!("agent: {line}");
+    }
+
+    fn done(&self) {
+        // Nobody waits for it while the process ends.
+        let _ = self.runs.send(());
+    }
 }
 
 /// [`block_on`] with a result.

@@ -242,6 +242,66 @@ impl Drop for Millstream {
     }
 }
 
+/// A running process that serves no HTTP. Dropping it kills it.
+pub struct Process {
+    child: Child,
+    out: Output,
+    err: Output,
+}
+
+impl Process {
+    /// Starts `millstream` with `arguments`.
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut child = command(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        Self {
+            out: Output::of(child.stdout.take().expect("a pipe")),
+            err: Output::of(child.stderr.take().expect("a pipe")),
+            child,
+        }
+    }
+
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written to standard error so far.
+    pub fn err(&self) -> String {
+        self.err.text()
+    }
+
+    /// Waits for its end by itself.
+    pub fn ended(&mut self) -> Ended {
+        let status = eventually("the end of the process", || {
+            self.child.try_wait().expect("its own child")
+        });
+        Ended {
+            status,
+            out: self.out.whole(),
+            err: self.err.whole(),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "standard output:\n{}\nstandard error:\n{}",
+                self.out.text(),
+                self.err.text()
+            );
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// How a process ended.
 #[derive(Debug)]
 pub struct Ended {

@@ -1,4 +1,7 @@
 //! The lines that coordinator and agent exchange.
+//!
+//! The coordinator greets, and asks for the time as often as it likes; then it gives the share. From there on the agent
+//! tells its steps and figures, and the outcome at the end; the coordinator opens steps, and may end the run.
 
 use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -12,17 +15,25 @@ use crate::plan::{Plan, Secret, Share};
 use crate::runner::{Live, Step};
 use crate::scenario::Scenario;
 
-/// Number of this protocol; both sides must have the same.
-pub(crate) const PROTOCOL: u32 = 1;
+/// Number of this protocol; both sides must have the same. The greeting and the refusal stay what they are, so that
+/// others understand why they are refused.
+pub(crate) const PROTOCOL: u32 = 2;
 
-/// A line is no longer than this, in bytes: the outcome of a share with a million subscribers is below it.
-const LINE_BYTES_MAX: u64 = 1 << 30;
+/// A greeting is no longer than this, in bytes: what is longer is somebody else.
+pub(crate) const HELLO_BYTES_MAX: u64 = 1_024;
+
+/// Any other line to an agent is no longer than this, in bytes: a scenario.
+pub(crate) const TO_AGENT_BYTES_MAX: u64 = 4 << 20;
+
+/// A line from an agent is no longer than this, in bytes: the outcome of a share with a million subscribers is below it.
+pub(crate) const FROM_AGENT_BYTES_MAX: u64 = 1 << 30;
+
+const _: () = assert!(HELLO_BYTES_MAX < TO_AGENT_BYTES_MAX);
+const _: () = assert!(TO_AGENT_BYTES_MAX < FROM_AGENT_BYTES_MAX);
 
 /// What an agent needs to know to run its share.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Start {
-    /// Number of the protocol.
-    pub protocol: u32,
     /// The scenario as TOML, without its password.
     pub scenario_toml: String,
     /// The password.
@@ -35,7 +46,7 @@ pub struct Start {
     pub share: Share,
     /// The broker.
     pub broker: SocketAddr,
-    /// Addresses to connect from; none: the kernel chooses.
+    /// For an agent that the coordinator started itself: addresses to connect from. Others know their own.
     pub source_addresses: Vec<IpAddr>,
 }
 
@@ -50,7 +61,6 @@ impl Start {
         source_addresses: Vec<IpAddr>,
     ) -> Self {
         Self {
-            protocol: PROTOCOL,
             scenario_toml: scenario.to_toml(),
             password: scenario.connect.password.clone(),
             run: plan.run,
@@ -66,6 +76,8 @@ impl Start {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ToAgent {
+    Hello { protocol: u32 },
+    Clock {},
     Start(Box<Start>),
     Open { step: Step, at: Nanos },
     Stop { why: String },
@@ -75,6 +87,8 @@ pub(crate) enum ToAgent {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FromAgent {
+    Hello { protocol: u32 },
+    Clock { at: Nanos },
     Arrived { step: Step, at: Nanos },
     Live(Live),
     Outcome(Box<Outcome>),
@@ -90,6 +104,12 @@ pub enum AgentError {
     /// It said something else than the protocol knows.
     #[error("not understood: {0}")]
     Protocol(String),
+    /// It said nothing for so many seconds.
+    #[error("nothing was heard for {0} s")]
+    Silent(u64),
+    /// It was turned away, or turned us away.
+    #[error("{0}")]
+    Refused(String),
     /// Reading or writing failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -104,12 +124,19 @@ pub(crate) fn send(to: &mut impl Write, message: &impl Serialize) -> Result<(), 
     Ok(to.flush()?)
 }
 
-/// Reads a line.
-pub(crate) fn receive<T: DeserializeOwned>(from: &mut impl BufRead) -> Result<T, AgentError> {
+/// Reads a line of at most `bytes_max`.
+pub(crate) fn receive<T: DeserializeOwned>(
+    from: &mut impl BufRead,
+    bytes_max: u64,
+) -> Result<T, AgentError> {
     let mut line = Vec::new();
-    let mut limited = io::Read::take(from, LINE_BYTES_MAX);
-    limited.read_until(b'\n', &mut line)?;
-    if line.is_empty() {
+    io::Read::take(from, bytes_max).read_until(b'\n', &mut line)?;
+    if line.last() != Some(&b'\n') {
+        if line.len() as u64 == bytes_max {
+            let text = format!("a line is longer than {bytes_max} bytes");
+            return Err(AgentError::Protocol(text));
+        }
+        // Also in the middle of a line: its writer died.
         return Err(AgentError::Gone);
     }
     serde_json::from_slice(&line).map_err(|error| AgentError::Protocol(error.to_string()))
@@ -118,6 +145,10 @@ pub(crate) fn receive<T: DeserializeOwned>(from: &mut impl BufRead) -> Result<T,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(bytes: &[u8]) -> Result<ToAgent, AgentError> {
+        receive(&mut &*bytes, HELLO_BYTES_MAX)
+    }
 
     #[test]
     fn a_line_is_read_as_it_was_written() {
@@ -128,7 +159,7 @@ mod tests {
         };
         send(&mut bytes, &open).unwrap();
         let mut from = bytes.as_slice();
-        let read: ToAgent = receive(&mut from).unwrap();
+        let read: ToAgent = receive(&mut from, HELLO_BYTES_MAX).unwrap();
         assert!(matches!(
             read,
             ToAgent::Open {
@@ -136,13 +167,23 @@ mod tests {
                 at: 7
             }
         ));
-        let error = receive::<ToAgent>(&mut from).unwrap_err();
+        let error = receive::<ToAgent>(&mut from, HELLO_BYTES_MAX).unwrap_err();
         assert!(matches!(error, AgentError::Gone));
     }
 
     #[test]
     fn what_is_no_message_is_an_error() {
-        let error = receive::<ToAgent>(&mut &b"GET / HTTP/1.1\r\n"[..]).unwrap_err();
+        let error = read(b"GET / HTTP/1.1\r\n").unwrap_err();
         assert!(error.to_string().contains("not understood"), "{error}");
+        let error = read(&[b'x'; HELLO_BYTES_MAX as usize + 1]).unwrap_err();
+        assert!(error.to_string().contains("longer than 1024"), "{error}");
+        let error = read(b"{\"hello\":{\"protocol\":2}").unwrap_err();
+        assert!(matches!(error, AgentError::Gone), "{error}");
+    }
+
+    #[test]
+    fn a_greeting_of_later_versions_is_understood() {
+        let hello = read(b"{\"hello\":{\"protocol\":9,\"more\":true}}\n").unwrap();
+        assert!(matches!(hello, ToAgent::Hello { protocol: 9 }));
     }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::agents::AgentAddresses;
+
 /// `millstream load`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -16,7 +18,8 @@ Examples:
   millstream load show chat > my.toml; millstream load run my.toml --html report.html
       A scenario of your own.
 
-Exit code 0: the run kept to its limits. 1: it did not (something is missing, refused, out of order …). 2: it could not begin.")]
+Exit code 0: the run kept to its limits, also when Ctrl-C ended it early. 1: it did not (something is missing, refused, out of
+order …). 2: it could not begin. Ctrl-C gives the report so far; a second one ends at once.")]
 pub struct Load {
     /// What to do.
     #[command(subcommand)]
@@ -100,6 +103,7 @@ pub enum LoadCommand {
     #[command(after_help = "\
 Example:
   millstream load agent --listen 10.0.0.5:7401
+      One run at a time; a second coordinator is refused and told so. One agent uses one core: start as many as there are cores.
       Whoever can reach the address can let this machine load any broker: use it in a network of your own.")]
     Agent(AgentArgs),
 }
@@ -131,51 +135,51 @@ pub struct RunArgs {
     #[arg(long, requires = "simulated", value_name = "N")]
     pub threads: Option<u32>,
     /// Clients in all; the groups keep their proportions
-    #[arg(long, value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
     pub clients: Option<u32>,
     /// Messages a second in all; the streams keep their proportions
-    #[arg(long, value_name = "PER_SECOND")]
+    #[arg(long, allow_negative_numbers = true, value_name = "PER_SECOND")]
     pub rate: Option<f64>,
     /// As many messages as the windows let, instead of a rate: how fast the broker is
     #[arg(long, conflicts_with = "rate")]
     pub highest: bool,
     /// Connects a second; "storm" for all at once
-    #[arg(long, value_name = "PER_SECOND")]
+    #[arg(long, allow_negative_numbers = true, value_name = "PER_SECOND")]
     pub connect_rate: Option<String>,
     /// Measured time
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SECONDS")]
     pub seconds: Option<f64>,
     /// Time under the same load before that
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SECONDS")]
     pub warm_up: Option<f64>,
     /// Longest wait at the end for what is on its way
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SECONDS")]
     pub drain: Option<f64>,
     /// Size of a payload, 24 or more
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, allow_negative_numbers = true, value_name = "BYTES")]
     pub payload_bytes: Option<u32>,
     /// QoS of publishes and subscriptions
-    #[arg(long, value_name = "0|1|2")]
+    #[arg(long, allow_negative_numbers = true, value_name = "0|1|2")]
     pub qos: Option<u8>,
     /// MQTT version
     #[arg(long, value_name = "3.1.1|5.0")]
     pub protocol: Option<String>,
     /// Keep-alive; 0 for none
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SECONDS")]
     pub keep_alive: Option<u16>,
     /// Sessions that outlive their connections
     #[arg(long)]
     pub durable: bool,
     /// Messages of one publisher in flight
-    #[arg(long, value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
     pub window: Option<u32>,
     /// Messages that are due at the same time
-    #[arg(long, value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
     pub burst: Option<u32>,
     /// Put before every topic and filter, instead of "load/"
     #[arg(long, value_name = "PREFIX/")]
     pub topic_prefix: Option<String>,
-    /// User name; {n} is the client's number
+    /// User name; a template, as client identifiers are in a scenario file
     #[arg(long, value_name = "TEMPLATE")]
     pub username: Option<String>,
     /// File with the password
@@ -184,16 +188,24 @@ pub struct RunArgs {
     /// Processes of this tool to share the clients; default: as many as the limit of open files needs
     #[arg(long, value_name = "N")]
     pub processes: Option<u32>,
-    /// Agents to share the clients, instead of processes here
+    /// Agents to share the clients, instead of processes here; NAME-{0..99}:PORT are a hundred
     #[arg(
         long,
         value_name = "HOST:PORT,…",
         value_delimiter = ',',
-        conflicts_with = "processes"
+        conflicts_with_all = ["processes", "source_addresses"]
     )]
-    pub agents: Vec<SocketAddr>,
+    pub agents: Vec<AgentAddresses>,
+    /// How long agents may take to come up, and their names to be known
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        requires = "agents"
+    )]
+    pub agents_wait: u32,
     /// Addresses to connect from, separated by commas; default: as many of 127.0.0.0/8 as are needed for a broker on this
-    /// machine
+    /// machine. An agent is told its own when it is started
     #[arg(long, value_name = "IP,…", value_delimiter = ',')]
     pub source_addresses: Vec<IpAddr>,
     /// The broker's process on this machine, for its CPU and memory; "auto" finds it by its port
@@ -236,6 +248,12 @@ pub struct AgentArgs {
     /// Where coordinators connect
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7401")]
     pub listen: SocketAddr,
+    /// Addresses of this machine that its clients connect from, separated by commas; default: the system's choice
+    #[arg(long, value_name = "IP,…", value_delimiter = ',')]
+    pub source_addresses: Vec<IpAddr>,
+    /// End after one run, for a job of a cluster
+    #[arg(long)]
+    pub once: bool,
     /// Talk over standard input and output instead, for one run
     #[arg(long, hide = true)]
     pub pipe: bool,

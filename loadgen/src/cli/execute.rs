@@ -1,14 +1,15 @@
 //! A run from beginning to end: on threads, processes or agents, merged into a report.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::args::RunArgs;
+use super::naming;
 use super::options::{LoadError, Place, overrides, system};
 use super::watch::Watch;
-use crate::agents::{Agent, Ended, Start, attend};
+use crate::agents::{Agent, AgentAddress, Ended, Start, attend};
 use crate::clock;
 use crate::merge::{Lost, merge};
 use crate::plan::{Plan, Share};
@@ -20,11 +21,11 @@ use crate::server::{Sampler, machine};
 use crate::simulated;
 use crate::swarm::Swarm;
 
-/// How often a share is looked after.
-const LOOK: Duration = Duration::from_millis(20);
+/// An agent whose clock is further off than this does not take part, in seconds: it would begin so much earlier or later.
+const SKEW_MAX_S: f64 = 1.0;
 
-/// A share that has not ended so long after all others is left behind.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// An agent whose clock is further off than this is mentioned, in seconds.
+const SKEW_MENTIONED_S: f64 = 0.001;
 
 /// A run that is worked out and can begin.
 #[derive(Debug)]
@@ -43,8 +44,9 @@ impl Execution {
     /// # Errors
     /// It is not allowed or not possible.
     pub fn new(mut scenario: Scenario, args: RunArgs) -> Result<Self, LoadError> {
-        scenario.apply(&overrides(&args)?)?;
-        let plan = scenario.plan(number_of_a_run(), args.seed)?;
+        let name = |error| naming::scenario(error, &args);
+        scenario.apply(&overrides(&args)?).map_err(name)?;
+        let plan = scenario.plan(number_of_a_run(), args.seed).map_err(name)?;
         let place = Place::of(&args, &plan)?;
         let sampler = match place.broker() {
             None => Some(Sampler::of_self()?),
@@ -69,10 +71,12 @@ impl Execution {
                 format!("{preflight}, on {broker}")
             }
             Place::Agents { agents, broker } => {
+                let plural = if agents.len() == 1 { "" } else { "s" };
                 format!(
-                    "{} clients on {} agents, on {broker}",
+                    "{} clients on {} agent{plural} (waits up to {} s for them), on {broker}",
                     plan.clients(),
-                    agents.len()
+                    agents.len(),
+                    self.args.agents_wait
                 )
             }
             Place::Simulated { threads, .. } => {
@@ -121,32 +125,41 @@ impl Execution {
             planned,
         );
         watch.before();
-        let shares = self.start_shares()?;
+        let (shares, remarks) = self.start_shares()?;
         watch.until(|| shares.iter().all(Running::has_ended));
-        let (mut outcomes, mut lost) = (Vec::new(), Vec::new());
+        let (mut outcomes, mut lost, mut not_begun) = (Vec::new(), Vec::new(), None);
         for running in shares {
             let share = running.share;
             match running.join() {
                 Ok(Ended::Reported(outcome)) => outcomes.push(*outcome),
                 Ok(Ended::Lost(why)) | Err(why) => lost.push(Lost { share, why }),
+                Ok(Ended::NotBegun(why)) => {
+                    not_begun.get_or_insert(why);
+                }
             }
+        }
+        if let Some(why) = not_begun {
+            return Err(LoadError::Agent(why));
         }
         let simulated = self.place.is_simulated();
         merge(&self.plan, &outcomes, &lost, simulated, &mut report);
+        report.remarks.extend(remarks);
         watch.finish(&mut report);
         Ok(report)
     }
 
-    fn start_shares(&self) -> Result<Vec<Running>, LoadError> {
+    /// The shares at work, and what is to be said about them.
+    fn start_shares(&self) -> Result<(Vec<Running>, Vec<String>), LoadError> {
         let clients = self.plan.clients();
-        match &self.place {
+        let mut remarks = Vec::new();
+        let shares = match &self.place {
             Place::Thread { broker, preflight } => {
                 let options = RealOptions {
                     source_addresses: preflight.source_addresses.clone(),
                     ..RealOptions::new(*broker, clients)
                 };
                 let swarm = RealSwarm::new(options).map_err(system("the clients"))?;
-                Ok(vec![self.run_here(Share::WHOLE, swarm)?])
+                vec![self.run_here(Share::WHOLE, swarm)?]
             }
             Place::Simulated { threads, clock } => {
                 let config = broker::Config::default();
@@ -160,7 +173,7 @@ impl Execution {
                         };
                         self.run_here(share, swarm)
                     })
-                    .collect()
+                    .collect::<Result<Vec<Running>, LoadError>>()?
             }
             Place::Processes { preflight, .. } => {
                 let program = std::env::current_exe().map_err(system("this program's file"))?;
@@ -168,22 +181,58 @@ impl Execution {
                     .map(|_| {
                         let mut command = Command::new(&program);
                         command.args(["load", "agent", "--pipe"]);
-                        Agent::spawn(command).map_err(system("a further process"))
+                        Agent::spawn(command).map_err(|error| {
+                            LoadError::Agent(format!("a further process of this tool: {error}"))
+                        })
                     })
                     .collect::<Result<Vec<Agent>, LoadError>>()?;
-                self.attend_all(agents, &preflight.source_addresses)
+                self.attend_all(agents, &preflight.source_addresses)?
             }
-            Place::Agents { agents, .. } => {
-                let agents = agents
-                    .iter()
-                    .map(|address| {
-                        Agent::connect(*address)
-                            .map_err(system(format!("the agent at {address} cannot be reached")))
+            Place::Agents { agents, broker } => {
+                let agents = self.reach(agents, *broker)?;
+                remarks.extend(agents.iter().filter_map(skew_remark));
+                self.attend_all(agents, &[])?
+            }
+        };
+        Ok((shares, remarks))
+    }
+
+    /// Connects to all agents before any gets its share.
+    fn reach(
+        &self,
+        addresses: &[AgentAddress],
+        broker: SocketAddr,
+    ) -> Result<Vec<Agent>, LoadError> {
+        let wait = Duration::from_secs(self.args.agents_wait.into());
+        let deadline = Instant::now() + wait;
+        let given_up = || self.gates.stopped().is_some();
+        addresses
+            .iter()
+            .map(|address| {
+                let wrong = |why: String| LoadError::Agent(format!("--agents: {address}: {why}"));
+                let agent = Agent::connect(address, deadline, given_up).map_err(|error| {
+                    wrong(match self.gates.stopped() {
+                        Some(by) => format!("the wait for it was ended by {by}"),
+                        None => error.to_string(),
                     })
-                    .collect::<Result<Vec<Agent>, LoadError>>()?;
-                self.attend_all(agents, &self.args.source_addresses)
-            }
-        }
+                })?;
+                let here = agent.address().is_none_or(|address| address.is_loopback());
+                if broker.ip().is_loopback() && !here {
+                    return Err(wrong(format!(
+                        "it is on another machine, for which --broker {broker} is that machine itself; give an address that every agent reaches"
+                    )));
+                }
+                let skew = agent.skew();
+                if skew.ahead_s.abs() > SKEW_MAX_S + skew.error_s {
+                    return Err(wrong(format!(
+                        "its clock is {:.1} s {}, and {SKEW_MAX_S} s is allowed; synchronise the clocks (NTP)",
+                        skew.ahead_s.abs(),
+                        if skew.ahead_s > 0.0 { "ahead" } else { "behind" }
+                    )));
+                }
+                Ok(agent)
+            })
+            .collect()
     }
 
     fn run_here(
@@ -254,16 +303,24 @@ impl Running {
     }
 
     fn join(self) -> Result<Ended, String> {
-        let until = Instant::now() + JOIN_TIMEOUT;
-        while !self.thread.is_finished() {
-            if Instant::now() > until {
-                return Err("it did not end in time".to_owned());
-            }
-            thread::sleep(LOOK);
-        }
         let ended = self.thread.join();
         ended.map_err(|_| "a bug in this tool ended it".to_owned())
     }
+}
+
+/// What a clock that is off makes of the figures.
+fn skew_remark(agent: &Agent) -> Option<String> {
+    let skew = agent.skew();
+    let milliseconds = |seconds: f64| seconds.abs() * 1e3;
+    (skew.ahead_s.abs() > SKEW_MENTIONED_S + skew.error_s).then(|| {
+        format!(
+            "the clock of agent {} is {:.1} ms {} (give or take {:.1} ms): latencies of deliveries between it and others are off by that",
+            agent.name(),
+            milliseconds(skew.ahead_s),
+            if skew.ahead_s > 0.0 { "ahead" } else { "behind" },
+            milliseconds(skew.error_s),
+        )
+    })
 }
 
 /// Different for runs that begin at different times or in different processes.

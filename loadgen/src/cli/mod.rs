@@ -2,6 +2,7 @@
 
 mod args;
 mod execute;
+mod naming;
 mod options;
 mod progress;
 mod watch;

@@ -1,8 +1,10 @@
 //! From what was said on the command line to what is to be done: changes of the scenario, and where it runs.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use super::args::RunArgs;
+use super::naming;
+use crate::agents::{AGENTS_MAX, AgentAddress};
 use crate::plan::{Plan, Secret};
 use crate::scenario::overrides::{Clients, Connecting, Overrides, Rate};
 use crate::scenario::preflight::{Preflight, PreflightError};
@@ -22,6 +24,9 @@ pub enum LoadError {
     /// The machine is not enough.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
+    /// An agent cannot be reached, or cannot take part.
+    #[error("{0}")]
+    Agent(String),
     /// There is no simulated broker.
     #[error(transparent)]
     Simulated(#[from] BuildError),
@@ -63,7 +68,7 @@ pub(super) enum Place {
     /// Clients over TCP, on other machines.
     Agents {
         broker: SocketAddr,
-        agents: Vec<SocketAddr>,
+        agents: Vec<AgentAddress>,
     },
     /// Clients over memory, on threads of this process.
     Simulated { threads: u32, clock: SimClock },
@@ -83,6 +88,10 @@ impl Place {
                 (None, false) => cores.min(SHARDS_MAX) as u32,
                 (Some(threads), false) => threads,
             };
+            if threads == 0 || threads as usize > SHARDS_MAX {
+                let text = format!("--threads is {threads}; allowed are 1 to {SHARDS_MAX}");
+                return Err(LoadError::Option(text));
+            }
             let clock = if args.virtual_time {
                 SimClock::Virtual
             } else {
@@ -91,11 +100,22 @@ impl Place {
             return Ok(Self::Simulated { threads, clock });
         }
         let broker = resolve(&args.broker)?;
-        if !args.agents.is_empty() {
-            return Ok(Self::Agents {
-                broker,
-                agents: args.agents.clone(),
-            });
+        let agents: Vec<AgentAddress> = args.agents.iter().flat_map(|it| it.0.clone()).collect();
+        if agents.len() > AGENTS_MAX {
+            let text = format!(
+                "--agents: {} are given; allowed are up to {AGENTS_MAX}",
+                agents.len()
+            );
+            return Err(LoadError::Option(text));
+        }
+        for (at, agent) in agents.iter().enumerate() {
+            if agents[..at].contains(agent) {
+                let text = format!("--agents: {agent} is given twice; an agent has one share");
+                return Err(LoadError::Option(text));
+            }
+        }
+        if !agents.is_empty() {
+            return Ok(Self::Agents { broker, agents });
         }
         // A limit that cannot be raised is taken as it is.
         let _ = machine::raise_open_files();
@@ -106,7 +126,9 @@ impl Place {
             args.processes,
             &args.source_addresses,
             &machine,
-        )?;
+        )
+        .map_err(|error| naming::preflight(error, args))?;
+        args.source_addresses.iter().try_for_each(ours)?;
         Ok(match preflight.processes {
             1 => Self::Thread { broker, preflight },
             _ => Self::Processes { broker, preflight },
@@ -136,6 +158,16 @@ impl Place {
     pub(super) fn is_simulated(&self) -> bool {
         matches!(self, Self::Simulated { .. })
     }
+}
+
+/// An address can be connected from only where it is.
+fn ours(address: &IpAddr) -> Result<(), LoadError> {
+    let bound = UdpSocket::bind((*address, 0)).map(drop);
+    bound.map_err(|error| {
+        LoadError::Option(format!(
+            "--source-addresses: {address} is not an address of this machine ({error})"
+        ))
+    })
 }
 
 fn resolve(text: &str) -> Result<SocketAddr, LoadError> {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::check::grouped;
 use super::machine::Machine;
-use crate::plan::{Plan, Relation};
+use crate::plan::{Plan, Relation, Share};
 
 /// Open files of a process that are not for clients: one of so many, for libraries, logs, reports and luck.
 const FILES_SPARE_PART: u64 = 10;
@@ -146,11 +146,36 @@ impl Preflight {
         source_addresses: &[IpAddr],
         machine: &Machine,
     ) -> Result<Self, PreflightError> {
-        let clients = plan.clients();
+        Self::of_clients(plan, plan.clients(), target, processes, source_addresses, machine)
+    }
+
+    /// The same for one share of a plan, in one process of a machine that has nothing to do with the other shares.
+    ///
+    /// # Errors
+    /// What stops it first: files, ports, memory.
+    pub fn of_share(
+        plan: &Plan,
+        share: Share,
+        target: SocketAddr,
+        source_addresses: &[IpAddr],
+        machine: &Machine,
+    ) -> Result<Self, PreflightError> {
+        let clients = plan.clients().div_ceil(share.count.max(1));
+        Self::of_clients(plan, clients, target, Some(1), source_addresses, machine)
+    }
+
+    fn of_clients(
+        plan: &Plan,
+        clients: u32,
+        target: SocketAddr,
+        processes: Option<u32>,
+        source_addresses: &[IpAddr],
+        machine: &Machine,
+    ) -> Result<Self, PreflightError> {
         let processes = processes_for(clients, processes, machine.open_files)?;
         let source_addresses =
             addresses_for(clients, target.ip(), source_addresses, machine.ports)?;
-        let memory_bytes = memory_for(plan, processes, target.ip().is_loopback());
+        let memory_bytes = memory_for(plan, clients, processes, target.ip().is_loopback());
         let available = machine.memory_bytes / 100 * MEMORY_USED_PERCENT;
         if memory_bytes > available {
             let share = u128::from(clients) * u128::from(available) / u128::from(memory_bytes);
@@ -262,14 +287,18 @@ fn addresses_for(
     Ok(given.to_vec())
 }
 
-/// Bytes that the run is likely to take.
-fn memory_for(plan: &Plan, processes: u32, both_ends: bool) -> u64 {
+/// Bytes that `clients` of a plan are likely to take.
+fn memory_for(plan: &Plan, clients: u32, processes: u32, both_ends: bool) -> u64 {
     let ends = if both_ends { 2 } else { 1 };
-    let clients = u64::from(plan.clients()).saturating_mul(CLIENT_BYTES + ends * SOCKET_BYTES);
+    let part = |bytes: u64| {
+        let bytes = u128::from(bytes) * u128::from(clients) / u128::from(plan.clients().max(1));
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    };
+    let sockets = u64::from(clients).saturating_mul(CLIENT_BYTES + ends * SOCKET_BYTES);
     let each_process = PROCESS_BYTES.saturating_add(listed_bytes(plan));
-    clients
+    sockets
         .saturating_add(each_process.saturating_mul(u64::from(processes)))
-        .saturating_add(tracks_bytes(plan))
+        .saturating_add(part(tracks_bytes(plan)))
 }
 
 /// Lists of receivers, which every process has.
@@ -395,6 +424,21 @@ mod tests {
         let given = ["10.0.0.2", "10.0.0.3"];
         let found = preflight(40_000, "10.0.0.1", None, &given, &SMALL).unwrap();
         assert_eq!(found.source_addresses.len(), 2);
+    }
+
+    #[test]
+    fn a_share_needs_what_its_own_clients_need() {
+        let plan = plan("idle", 60_000);
+        let target = "10.0.0.1:1883".parse().unwrap();
+        let of = |count| {
+            let share = Share { index: 0, count };
+            Preflight::of_share(&plan, share, target, &[], &SMALL)
+        };
+        let quarter = of(4).unwrap();
+        assert_eq!((quarter.clients, quarter.processes), (15_000, 1));
+        assert!(quarter.memory_bytes < 15_000 * 8_000, "{quarter}");
+        let error = of(3).unwrap_err().to_string();
+        assert!(error.contains("20,000 clients need 2 processes"), "{error}");
     }
 
     #[test]
