@@ -357,7 +357,7 @@ fn two_instances_share_the_partitions_and_one_that_leaves_hands_over() {
             .filter_map(|partition| partition["partition"].as_u64())
             .collect()
     };
-    let all: HashSet<u64> = (0..12).collect();
+    let all: HashSet<u64> = (0..6).collect();
     eventually("both to have a share", || {
         let (one, other) = (partitions(&first), partitions(&second));
         let whole: HashSet<u64> = one.union(&other).copied().collect();
