@@ -14,7 +14,8 @@ pub(crate) const KIB: u64 = 1_024;
 /// A reading of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// CPU time of all its threads, user and system, exact to 10 ms.
+    /// CPU time of all its threads, user and system: exact to the kernel's scheduler tick (some milliseconds) while threads
+    /// run and to microseconds while they wait; where the kernel does not tell or threads have ended, to 10 ms.
     pub cpu: Duration,
     /// Memory that is its own: anonymous pages that are resident, in bytes. No files, no kernel memory.
     pub anonymous_bytes: u64,
@@ -47,6 +48,7 @@ impl Usage {
 
     fn read(dir: &str) -> Result<Self, ProcessError> {
         let cpu = read_parsed(&format!("{dir}/stat"), cpu_of_stat)?;
+        let cpu = cpu.max(cpu_of_threads(dir).unwrap_or_default());
         let anonymous_bytes = read_parsed(&format!("{dir}/smaps_rollup"), |text| {
             kib_of("Anonymous:", text).map(|kib| kib * KIB)
         })?;
@@ -74,6 +76,23 @@ fn read_parsed<T>(path: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, Pr
     };
     let text = fs::read_to_string(path).map_err(|why| error(&why))?;
     parse(&text).ok_or_else(|| error(&"its format is not known"))
+}
+
+/// CPU time of the threads that live: finer than `stat`, which is cut to ticks, and less once a thread has ended.
+fn cpu_of_threads(dir: &str) -> Option<Duration> {
+    let mut nanos = 0;
+    for thread in fs::read_dir(format!("{dir}/task")).ok()? {
+        // One that ends meanwhile is not there to be read.
+        if let Ok(text) = fs::read_to_string(thread.ok()?.path().join("schedstat")) {
+            nanos += nanos_of_schedstat(&text)?;
+        }
+    }
+    Some(Duration::from_nanos(nanos))
+}
+
+/// Time on a processor, time waiting for one, and how often: the first is in nanoseconds.
+fn nanos_of_schedstat(schedstat: &str) -> Option<u64> {
+    schedstat.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// User and system time are fields 14 and 15; the second field, the name, may itself hold spaces and brackets.
@@ -104,6 +123,15 @@ mod tests {
     fn the_name_of_a_process_does_not_confuse_the_fields() {
         let stat = "42 (a ) b) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 100 1000 10";
         assert_eq!(cpu_of_stat(stat), Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn threads_are_added_up_in_nanoseconds() {
+        assert_eq!(nanos_of_schedstat("590085 12345 7\n"), Some(590_085));
+        assert_eq!(nanos_of_schedstat(""), None);
+        assert_eq!(cpu_of_threads("/proc/4294967295"), None);
+        let ticks = read_parsed("/proc/self/stat", cpu_of_stat).unwrap();
+        assert!(Usage::of_self().unwrap().cpu >= ticks);
     }
 
     #[test]
