@@ -304,8 +304,9 @@ def overview(by_scenario, brokers):
             row.append(shown + mark)
         rows.append(row)
     yield from table(["median", *brokers], rows)
-    yield "† at least one run of it failed: something is missing, was refused, or the run could not be finished; see below."
-    yield ""
+    if any("†" in text for row in rows for text in row):
+        yield "† at least one run of it failed: something is missing, was refused, or the run could not be finished; see below."
+        yield ""
 
 
 def reasons(run):
