@@ -1,7 +1,7 @@
 //! Agents over TCP: the same sums as one process, and whoever else comes to their port.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 
 use crate::millstream::{Process, eventually, run, signal};
 use crate::{FOR_EVER, SMALL, STEADY, all_left, broker, in_the_middle, pairs, report, sums, text};
@@ -178,4 +178,25 @@ fn an_agent_whose_machine_is_not_enough_is_named_before_anything_begins() {
         last.contains(&agent.address) && last.contains("clients"),
         "{last}"
     );
+}
+
+#[test]
+fn an_agent_may_come_up_later_and_end_after_one_run() {
+    let broker = broker();
+    let at = broker.mqtt().to_string();
+    // An address that no other test uses, so that nobody takes the port in between.
+    let free = TcpListener::bind("127.77.0.1:0").expect("a free port");
+    let address = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let more = ["--agents", &address, "--agents-wait", "60"];
+    let mut load = Process::start(&pairs(&at, &[SMALL, &more]));
+    eventually("the coordinator to wait", || {
+        load.err().contains("waits up to 60 s").then_some(())
+    });
+    let mut agent = Process::start(&["load", "agent", "--listen", &address, "--once"]);
+    let ended = load.ended();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let ended = agent.ended();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(ended.err.contains("is done"), "{}", ended.err);
 }
