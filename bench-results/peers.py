@@ -316,7 +316,9 @@ def reasons(run):
         said = run["said"] or run["broker_said"] or f"exit code {run['exit_code']}"
         return [f"no report: {said}"]
     found = list(report["failures"])
-    if report["interrupted"]:
+    if run["exit_code"] == 124:
+        found.append(f"not finished after {run['seconds']} s, when it was ended")
+    elif report["interrupted"]:
         found.append(f"ended early: {report['interrupted']}")
     if run["broker_ended"]:
         found.append(f"the broker ended: {run['broker_said'] or 'it said nothing'}")
