@@ -12,7 +12,7 @@ use loadgen::cli::{AgentArgs, Execution, Load, LoadCommand, ReportArgs, RunArgs}
 use loadgen::report::{Report, compare::Comparison, json, page, text};
 use loadgen::scenario::{Scenario, builtin_names};
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 use super::{block_on, blocking, print};
 use crate::exit::Failure;
@@ -162,7 +162,7 @@ fn agent(args: &AgentArgs) -> Result<(), Failure> {
     let address = listener.local_addr().context("the listener")?;
     eprintln!("millstream load agent: waits for coordinators at {address}");
     let sources = args.source_addresses.clone();
-    let (tell, mut runs) = tokio::sync::mpsc::unbounded_channel();
+    let (tell, mut runs) = tokio::sync::mpsc::channel(1);
     std::thread::Builder::new()
         .name("agent".to_owned())
         .spawn(move || agents::serve(&listener, &sources, Desk { runs: tell }))
@@ -180,7 +180,7 @@ fn agent(args: &AgentArgs) -> Result<(), Failure> {
 
 /// Where an agent says what it does.
 struct Desk {
-    runs: UnboundedSender<()>,
+    runs: Sender<()>,
 }
 
 impl agents::Office for Desk {
@@ -189,8 +189,8 @@ impl agents::Office for Desk {
     }
 
     fn done(&self) {
-        // Nobody waits for it while the process ends.
-        let _ = self.runs.send(());
+        // One that waits is enough.
+        let _ = self.runs.try_send(());
     }
 }
 

@@ -146,7 +146,14 @@ impl Preflight {
         source_addresses: &[IpAddr],
         machine: &Machine,
     ) -> Result<Self, PreflightError> {
-        Self::of_clients(plan, plan.clients(), target, processes, source_addresses, machine)
+        Self::of_clients(
+            plan,
+            plan.clients(),
+            target,
+            processes,
+            source_addresses,
+            machine,
+        )
     }
 
     /// The same for one share of a plan, in one process of a machine that has nothing to do with the other shares.
