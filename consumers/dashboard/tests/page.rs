@@ -157,9 +157,11 @@ async fn numbers_change_and_troubles_are_said() {
 
     // Some seconds of traffic, so that the charts show what they are for.
     let mut number = 5;
+    let mut rounds = 5;
     while browser.value("Number(document.getElementById('messages').value) < 300") == json!(true) {
         for _ in 0..1 + number % 4 {
             append(kafka, round(number)).await;
+            rounds += 1;
         }
         number += 1;
     }
@@ -187,11 +189,15 @@ async fn numbers_change_and_troubles_are_said() {
         .collect();
     assert_eq!(strangers, Vec::<&String>::new(), "the page works offline");
 
-    // Kafka goes away and comes back: the page says both, and counting goes on.
-    let before = browser
-        .value("Number(document.getElementById('messages').value)")
-        .as_u64()
-        .expect("a number");
+    // Kafka goes away and comes back: the page says both, and counting goes on. Ten messages are a round.
+    browser = blocking(move || {
+        browser.until(&format!(
+            "Number(document.getElementById('messages').value) === {}",
+            rounds * 10
+        ));
+        browser
+    })
+    .await;
     blocking(|| kafka.stop()).await;
     browser = blocking(move || {
         browser.until(
@@ -207,7 +213,7 @@ async fn numbers_change_and_troubles_are_said() {
     browser = blocking(move || {
         browser.until(&format!(
             "Number(document.getElementById('messages').value) === {}",
-            before + 10
+            (rounds + 1) * 10
         ));
         browser
     })
