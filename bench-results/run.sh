@@ -80,7 +80,7 @@ exec > >(tee "$RESULTS/run.txt") 2>&1
 
 {
   echo "date:      $(date -u +%FT%TZ)"
-  echo "commit:    $(git rev-parse HEAD)$(git diff --quiet HEAD || echo ', with changes that are not committed')"
+  echo "commit:    $(git rev-parse HEAD)$(git diff --quiet HEAD -- . ':!bench-results/2*' || echo ', with changes that are not committed')"
   echo "command:   bench-results/run.sh --rounds $ROUNDS --brokers \"$BROKERS\" --measures \"$MEASURES\" --seconds $SECONDS_EACH"
   echo "processor: $(nproc) × $(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)"
   echo "memory:    $(awk '/^MemTotal/ {printf "%.1f GiB", $2 / 1048576}' /proc/meminfo)"
