@@ -5,7 +5,7 @@ use std::io;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use codec::{Qos, ReasonCode, Version};
+use codec::{Connect, EncodeError, Packet, PropertiesBuf, Property, Qos, ReasonCode, Version};
 
 use crate::clock::Nanos;
 use crate::stamp::Stamp;
@@ -39,6 +39,30 @@ pub struct Hello<'a> {
     pub username: Option<&'a str>,
     /// Password.
     pub password: Option<&'a [u8]>,
+}
+
+impl Hello<'_> {
+    /// Appends the CONNECT packet.
+    ///
+    /// # Errors
+    /// It cannot be expressed.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let mut properties = PropertiesBuf::new();
+        if self.version.has_properties() && self.session_expiry_s > 0 {
+            properties.push(Property::SessionExpiryInterval(self.session_expiry_s))?;
+        }
+        let connect = Connect {
+            version: self.version,
+            clean_start: self.clean_start,
+            keep_alive: self.keep_alive_s,
+            client_id: self.client_id,
+            will: None,
+            username: self.username,
+            password: self.password,
+            properties: properties.as_properties(),
+        };
+        Packet::Connect(connect).encode(self.version, out)
+    }
 }
 
 /// A message to publish.
@@ -122,7 +146,7 @@ pub enum Notice {
 pub enum SwarmError {
     /// A packet cannot be encoded.
     #[error(transparent)]
-    Encode(#[from] codec::EncodeError),
+    Encode(#[from] EncodeError),
     /// A text is no topic name.
     #[error("the topic name is refused: {0}")]
     Topic(topic::TopicError),

@@ -230,16 +230,21 @@ impl Millstream {
 
 impl Drop for Millstream {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!(
-                "standard output:\n{}\nstandard error:\n{}",
-                self.out.text(),
-                self.err.text()
-            );
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        kill_and_tell(&mut self.child, &self.out, &self.err);
     }
+}
+
+/// Kills a process that a test leaves behind; what it wrote belongs to a test that fails.
+fn kill_and_tell(child: &mut Child, out: &Output, err: &Output) {
+    if std::thread::panicking() {
+        eprintln!(
+            "standard output:\n{}\nstandard error:\n{}",
+            out.text(),
+            err.text()
+        );
+    }
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// A running process that serves no HTTP. Dropping it kills it.
@@ -290,15 +295,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!(
-                "standard output:\n{}\nstandard error:\n{}",
-                self.out.text(),
-                self.err.text()
-            );
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        kill_and_tell(&mut self.child, &self.out, &self.err);
     }
 }
 

@@ -194,7 +194,7 @@ impl Swarm for RealSwarm {
             self.disconnect(client, Leave::Abruptly);
         }
         let mut connect = Vec::new();
-        protocol::encode_connect(hello, &mut connect)?;
+        hello.encode(&mut connect)?;
         let mut stream = match self.begin()? {
             Begun::Stream(stream) => stream,
             Begun::Failed(error) => {

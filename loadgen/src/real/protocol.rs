@@ -3,10 +3,7 @@
 
 use std::num::NonZeroU16;
 
-use codec::{
-    Ack, ConnAck, Connect, DecodeError, EncodeError, Packet, PropertiesBuf, Property, Publish, Qos,
-    ReasonCode, Version,
-};
+use codec::{Ack, ConnAck, DecodeError, Packet, Publish, Qos, ReasonCode, Version};
 
 use super::packet_ids::{Awaited, IDS_IN_USE_MAX, PacketIds};
 use crate::stamp::Stamp;
@@ -63,7 +60,7 @@ impl Default for State {
 }
 
 impl State {
-    /// Begins a connection, for which [`encode_connect`] made the first packet.
+    /// Begins a connection, for which [`Hello::encode`] made the first packet.
     pub(crate) fn begin(&mut self, hello: &Hello<'_>) {
         *self = Self {
             ids: self.ids.take(),
@@ -319,28 +316,6 @@ impl State {
             .encode(self.version, out)
             .map_err(|error| error.to_string())
     }
-}
-
-/// Appends CONNECT.
-///
-/// # Errors
-/// It cannot be expressed.
-pub(crate) fn encode_connect(hello: &Hello<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    let mut properties = PropertiesBuf::new();
-    if hello.version.has_properties() && hello.session_expiry_s > 0 {
-        properties.push(Property::SessionExpiryInterval(hello.session_expiry_s))?;
-    }
-    let connect = Connect {
-        version: hello.version,
-        clean_start: hello.clean_start,
-        keep_alive: hello.keep_alive_s,
-        client_id: hello.client_id,
-        will: None,
-        username: hello.username,
-        password: hello.password,
-        properties: properties.as_properties(),
-    };
-    Packet::Connect(connect).encode(hello.version, out)
 }
 
 /// Why a connection with these bytes must end, in words that are the same for the same reason.

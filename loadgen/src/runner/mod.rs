@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::clock::Nanos;
 use crate::histogram::Histo;
 use crate::outcome::{AudienceOutcome, Outcome, SecondOutcome};
-use crate::plan::{Pace, Plan, Share};
+use crate::plan::{Plan, Share};
 use crate::stamp::Stamp;
 use crate::swarm::{Client, Leave, Notice, Swarm, SwarmError};
 
@@ -182,7 +182,7 @@ impl<'a> Runner<'a> {
             // What is on its way may still arrive, so that little is called lost for being interrupted.
             let until = swarm.now() + INTERRUPTED_DRAIN;
             while swarm.now() < until && self.publishing.in_flight > 0 {
-                self.turn_only(swarm)?;
+                self.turn_only(swarm, TURN_MAX)?;
             }
         }
         result
@@ -340,10 +340,7 @@ impl<'a> Runner<'a> {
         let wait = due.map_or(TURN_MAX, |due| {
             Duration::from_nanos(due.saturating_sub(now)).min(TURN_MAX)
         });
-        swarm
-            .turn(wait, &mut self.notices)
-            .map_err(SwarmError::from)?;
-        self.take_notices(swarm)?;
+        self.turn_only(swarm, wait)?;
         if now.saturating_sub(self.live_at) >= LIVE_INTERVAL {
             self.live_at = now;
             gate.live(&self.live());
@@ -354,9 +351,9 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    fn turn_only<S: Swarm>(&mut self, swarm: &mut S) -> Result<(), End> {
+    fn turn_only<S: Swarm>(&mut self, swarm: &mut S, wait: Duration) -> Result<(), End> {
         swarm
-            .turn(TURN_MAX, &mut self.notices)
+            .turn(wait, &mut self.notices)
             .map_err(SwarmError::from)?;
         self.take_notices(swarm)
     }
@@ -590,12 +587,6 @@ impl<'a> Runner<'a> {
                 .map(|(from, to)| to.saturating_sub(from)),
         }
     }
-}
-
-/// Whether a plan publishes anything by schedule.
-#[must_use]
-pub fn has_schedule(plan: &Plan) -> bool {
-    plan.streams.iter().any(|stream| stream.pace != Pace::Once)
 }
 
 fn nanos(duration: Duration) -> Nanos {

@@ -64,6 +64,13 @@ struct Flight {
     held: VecDeque<Held>,
 }
 
+impl Flight {
+    /// Whether the stream's window lets no more be in flight.
+    fn is_full(&self, stream: &Stream) -> bool {
+        stream.qos != Qos::AtMostOnce && self.sent.len() >= stream.window as usize
+    }
+}
+
 /// A stream as far as this share publishes it.
 #[derive(Debug)]
 struct Source {
@@ -183,7 +190,7 @@ impl Source {
         (self.per_second * (window.to - window.start) as f64 / 1e9).floor() as u64
     }
 
-    fn next_index(&mut self, n: u64, burst: u32, pick: Pick) -> u32 {
+    fn next_index(&self, n: u64, burst: u32, pick: Pick) -> u32 {
         let burst = u64::from(burst.max(1));
         let index = match pick {
             Pick::InTurn => n / burst % u64::from(self.lanes),
@@ -326,7 +333,7 @@ impl Publishing {
             let Some(client) = self.blocked.pop_front() else {
                 break;
             };
-            self.release(plan, swarm, Client(client), window, second)?;
+            self.release(plan, swarm, Client(client), Some(window), second)?;
         }
         for (at, stream) in plan.streams.iter().enumerate() {
             let total = self.sources[at].total(window);
@@ -433,7 +440,7 @@ impl Publishing {
             source.outcome.late.record_micros(late);
         }
         let flight = self.flights.entry(client.0).or_default();
-        let full = stream.qos != Qos::AtMostOnce && flight.sent.len() >= stream.window as usize;
+        let full = flight.is_full(stream);
         if !flight.held.is_empty() || full || swarm.room(client) == 0 {
             if self.waiting >= WAITING_MAX {
                 self.dropped += 1;
@@ -553,32 +560,15 @@ impl Publishing {
             self.deliveries_owed -= source.failed(&plan.streams[at], sent);
         }
         if plan.streams[at].pace == Pace::Highest {
-            let stream = &plan.streams[at];
-            let clients = plan.groups[stream.group].clients;
-            let index = source.publisher_index(stream.publisher(sent.lane, clients));
-            self.hungry.push_back((sent.stream, index));
+            self.hungry
+                .push_back((sent.stream, source.publisher_of(sent.lane)));
         }
-        if let Some(window) = window {
-            self.release(plan, swarm, client, window, second)?;
-        } else {
-            self.release_any(plan, swarm, client, None, second)?;
-        }
+        self.release(plan, swarm, client, window, second)?;
         Ok(micros)
     }
 
-    fn release<S: Swarm>(
-        &mut self,
-        plan: &Plan,
-        swarm: &mut S,
-        client: Client,
-        window: Window,
-        second: &mut SecondOutcome,
-    ) -> Result<(), SwarmError> {
-        self.release_any(plan, swarm, client, Some(window), second)
-    }
-
     /// Sends what waited for room.
-    fn release_any<S: Swarm>(
+    fn release<S: Swarm>(
         &mut self,
         plan: &Plan,
         swarm: &mut S,
@@ -594,7 +584,7 @@ impl Publishing {
                 return Ok(());
             };
             let stream = &plan.streams[usize::from(held.stream)];
-            let full = stream.qos != Qos::AtMostOnce && flight.sent.len() >= stream.window as usize;
+            let full = flight.is_full(stream);
             if full || swarm.room(client) == 0 {
                 if flight.sent.is_empty() {
                     // No answer will tell when there is room again.
@@ -623,10 +613,8 @@ impl Publishing {
             self.deliveries_owed -= source.failed(&plan.streams[at], sent);
             self.in_flight -= 1;
             if plan.streams[at].pace == Pace::Highest {
-                let stream = &plan.streams[at];
-                let clients = plan.groups[stream.group].clients;
-                let index = source.publisher_index(stream.publisher(sent.lane, clients));
-                self.hungry.push_back((sent.stream, index));
+                self.hungry
+                    .push_back((sent.stream, source.publisher_of(sent.lane)));
             }
         }
         if !flight.held.is_empty() {
@@ -634,7 +622,7 @@ impl Publishing {
         }
     }
 
-    /// Latencies of a stream are of interest to a live display.
+    /// Everything, for merging. What is in flight will not be answered any more.
     pub(crate) fn finish(mut self, plan: &Plan) -> Vec<StreamOutcome> {
         let clients: Vec<u32> = self.flights.keys().copied().collect();
         for client in clients {
@@ -645,21 +633,19 @@ impl Publishing {
 }
 
 impl Source {
-    fn publisher_index(&self, publisher: u32) -> u32 {
-        let at = self.publishers.partition_point(|own| *own < publisher);
-        at as u32
+    /// The publisher of a lane, by its index in this share.
+    fn publisher_of(&self, lane: u32) -> u32 {
+        let publisher = lane % self.group_clients;
+        if self.publishers.len() as u32 == self.group_clients {
+            return publisher;
+        }
+        self.publishers.partition_point(|own| *own < publisher) as u32
     }
 
     /// The index of a lane in this share.
     fn index_of(&self, lane: u32) -> usize {
-        let publisher = lane % self.group_clients;
         let own = self.publishers.len() as u32;
-        let at = if own == self.group_clients {
-            publisher
-        } else {
-            self.publisher_index(publisher)
-        };
-        (at + lane / self.group_clients * own) as usize
+        (self.publisher_of(lane) + lane / self.group_clients * own) as usize
     }
 
     /// A message was refused or will not be answered: how many deliveries are not owed for that.

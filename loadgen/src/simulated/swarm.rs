@@ -8,10 +8,7 @@ use std::time::Duration;
 use broker::sim::Shard;
 use broker::transport::MemoryOutput;
 use broker::{Handle, Time};
-use codec::{
-    Connect, Packet, Properties, PropertiesBuf, Property, Publish, Qos, SubscribeFilter,
-    SubscriptionOptions, Version,
-};
+use codec::{Packet, Properties, Publish, Qos, SubscribeFilter, SubscriptionOptions};
 
 use super::SimClock;
 use super::flight::{Due, Flights};
@@ -233,25 +230,6 @@ impl SimulatedSwarm {
         self.set_now(now);
     }
 
-    fn encode_connect(&mut self, hello: &Hello<'_>) -> Result<(), codec::EncodeError> {
-        let mut properties = PropertiesBuf::new();
-        if hello.version == Version::V5 && hello.session_expiry_s > 0 {
-            properties.push(Property::SessionExpiryInterval(hello.session_expiry_s))?;
-        }
-        let connect = Connect {
-            version: hello.version,
-            clean_start: hello.clean_start,
-            keep_alive: hello.keep_alive_s,
-            client_id: hello.client_id,
-            will: None,
-            username: hello.username,
-            password: hello.password,
-            properties: properties.as_properties(),
-        };
-        self.scratch.clear();
-        Packet::Connect(connect).encode(hello.version, &mut self.scratch)
-    }
-
     fn feed_scratch(&mut self, client: u32, state: State) {
         let scratch = std::mem::take(&mut self.scratch);
         self.feed(client, state, &scratch);
@@ -287,7 +265,8 @@ impl Swarm for SimulatedSwarm {
             return Err(io::Error::other(why).into());
         }
         self.disconnect(client, Leave::Abruptly);
-        self.encode_connect(hello)?;
+        self.scratch.clear();
+        hello.encode(&mut self.scratch)?;
         let class = self.class(hello.keep_alive_s)?;
         let slot = self.shard.open(number);
         let mut state = self.clients.get(number);
