@@ -25,14 +25,20 @@ pub(super) struct Watch {
     measured: Nanos,
     samples: Vec<(Nanos, ServerSample)>,
     before: ServerSample,
-    connected: Option<ServerSample>,
-    from: Option<ServerSample>,
-    to: Option<ServerSample>,
-    counters_from: Counters,
-    counters_to: Counters,
-    tool_bytes: u64,
+    connected: Option<Moment>,
+    from: Option<Moment>,
+    to: Option<Moment>,
     /// The broker could be looked at once and cannot any more.
     gone: bool,
+}
+
+/// What is read once, at a moment of the run: also where there is no process to look at, or none any more.
+#[derive(Default)]
+struct Moment {
+    sample: Option<ServerSample>,
+    counters: Counters,
+    /// Memory of this tool.
+    tool_bytes: u64,
 }
 
 impl Watch {
@@ -54,9 +60,6 @@ impl Watch {
             connected: None,
             from: None,
             to: None,
-            counters_from: Counters::default(),
-            counters_to: Counters::default(),
-            tool_bytes: 0,
             gone: false,
         }
     }
@@ -87,7 +90,10 @@ impl Watch {
     /// Takes the samples that belong to a moment of the run.
     fn moments(&mut self) {
         if self.connected.is_none() && self.gates.opened(Step::Connected).is_some() {
-            self.connected = self.sample();
+            self.connected = Some(Moment {
+                sample: self.sample(),
+                ..Moment::default()
+            });
         }
         let Some(ready) = self.gates.opened(Step::Ready) else {
             return;
@@ -95,13 +101,20 @@ impl Watch {
         let from = ready + READY_PAUSE + self.warm_up;
         let now = clock::now();
         if self.from.is_none() && now >= from {
-            self.from = self.sample();
-            self.counters_from = self.counters();
+            self.from = Some(self.moment());
         }
         if self.to.is_none() && now >= from + self.measured {
-            self.to = self.sample();
-            self.counters_to = self.counters();
-            self.tool_bytes = Usage::of_self().map_or(0, |usage| usage.anonymous_bytes);
+            self.to = Some(self.moment());
+        }
+    }
+
+    fn moment(&mut self) -> Moment {
+        let sample = self.sample();
+        let sampler = self.sampler.as_ref();
+        Moment {
+            sample,
+            counters: sampler.map_or_else(Counters::default, Sampler::counters),
+            tool_bytes: Usage::of_self().map_or(0, |usage| usage.anonymous_bytes),
         }
     }
 
@@ -111,20 +124,14 @@ impl Watch {
         sample
     }
 
-    fn counters(&mut self) -> Counters {
-        let sampler = self.sampler.as_ref();
-        sampler.map_or_else(Counters::default, Sampler::counters)
-    }
-
     /// Writes down what was seen.
     pub(super) fn finish(mut self, report: &mut Report) {
-        if self.to.is_none() {
+        let to = match self.to.take() {
+            Some(to) => to,
             // It ended before its time.
-            self.to = self.sample();
-            self.counters_to = self.counters();
-            self.tool_bytes = Usage::of_self().map_or(0, |usage| usage.anonymous_bytes);
-        }
-        report.tool.anonymous_bytes = self.tool_bytes;
+            None => self.moment(),
+        };
+        report.tool.anonymous_bytes = to.tool_bytes;
         let Some(sampler) = &self.sampler else {
             return;
         };
@@ -132,16 +139,18 @@ impl Watch {
             let text = "the broker's process could not be looked at to the end";
             report.remarks.push(text.to_owned());
         }
-        let connected = self.connected.unwrap_or(self.before);
-        let from = self.from.unwrap_or(connected);
+        let connected = self.connected.unwrap_or_default().sample;
+        let connected = connected.unwrap_or(self.before);
+        let measured_from = self.from.unwrap_or_default();
+        let from = measured_from.sample.unwrap_or(connected);
         report.server = Some(Server {
             pid: sampler.pid(),
             name: sampler.name().to_owned(),
             before: self.before,
             connected,
             measured_from: from,
-            measured_to: self.to.unwrap_or(from),
-            counters: self.counters_to.since(&self.counters_from),
+            measured_to: to.sample.unwrap_or(from),
+            counters: to.counters.since(&measured_from.counters),
         });
         let Some(began) = self.gates.opened(Step::Begin) else {
             return;
