@@ -1,23 +1,17 @@
-//! Load on an MQTT broker, and what it costs the broker: clients over TCP, open-loop schedules, histograms, ledgers.
+//! Load on any MQTT broker, and what came of it: `millstream load`.
 //!
-//! The pieces are a [`Fleet`] of clients on one thread, readings of the broker's [`process`], and the [`measure`]s put
-//! together from them. They work with any broker that speaks MQTT, so that one tool compares several. The fleet must
-//! cost less than what it measures: one thread, one buffer to read into, one write per client and turn, by the same
-//! connection code as the broker's.
+//! A [`scenario`] becomes a [`plan`] of every client, topic and message. A [`runner`] executes a share of it on a
+//! [`swarm`] of clients: [`real`] ones over TCP, or [`simulated`] ones on this broker's engine without sockets. The
+//! shares' [`outcome`]s are [`merge`]d into a [`report`], with what the broker used meanwhile ([`server`]).
 //!
-//! This crate judges nothing: it reports what it counted, and a [`Ledger`] that adds up or says so.
+//! The tool must cost less than what it measures: one thread a share, one buffer to read into, one write per client and
+//! turn, by the same connection code as the broker's. It judges by the scenario's limits and by nothing else, and every
+//! message has one fate in its ledger.
 
 pub mod agents;
 pub mod cli;
-mod client;
 pub mod clock;
-#[doc(hidden)]
-pub mod command;
-mod fleet;
 pub mod histogram;
-mod latency;
-mod ledger;
-pub mod measure;
 pub mod merge;
 pub mod outcome;
 mod payload;
@@ -27,17 +21,8 @@ pub mod real;
 pub mod report;
 pub mod runner;
 pub mod scenario;
-mod schedule;
 pub mod server;
-mod setup;
 pub mod simulated;
 pub mod stamp;
 pub mod swarm;
 pub mod template;
-
-pub use client::{ClientId, Notice};
-pub use fleet::{ConnectOptions, Fleet};
-pub use latency::{Latencies, LatencySummary};
-pub use ledger::Ledger;
-pub use payload::Noise;
-pub use schedule::Schedule;
