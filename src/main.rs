@@ -25,6 +25,11 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 
+// A message is made by one worker and often freed by another thread. glibc's allocator takes a lock for that, which two busy
+// workers fight over; jemalloc's threads keep what they free (docs/adr/0004). Its settings are in .cargo/config.toml.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     // A wrong command line ends here with exit code 2, `--help` and `--version` with 0.
     let cli = Cli::parse();

@@ -87,7 +87,12 @@ impl Message {
     /// The topic name.
     #[must_use]
     pub fn topic(&self) -> &str {
-        std::str::from_utf8(&self.0[HEAD..self.topic_end()]).unwrap_or_default()
+        std::str::from_utf8(self.topic_bytes()).unwrap_or_default()
+    }
+
+    /// The topic name's bytes.
+    pub(crate) fn topic_bytes(&self) -> &[u8] {
+        &self.0[HEAD..self.topic_end()]
     }
 
     /// The payload.

@@ -12,18 +12,19 @@ use crate::time::Time;
 /// Messages looked at in one step of a walk, so that a filter that matches little holds nobody up.
 const EXAMINED_PER_STEP_MAX: usize = 4_096;
 
-/// A retained message, ordered by its topic.
+/// A retained message, ordered by its topic: by bytes, which order as the text does and need no look at whether they are
+/// text.
 struct ByTopic(Message);
 
-impl Borrow<str> for ByTopic {
-    fn borrow(&self) -> &str {
-        self.0.topic()
+impl Borrow<[u8]> for ByTopic {
+    fn borrow(&self) -> &[u8] {
+        self.0.topic_bytes()
     }
 }
 
 impl PartialEq for ByTopic {
     fn eq(&self, other: &Self) -> bool {
-        self.0.topic() == other.0.topic()
+        self.0.topic_bytes() == other.0.topic_bytes()
     }
 }
 
@@ -37,7 +38,7 @@ impl PartialOrd for ByTopic {
 
 impl Ord for ByTopic {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.topic().cmp(other.0.topic())
+        self.0.topic_bytes().cmp(other.0.topic_bytes())
     }
 }
 
@@ -81,7 +82,7 @@ impl Retained {
     /// False: it was not kept because a bound is reached.
     pub(crate) fn set(&self, message: Message) -> bool {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ByTopic(old)) = inner.by_topic.take(message.topic()) {
+        if let Some(ByTopic(old)) = inner.by_topic.take(message.topic_bytes()) {
             inner.bytes -= old.bytes() as u64;
         }
         if message.payload().is_empty() {
@@ -108,7 +109,7 @@ impl Retained {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         let fresh = |message: &Message| message.expires_at().is_none_or(|at| at > now);
         let push = |topic: &str, out: &mut Vec<Message>| {
-            if let Some(ByTopic(message)) = inner.by_topic.get(topic)
+            if let Some(ByTopic(message)) = inner.by_topic.get(topic.as_bytes())
                 && fresh(message)
             {
                 out.push(message.clone());
@@ -129,28 +130,28 @@ impl Retained {
                 {
                     push(parent, out);
                 }
-                Bound::Included(prefix)
+                Bound::Included(prefix.as_bytes())
             }
-            Position::After(topic) => Bound::Excluded(&**topic),
+            Position::After(topic) => Bound::Excluded(topic.as_bytes()),
             Position::End => return Position::End,
         };
         let before = out.len();
-        let mut last: Option<&str> = None;
+        let mut last: Option<&Message> = None;
         for (examined, ByTopic(message)) in inner
             .by_topic
-            .range::<str, _>((from, Bound::Unbounded))
+            .range::<[u8], _>((from, Bound::Unbounded))
             .enumerate()
         {
-            if !message.topic().starts_with(prefix) {
+            if !message.topic_bytes().starts_with(prefix.as_bytes()) {
                 return Position::End;
             }
             if out.len() - before >= max || examined >= EXAMINED_PER_STEP_MAX {
                 return match (last, position) {
-                    (Some(last), _) => Position::After(last.into()),
+                    (Some(last), _) => Position::After(last.topic().into()),
                     (None, position) => position.clone(),
                 };
             }
-            last = Some(message.topic());
+            last = Some(message);
             if fresh(message) && topic::matches(filter, message.topic()) {
                 out.push(message.clone());
             }

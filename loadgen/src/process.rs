@@ -11,6 +11,11 @@ const TICKS_PER_SECOND: u64 = 100;
 /// What the kernel calls kB, in bytes.
 pub(crate) const KIB: u64 = 1_024;
 
+/// For `smaps_rollup`, which is exact, the kernel walks every page of the process and holds up its page faults meanwhile:
+/// tens of milliseconds for gigabytes. A process with more than this is read from `status`, which may be off by some
+/// hundred kilobytes.
+const WALKED_BYTES_MAX: u64 = 512 * 1_048_576;
+
 /// A reading of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Usage {
@@ -49,9 +54,14 @@ impl Usage {
     fn read(dir: &str) -> Result<Self, ProcessError> {
         let cpu = read_parsed(&format!("{dir}/stat"), cpu_of_stat)?;
         let cpu = cpu.max(cpu_of_threads(dir).unwrap_or_default());
-        let anonymous_bytes = read_parsed(&format!("{dir}/smaps_rollup"), |text| {
-            kib_of("Anonymous:", text).map(|kib| kib * KIB)
+        let mut anonymous_bytes = read_parsed(&format!("{dir}/status"), |text| {
+            kib_of("RssAnon:", text).map(|kib| kib * KIB)
         })?;
+        if anonymous_bytes < WALKED_BYTES_MAX {
+            anonymous_bytes = read_parsed(&format!("{dir}/smaps_rollup"), |text| {
+                kib_of("Anonymous:", text).map(|kib| kib * KIB)
+            })?;
+        }
         Ok(Self {
             cpu,
             anonymous_bytes,
