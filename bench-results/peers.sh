@@ -8,22 +8,16 @@
 # that fails a scenario is a result: what failed is in the summary, and the others go on.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. bench-results/common.sh
 
 readonly ALL_BROKERS='millstream mosquitto rumqttd rmqtt aedes mochi'
 readonly MORE_BROKERS='hivemq'
 readonly ALL_SCENARIOS='idle connect-storm fan-out fan-out-bursts pairs pairs-highest fan-in wildcard shared retained'
 readonly MAIN_SCENARIOS='idle connect-storm fan-out fan-out-bursts pairs pairs-highest fan-in'
 
-readonly PORT=24883
-readonly HTTP_PORT=24884
 readonly PORT_5=24885
 
-# A run that takes longer is asked for the report so far, and ended if it does not give it.
 readonly RUN_SECONDS_MAX=45
-readonly REPORT_SECONDS_MAX=10
-
-# A broker that does not listen by then counts as one that does not start.
-readonly START_SECONDS_MAX=20
 
 ROUNDS=2
 BROKERS=$ALL_BROKERS
@@ -67,12 +61,6 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-all_known() {
-  local word
-  for word in $1; do
-    [[ " $2 " == *" $word "* ]] || { echo "peers.sh: unknown: $word; known are: $2" >&2; exit 2; }
-  done
-}
 all_known "$BROKERS" "$ALL_BROKERS $MORE_BROKERS"
 all_known "$SCENARIOS" "$ALL_SCENARIOS"
 
@@ -102,23 +90,7 @@ scenario() {
 
 # ------------------------------------------------------------------------------------------------------------- programs
 
-ulimit -n "$(ulimit -Hn)"
-[ "$(ulimit -n)" -ge 19000 ] || { echo "peers.sh: $(ulimit -n) open files are too few; 19,000 are needed" >&2; exit 2; }
-
-readonly PEERS=$PWD/target/peers
-readonly MILLSTREAM=$PWD/target/release/millstream
-MOSQUITTO=$(command -v mosquitto || echo /usr/sbin/mosquitto)
-SCRATCH=$(mktemp -d)
-BROKER_PID=''
-
-end_broker() {
-  [ -n "$BROKER_PID" ] || return 0
-  # It keeps nothing that an orderly end could save, and some take seconds for that.
-  kill -KILL "$BROKER_PID" 2>/dev/null || true
-  wait "$BROKER_PID" 2>/dev/null || true
-  BROKER_PID=''
-}
-trap 'end_broker; rm -rf "$SCRATCH"' EXIT
+raise_open_files 19000
 
 # Builds or fetches what a broker needs. Only this script does, never test.sh.
 get() {
@@ -142,7 +114,7 @@ get() {
 version() {
   case $1 in
     millstream) "$MILLSTREAM" --version ;;
-    mosquitto) echo "$("$MOSQUITTO" -h | head -n 1), $(. /etc/os-release && echo "$PRETTY_NAME")" ;;
+    mosquitto) mosquitto_version ;;
     rumqttd | rmqtt)
       echo "$(sed -n 's/^version = "\(.*\)"/\1/p' "bench-results/peers/$1/Cargo.toml" | head -n 1), crates.io, $(rustc --version)" ;;
     aedes) echo "$(sed -n 's/.*"aedes": "\(.*\)".*/\1/p' bench-results/peers/aedes/package.json), npm, Node.js $(node --version)" ;;
@@ -167,50 +139,32 @@ settings() {
 
 # Starts a broker; false when it does not listen in time.
 start_broker() {
-  local log=$SCRATCH/$1.log started=$SECONDS
+  local log=$SCRATCH/$1.log
   case $1 in
-    millstream) "$MILLSTREAM" broker --mqtt 127.0.0.1:$PORT --http 127.0.0.1:$HTTP_PORT --log warn >"$log" 2>&1 & ;;
-    mosquitto)
-      sed "s/@PORT@/$PORT/" bench-results/peers/mosquitto/mosquitto.conf >"$SCRATCH/mosquitto.conf"
-      chmod -R a+rX "$SCRATCH"
-      "$MOSQUITTO" -c "$SCRATCH/mosquitto.conf" >"$log" 2>&1 & ;;
+    millstream) start_millstream "$log" ;;
+    mosquitto) start_mosquitto "$log" ;;
     rumqttd)
       sed "s/@PORT@/$PORT/; s/@PORT_5@/$PORT_5/" bench-results/peers/rumqttd/rumqttd.toml >"$SCRATCH/rumqttd.toml"
-      "$PEERS/release/rumqttd-peer" "$SCRATCH/rumqttd.toml" >"$log" 2>&1 & ;;
-    rmqtt) "$PEERS/release/rmqtt-peer" 127.0.0.1:$PORT >"$log" 2>&1 & ;;
-    aedes) node "$PEERS/aedes/server.js" $PORT >"$log" 2>&1 & ;;
-    mochi) "$PEERS/mochi/mochi-peer" 127.0.0.1:$PORT >"$log" 2>&1 & ;;
+      start "$log" "$PEERS/release/rumqttd-peer" "$SCRATCH/rumqttd.toml" ;;
+    rmqtt) start "$log" "$PEERS/release/rmqtt-peer" 127.0.0.1:$PORT ;;
+    aedes) start "$log" node "$PEERS/aedes/server.js" $PORT ;;
+    mochi) start "$log" "$PEERS/mochi/mochi-peer" 127.0.0.1:$PORT ;;
     hivemq)
       rm -rf "$SCRATCH/hivemq" && mkdir "$SCRATCH/hivemq"
       sed "s/@PORT@/$PORT/" bench-results/peers/hivemq/config.xml >"$SCRATCH/hivemq/config.xml"
-      java -cp "$PEERS/hivemq/classes:$PEERS/hivemq/jars/*" Peer "$SCRATCH/hivemq" >"$log" 2>&1 & ;;
+      start "$log" java -cp "$PEERS/hivemq/classes:$PEERS/hivemq/jars/*" Peer "$SCRATCH/hivemq" ;;
   esac
-  BROKER_PID=$!
-  while ! (exec 8<>/dev/tcp/127.0.0.1/$PORT) 2>/dev/null; do
-    kill -0 "$BROKER_PID" 2>/dev/null || return 1
-    [ $((SECONDS - started)) -lt $START_SECONDS_MAX ] || return 1
-    sleep 0.05
-  done
-  sleep 0.3
+  broker_listens
 }
 
 # ----------------------------------------------------------------------------------------------------------------- runs
 
-if [ -z "$MACHINE" ]; then
-  model=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
-  MACHINE=$(echo "$(nproc) cores ${model:-$(uname -m)}" | sed 's/(R)//g; s/(TM)//g; s/ CPU//; s/ Processor//; s/@ //' |
-    tr '[:upper:]' '[:lower:]' | tr -cs 'a-z0-9.\n' - | sed 's/-$//')
-fi
+[ -n "$MACHINE" ] || MACHINE=$(machine_name)
 readonly RESULTS=$PWD/bench-results/$(date +%F)-$MACHINE-peers
 rm -rf "$RESULTS/runs"
 mkdir -p "$RESULTS/runs"
 readonly RUNS=$RESULTS/runs.jsonl
 : >"$RUNS"
-
-# A string of JSON; what is no text in it goes.
-quoted() {
-  printf '"%s"' "$(tr -d '\000-\010\013-\037' <<<"$1" | sed 's/\\/\\\\/g; s/"/\\"/g; s/\t/ /g' | paste -sd ' ')"
-}
 
 BUILT=''
 LEFT_OUT=''
@@ -226,12 +180,7 @@ for broker in millstream ${BROKERS//millstream/}; do
 done
 
 {
-  echo "date:      $(date -u +%FT%TZ)"
-  echo "commit:    $(git rev-parse HEAD)$(git diff --quiet HEAD || echo ', with changes that are not committed')"
-  echo "command:   bench-results/peers.sh --rounds $ROUNDS --brokers \"$BROKERS\" --scenarios \"$SCENARIOS\" --seconds $SECONDS_EACH$($BUILD || echo ' --no-build')"
-  echo "processor: $(nproc) × $(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)"
-  echo "memory:    $(awk '/^MemTotal/ {printf "%.1f GiB", $2 / 1048576}' /proc/meminfo)"
-  echo "kernel:    $(uname -sr), $(. /etc/os-release && echo "$PRETTY_NAME")"
+  machine_lines "bench-results/peers.sh --rounds $ROUNDS --brokers \"$BROKERS\" --scenarios \"$SCENARIOS\" --seconds $SECONDS_EACH$($BUILD || echo ' --no-build')"
   echo
   for broker in $BUILT; do
     printf '%-11s %s\n' "$broker:" "$(version "$broker")"
@@ -243,7 +192,7 @@ exec > >(tee "$RESULTS/run.txt") 2>&1
 
 # One run: run ROUND BROKER SCENARIO.
 run() {
-  local round=$1 broker=$2 name=$3 port=$PORT options code=0 began=$SECONDS file broker_ended=false
+  local round=$1 broker=$2 name=$3 port=$PORT options code=0 began=$SECONDS file
   [[ $broker-$name != rumqttd-shared ]] || port=$PORT_5
   options=$(scenario "$name" "$broker")
   file=runs/$name.$broker.$round.json
@@ -251,24 +200,19 @@ run() {
   if start_broker "$broker"; then
     # The options are words without spaces.
     # shellcheck disable=SC2086
-    timeout --foreground --signal=INT --kill-after=$REPORT_SECONDS_MAX $RUN_SECONDS_MAX \
-      "$MILLSTREAM" load $options --broker "127.0.0.1:$port" --pid "$BROKER_PID" --name "$broker" --quiet \
-      --json "$RESULTS/$file" >"$SCRATCH/report.txt" 2>"$SCRATCH/said" || code=$?
-    kill -0 "$BROKER_PID" 2>/dev/null || broker_ended=true
+    load $RUN_SECONDS_MAX "$RESULTS/$file" $options --broker "127.0.0.1:$port" --pid "$BROKER_PID" --name "$broker" || code=$?
   else
     code=3
     { echo 'the broker does not listen:'; tail -n 2 "$SCRATCH/$broker.log"; } >"$SCRATCH/said"
   fi
   end_broker
-  if [ ! -s "$RESULTS/$file" ] && [ "$code" -ne 3 ]; then
-    [ -s "$SCRATCH/said" ] || tail -n 3 "$SCRATCH/report.txt" >"$SCRATCH/said"
-  fi
+  [ -s "$RESULTS/$file" ] || [ "$code" -eq 3 ] || say_why
   [ -s "$RESULTS/$file" ] || file=''
   printf '{"round":%d,"broker":"%s","scenario":"%s","options":"%s","file":"%s","exit_code":%d,"seconds":%d,"broker_ended":%s,"said":%s,"broker_said":%s}\n' \
-    "$round" "$broker" "$name" "$options" "$file" "$code" $((SECONDS - began)) $broker_ended \
+    "$round" "$broker" "$name" "$options" "$file" "$code" $((SECONDS - began)) $BROKER_ENDED \
     "$(quoted "$(tail -n 3 "$SCRATCH/said")")" "$(quoted "$(tail -n 2 "$SCRATCH/$broker.log" | cut -c 1-300)")" >>"$RUNS"
   printf '  %-10s %-15s %3d s  exit code %d%s\n' "$broker" "$name" $((SECONDS - began)) "$code" \
-    "$([ "$code" -eq 0 ] || echo ": $(grep -hm 1 -i -e fail -e error -e listen "$SCRATCH/said" "$SCRATCH/report.txt" 2>/dev/null | head -n 1 | cut -c 1-150)")"
+    "$([ "$code" -eq 0 ] || echo ": $(first_reason)")"
 }
 
 for ((round = 1; round <= ROUNDS; round++)); do
@@ -280,5 +224,5 @@ for ((round = 1; round <= ROUNDS; round++)); do
   done
 done
 
-python3 bench-results/peers.py "$RESULTS" >"$RESULTS/summary.md"
+python3 -B bench-results/peers.py "$RESULTS" >"$RESULTS/summary.md"
 echo "summary: $RESULTS/summary.md"
