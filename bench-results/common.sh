@@ -142,7 +142,11 @@ say_why() {
 
 # The first reason of a run that failed, for the screen.
 first_reason() {
-  grep -hm 1 -i -e fail -e error -e listen "$SCRATCH/said" "$SCRATCH/report.txt" 2>/dev/null | head -n 1 | cut -c 1-150
+  {
+    grep -hm 1 -i -e fail -e error -e listen "$SCRATCH/said" "$SCRATCH/report.txt" ||
+      # One that could not begin says why in its last line.
+      { [ -s "$SCRATCH/report.txt" ] || tail -n 1 "$SCRATCH/said"; }
+  } 2>/dev/null | head -n 1 | cut -c 1-150
 }
 
 # A string of JSON; what is no text in it goes.

@@ -36,28 +36,28 @@ Usage: bench-results/engine.sh [OPTIONS]
   --measures "A B"    which (default: all but mixed-10m):
                         idle            memory of a client: 18,000 over TCP                       25 s a round
                         connect         CPU of a connect: 18,000 at once, and 3,000 a second      40 s
-                        fan-out-bursts  CPU of a delivery, 1 to 1,000, bursts of 100              50 s
-                        fan-out-one     the same one at a time, beside a bare write of it         50 s
-                        pairs           300 pairs, QoS 1: CPU at equal rates, highest rates      120 s
+                        fan-out-bursts  CPU of a delivery, 1 to 1,000, bursts of 100              40 s
+                        fan-out-one     the same one at a time, beside a bare write of it         40 s
+                        pairs           300 pairs, QoS 1: CPU at equal rates, highest rates      100 s
                         wildcard        a million filters with + and #: CPU of a publish, and
-                                        the lookup alone                                          60 s
-                        retained        a million retained topics: memory, a late subscriber      25 s
-                        slow-reader     what the others notice of one that reads nothing          40 s
-                        workers         highest rates with one thread and with two                55 s
+                                        the lookup alone                                          80 s
+                        retained        a million retained topics: memory, a late subscriber      10 s
+                        slow-reader     what the others notice of one that reads nothing          55 s
+                        workers         highest rates with one thread and with two                50 s
                         simulated       a million idle clients without sockets                    10 s
-                        persisted       QoS 1 acknowledged by a real Kafka, 1,000 publishers     270 s
+                        persisted       QoS 1 acknowledged by a real Kafka, 1,000 publishers     250 s
                         mixed-10m       ten million simulated clients for ten minutes (--long)   660 s
   --rounds N          repetitions; the summary gives least, median and most (default $ROUNDS)
-  --seconds N         how long a run measures (default $SECONDS_EACH; persisted 60 unless this is given)
-  --long              persisted measures 600 s and is not repeated, and mixed-10m is measured too: an hour more
+  --seconds N         how long a run measures (default $SECONDS_EACH; persisted 60, with --long 600; mixed-10m 600)
+  --long              persisted measures 600 s and is not repeated, and mixed-10m is measured too: half an hour more
   --add               into today's results, in place of earlier ones of the same measures; without it they are begun anew
   --no-build          run what is built, as it is
   --machine NAME      what to call this machine (default: made from its processor)
 
 Examples:
-  bench-results/engine.sh                                          # all of it, 40 minutes
-  bench-results/engine.sh --measures "idle pairs" --rounds 1       # a look, 3 minutes
-  bench-results/engine.sh --measures persisted --long --add        # 35 minutes, into the results of the first
+  bench-results/engine.sh                                          # all of it, 35 minutes
+  bench-results/engine.sh --measures "idle pairs" --rounds 1       # a look, 2 minutes
+  bench-results/engine.sh --measures persisted --long --add        # 23 minutes, into the results of the first
   bench-results/engine.py bench-results/DIRECTORY                  # the summary again, also of what was interrupted
 
 Results go to bench-results/<date>-<machine>-engine/. It wants the machine to itself: whatever else runs is in the figures.
@@ -97,7 +97,7 @@ else
 fi
 SECONDS_EACH=${SECONDS_GIVEN:-$SECONDS_EACH}
 PERSISTED_SECONDS=${SECONDS_GIVEN:-60}
-! $LONG || PERSISTED_SECONDS=600
+! $LONG || PERSISTED_SECONDS=${SECONDS_GIVEN:-600}
 
 wants() { [[ " $MEASURES " == *" $1 "* ]]; }
 
@@ -144,23 +144,25 @@ runs_of() {
       echo "alone lookup 1000000" ;;
     retained) echo "million millstream run bench-results/scenarios/retained-million.toml" ;;
     slow-reader)
-      echo "all-read millstream fan-out --clients 1001 --rate 100 --burst 1 $seconds"
-      echo "one-does-not millstream slow-reader --rate 100 --burst 1 $seconds" ;;
+      # So much, and so long before it counts, that the broker holds all that it may hold for the one that does not read.
+      seconds="--rate 100 --payload-bytes 4000 --warm-up 15 --seconds $SECONDS_EACH"
+      echo "all-read millstream fan-out --clients 1001 $seconds"
+      echo "one-does-not millstream slow-reader --clients 1002 $seconds" ;;
     workers)
       for variant in 1 2; do
         echo "pairs-$variant simulated pairs --simulated --threads $variant --clients 600 --highest --window 50 $seconds"
       done
       for variant in 1 2; do
-        echo "fan-out-$variant simulated fan-out --simulated --threads $variant --clients 1001 --highest $seconds"
+        echo "fan-out-$variant simulated fan-out --simulated --threads $variant --clients 1001 --highest --qos 1 --window 50 $seconds"
       done ;;
     simulated) echo "idle simulated idle --simulated --clients 1000000 --connect-rate storm --warm-up 1 --seconds 2" ;;
     persisted)
       seconds="--warm-up 10 --seconds $PERSISTED_SECONDS"
-      echo "even kafka persisted --rate 83333 $seconds"
-      echo "burst-4 kafka persisted --rate 83333 --burst 4 $seconds"
-      echo "burst-10 kafka persisted --rate 150000 --burst 10 --warm-up 10 --seconds ${SECONDS_GIVEN:-60}" ;;
+      echo "even millstream-kafka persisted --rate 83333 $seconds"
+      echo "burst-4 millstream-kafka persisted --rate 83333 --burst 4 $seconds"
+      echo "burst-10 millstream-kafka persisted --rate 150000 --burst 10 --warm-up 10 --seconds ${SECONDS_GIVEN:-60}" ;;
     mixed-10m)
-      echo "mixed simulated mixed --simulated --clients 10000000 --rate 83333 --seconds 600 --warm-up 10 --keep-alive 300 --connect-rate storm" ;;
+      echo "mixed simulated mixed --simulated --clients 10000000 --rate 83333 --seconds ${SECONDS_GIVEN:-600} --warm-up 10 --keep-alive 300 --connect-rate storm" ;;
   esac
 }
 
@@ -175,7 +177,7 @@ is_repeated() {
 # How long one of its runs measures.
 seconds_of() {
   case $1 in
-    mixed-10m) echo 600 ;;
+    mixed-10m) echo "${SECONDS_GIVEN:-600}" ;;
     persisted) echo "$PERSISTED_SECONDS" ;;
     *) echo "$SECONDS_EACH" ;;
   esac
@@ -209,7 +211,7 @@ start_broker() {
     millstream-1) start_millstream "$log" --config "$SCRATCH/one-worker.toml" ;;
     mosquitto) start_mosquitto "$log" ;;
     bare-write) start "$log" "$BARE_WRITE" 127.0.0.1:$PORT ;;
-    kafka) start_kafka 2>"$log" && start_millstream "$log" --kafka "$KAFKA_ADDRESS" || return 1 ;;
+    millstream-kafka) start_kafka 2>"$log" && start_millstream "$log" --kafka "$KAFKA_ADDRESS" || return 1 ;;
     simulated) return 0 ;;
   esac
   broker_listens
@@ -267,12 +269,12 @@ run() {
     BROKER_ENDED=false
   elif start_broker "$broker"; then
     [ "$broker" = simulated ] || target=(--broker "127.0.0.1:$PORT" --pid "$BROKER_PID")
-    [ "$broker" != kafka ] || kafka_before=$(cpu_seconds_of "$KAFKA_PID")
+    [ "$broker" != millstream-kafka ] || kafka_before=$(cpu_seconds_of "$KAFKA_PID")
     # It ends with the broker.
     [ "$measure" != retained ] ||
       python3 -B bench-results/engine.py --watch "$BROKER_PID" "$RESULTS/${file%.json}.memory.txt" &
     load $(($(seconds_of "$measure") + BESIDES_SECONDS_MAX)) "$RESULTS/$file" "$@" "${target[@]}" --name "$broker" || code=$?
-    if [ "$broker" = kafka ] && kill -0 "$KAFKA_PID" 2>/dev/null; then
+    if [ "$broker" = millstream-kafka ] && kill -0 "$KAFKA_PID" 2>/dev/null; then
       kafka=$(printf ',"kafka_cpu_s":%s' "$(awk "BEGIN {print $(cpu_seconds_of "$KAFKA_PID") - $kafka_before}")")
       kafka+=$(printf ',"in_kafka":%s' "$(records_in_kafka)")
     fi
@@ -287,7 +289,7 @@ run() {
   printf '{"round":%d,"measure":"%s","variant":"%s","broker":"%s","options":"%s","file":"%s","exit_code":%d,"seconds":%d,"broker_ended":%s,"said":%s,"broker_said":%s%s}\n' \
     "$round" "$measure" "$variant" "$broker" "$*" "$file" "$code" $((SECONDS - began)) $BROKER_ENDED \
     "$(quoted "$(tail -n 3 "$SCRATCH/said")")" "$(quoted "$(tail -n 2 "$SCRATCH/$broker.log" 2>/dev/null | cut -c 1-300)")" "$kafka" >>"$RUNS"
-  printf '  %-14s %-12s %-12s %3d s  exit code %d%s\n' "$measure" "$variant" "$broker" $((SECONDS - began)) "$code" \
+  printf '  %-14s %-12s %-16s %3d s  exit code %d%s\n' "$measure" "$variant" "$broker" $((SECONDS - began)) "$code" \
     "$([ "$code" -eq 0 ] || echo ": $(first_reason)")"
 }
 
