@@ -73,15 +73,22 @@ impl Clients {
             };
             stream.set_nodelay(true)?;
             let interests = Interest::READABLE | Interest::WRITABLE;
-            poll.registry().register(&mut stream, Token(self.all.len()), interests)?;
-            self.all.push(Some(Client { stream, unread: Vec::new(), unwritten: Vec::new() }));
+            poll.registry()
+                .register(&mut stream, Token(self.all.len()), interests)?;
+            self.all.push(Some(Client {
+                stream,
+                unread: Vec::new(),
+                unwritten: Vec::new(),
+            }));
         }
     }
 
     /// Takes all that a client has sent.
     fn read(&mut self, at: usize, buffer: &mut [u8]) -> io::Result<()> {
         loop {
-            let Some(client) = &mut self.all[at] else { return Ok(()) };
+            let Some(client) = &mut self.all[at] else {
+                return Ok(());
+            };
             let kept = client.unread.len();
             buffer[..kept].copy_from_slice(&client.unread);
             let read = match client.stream.read(&mut buffer[kept..]) {
@@ -129,7 +136,11 @@ impl Clients {
             0xC0 => return self.answer(at, &[0xD0, 0]),
             // DISCONNECT.
             0xE0 => return Err(ErrorKind::UnexpectedEof.into()),
-            other => return Err(io::Error::other(format!("its packet begins with {other:#04x}"))),
+            other => {
+                return Err(io::Error::other(format!(
+                    "its packet begins with {other:#04x}"
+                )));
+            }
         }
         Ok(())
     }
@@ -145,7 +156,9 @@ impl Clients {
     fn publish(&mut self, packet: &[u8]) {
         let mut gone = None;
         for &at in &self.subscribers {
-            let Some(client) = &mut self.all[at] else { continue };
+            let Some(client) = &mut self.all[at] else {
+                continue;
+            };
             if let Err(error) = client.write(packet) {
                 gone = Some((at, error));
             }
@@ -197,10 +210,13 @@ fn filters(body: &[u8]) -> Option<u8> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let address = std::env::args().nth(1).ok_or("usage: bare-write-peer HOST:PORT")?;
+    let address = std::env::args()
+        .nth(1)
+        .ok_or("usage: bare-write-peer HOST:PORT")?;
     let mut listener = TcpListener::bind(address.parse()?)?;
     let mut poll = Poll::new()?;
-    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    poll.registry()
+        .register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut events = Events::with_capacity(EVENTS_PER_TURN_MAX);
     let mut clients = Clients::default();
     let mut buffer = vec![0; READ_BYTES];
