@@ -25,7 +25,7 @@ BROKER_ENDED=false
 KAFKA_DIR=''
 KAFKA_PID=''
 KAFKA_ADDRESS=''
-trap 'end_broker; end_kafka; rm -rf "$SCRATCH"' EXIT
+trap 'end_load; end_broker; end_kafka; rm -rf "$SCRATCH"' EXIT
 
 # ------------------------------------------------------------------------------------------------------------ arguments
 
@@ -133,6 +133,14 @@ load() {
     "$MILLSTREAM" load "$@" --quiet --json "$file" >"$SCRATCH/report.txt" 2>"$SCRATCH/said" || code=$?
   [ -z "$BROKER_PID" ] || kill -0 "$BROKER_PID" 2>/dev/null || BROKER_ENDED=true
   return $code
+}
+
+# Ends a run that goes on when this script ends. `timeout` is a child of this shell and hands the signal on.
+end_load() {
+  local pid
+  for pid in $(pgrep -P $$ -x timeout); do
+    kill -TERM "$pid" 2>/dev/null || true
+  done
 }
 
 # What a run without a report says, in $SCRATCH/said.

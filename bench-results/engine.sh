@@ -42,7 +42,7 @@ Usage: bench-results/engine.sh [OPTIONS]
                         wildcard        a million filters with + and #: CPU of a publish, and
                                         the lookup alone                                          80 s
                         retained        a million retained topics: memory, a late subscriber      10 s
-                        slow-reader     what the others notice of one that reads nothing          55 s
+                        slow-reader     what the others notice of one that reads nothing          65 s
                         workers         highest rates with one thread and with two                50 s
                         simulated       a million idle clients without sockets                    10 s
                         persisted       QoS 1 acknowledged by a real Kafka, 1,000 publishers     250 s
@@ -144,10 +144,10 @@ runs_of() {
       echo "alone lookup 1000000" ;;
     retained) echo "million millstream run bench-results/scenarios/retained-million.toml" ;;
     slow-reader)
-      # So much, and so long before it counts, that the broker holds all that it may hold for the one that does not read.
-      seconds="--rate 100 --payload-bytes 4000 --warm-up 15 --seconds $SECONDS_EACH"
-      echo "all-read millstream fan-out --clients 1001 $seconds"
-      echo "one-does-not millstream slow-reader --clients 1002 $seconds" ;;
+      # Equal but for the one that does not read. So much, and so long before it counts, that the broker then holds all that
+      # it may hold for it.
+      echo "all-read millstream fan-out --rate 100 --payload-bytes 4000 --warm-up 20 --seconds $SECONDS_EACH"
+      echo "one-does-not millstream slow-reader --rate 100 --payload-bytes 4000 --warm-up 20 --seconds $SECONDS_EACH" ;;
     workers)
       for variant in 1 2; do
         echo "pairs-$variant simulated pairs --simulated --threads $variant --clients 600 --highest --window 50 $seconds"
