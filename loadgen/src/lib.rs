@@ -26,3 +26,4 @@ pub mod simulated;
 pub mod stamp;
 pub mod swarm;
 pub mod template;
+pub mod text_payload;

@@ -228,6 +228,7 @@ fn audience_report(
             .filter
             .text()
             .to_owned(),
+        answers: matches!(audience.relation, Relation::Answers),
         qos: audience.qos as u8,
         subscribers: group.clients.into(),
         checked: audience.checked,
@@ -313,6 +314,7 @@ fn for_each_subscriber(
         Relation::Own if topic < clients => f(topic),
         Relation::Own | Relation::Shared => {}
         Relation::All => (0..clients).for_each(f),
+        Relation::Answers => f(stream.publisher(lane, clients)),
         Relation::Listed(listed) => {
             if let Some(who) = listed.get(topic as usize) {
                 who.iter().copied().for_each(f);
@@ -438,8 +440,13 @@ fn judge(report: &mut Report) {
         }
     }
     for audience in &report.audiences {
+        let what = if audience.answers {
+            "answers to"
+        } else {
+            "deliveries of"
+        };
         let who = format!(
-            "deliveries of stream \"{}\" to group \"{}\" ({})",
+            "{what} stream \"{}\" to group \"{}\" ({})",
             audience.stream, audience.group, audience.filter
         );
         if !interrupted {

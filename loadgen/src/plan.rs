@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::swarm::Client;
 use crate::template::Template;
+use crate::text_payload::TextPayload;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -116,6 +117,8 @@ pub struct Subscription {
     pub share: Option<String>,
     /// Requested QoS.
     pub qos: Qos,
+    /// The stream whose messages are answered here, by its name.
+    pub answers: Option<String>,
 }
 
 /// What is published by a group.
@@ -135,8 +138,10 @@ pub struct Stream {
     pub qos: Qos,
     /// Retain flag.
     pub retain: bool,
-    /// Size of a payload, stamp included.
+    /// Size of a payload, stamp included; of text without a fill the largest.
     pub payload_bytes: u32,
+    /// What payloads are, in place of a binary stamp and noise.
+    pub text: Option<TextPayload>,
     /// When.
     pub pace: Pace,
     /// Messages of one lane that are due at the same time.
@@ -210,6 +215,9 @@ pub enum Relation {
     Listed(Vec<Vec<u32>>),
     /// One member of the share gets each message.
     Shared,
+    /// Whoever publishes gets an answer to each message, from a program that is no client of this tool. The audience's
+    /// group is the stream's, and the QoS is the subscription's.
+    Answers,
 }
 
 /// Clients that go and come back.

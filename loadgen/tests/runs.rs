@@ -1,4 +1,5 @@
-//! Every built-in scenario, small, over TCP on our own broker: each run must pass, and its ledger add up.
+//! Every built-in scenario that a broker alone can serve, small, over TCP on our own broker: each run must pass, and its
+//! ledger add up.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,6 +11,10 @@ use loadgen::real::{RealOptions, RealSwarm};
 use loadgen::report::Report;
 use loadgen::runner::{Gates, run};
 use loadgen::scenario::Scenario;
+
+/// It waits for answers of the backends behind Kafka, which a broker alone does not give; it runs with them in the tests of
+/// the `millstream` binary.
+const BEHIND_KAFKA: &str = "backends";
 
 fn broker() -> (SocketAddr, Running) {
     let config = Config {
@@ -56,7 +61,11 @@ fn run_on(address: SocketAddr, scenario: &Scenario) -> Report {
 #[test]
 fn every_built_in_scenario_passes_on_our_broker() {
     let (address, running) = broker();
+    assert!(Scenario::builtin(BEHIND_KAFKA).is_ok());
     for (name, _) in loadgen::scenario::builtin_names() {
+        if *name == BEHIND_KAFKA {
+            continue;
+        }
         let scenario = small(name);
         let report = run_on(address, &scenario);
         assert_eq!(report.failures, Vec::<String>::new(), "{name}");

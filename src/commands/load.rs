@@ -41,6 +41,7 @@ pub fn run(load: Load) -> Result<(), Failure> {
         LoadCommand::Chat(args) => builtin("chat", args),
         LoadCommand::Iot(args) => builtin("iot", args),
         LoadCommand::Mixed(args) => builtin("mixed", args),
+        LoadCommand::Backends(args) => builtin("backends", args),
         LoadCommand::Persisted(args) => builtin("persisted", args),
         LoadCommand::Run(run) => {
             let scenario = Scenario::load(&run.file).map_err(Failure::cannot_start)?;

@@ -2,9 +2,12 @@
 //! processes and agents that die in mid-run.
 
 mod agents;
+mod backends;
 mod begin;
 mod runs;
 
+#[path = "../support/kafka.rs"]
+mod kafka;
 #[path = "../support/millstream.rs"]
 mod millstream;
 

@@ -74,6 +74,14 @@ pub enum LoadCommand {
         after_help = "Example:\n  millstream load mixed --simulated --clients 1000000 --rate 83333"
     )]
     Mixed(RunArgs),
+    /// Chat with receipts and telemetry, end to end through Kafka and the backends
+    #[command(after_help = "\
+Example:
+  millstream up --kafka 127.0.0.1:9092 --mqtt 127.0.0.1:1883
+  millstream load backends --broker 127.0.0.1:1883 --rate 5000
+      `millstream up` is the broker, and Kafka's bridge and the backends that have to be behind it.
+      Without them every receipt is missing.")]
+    Backends(RunArgs),
     /// A thousand publishers with QoS 1: for a broker that acknowledges what it has stored
     #[command(
         after_help = "Example:\n  millstream load persisted --rate 83333 --seconds 60 --pid auto"

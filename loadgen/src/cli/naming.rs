@@ -30,6 +30,7 @@ pub(super) fn scenario(error: ScenarioError, args: &RunArgs) -> LoadError {
         ("window", "--window", args.window.is_some()),
         ("burst", "--burst", args.burst.is_some()),
         ("topic", "--topic-prefix", args.topic_prefix.is_some()),
+        ("topic_prefix", "--topic-prefix", true),
         ("filter", "--topic-prefix", args.topic_prefix.is_some()),
         ("username", "--username", args.username.is_some()),
         ("password", "--password-file", args.password_file.is_some()),

@@ -299,7 +299,11 @@ fn curves(report: &Report, derived: &Derived) -> Chart {
             ));
         }
         for audience in &report.audiences {
-            let name = format!("delivered: {}", audience_name(audience));
+            let name = if audience.answers {
+                audience_name(audience)
+            } else {
+                format!("delivered: {}", audience_name(audience))
+            };
             lines.push(curve(&name, lines.len() + 1, &audience.latency));
         }
     } else {

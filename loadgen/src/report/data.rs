@@ -161,6 +161,9 @@ pub struct AudienceReport {
     pub group: String,
     /// The filter, as in the scenario.
     pub filter: String,
+    /// Whether these are answers to the stream's messages, and not the messages themselves.
+    #[serde(default)]
+    pub answers: bool,
     /// QoS of the deliveries.
     pub qos: u8,
     /// Subscribers.

@@ -214,7 +214,11 @@ pub(super) fn latencies(report: &Report) -> Table {
     }
     for audience in &report.audiences {
         row(
-            format!("delivery: {}", audience_name(audience)),
+            if audience.answers {
+                audience_name(audience)
+            } else {
+                format!("delivery: {}", audience_name(audience))
+            },
             &audience.latency,
         );
     }
@@ -343,9 +347,11 @@ pub(super) fn audience_name(audience: &AudienceReport) -> String {
         stream,
         group,
         filter,
+        answers,
         ..
     } = audience;
-    format!("{stream} → {group} ({filter})")
+    let what = if *answers { "answers to " } else { "" };
+    format!("{what}{stream} → {group} ({filter})")
 }
 
 fn per_s(number: u64, derived: &Derived) -> String {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::clock::Nanos;
 use crate::histogram::Histo;
 use crate::outcome::{AudienceOutcome, Outcome, SecondOutcome};
-use crate::plan::{Plan, Share};
+use crate::plan::{Plan, Relation, Share};
 use crate::stamp::Stamp;
 use crate::swarm::{Client, Leave, Notice, Swarm, SwarmError};
 
@@ -87,6 +87,8 @@ struct Runner<'a> {
     delivered: u64,
     /// Those of them that must come.
     delivered_checked: u64,
+    /// Those of them that are answers.
+    answers_checked: u64,
     delivered_at: Nanos,
     foreign: u64,
     misdelivered: u64,
@@ -161,6 +163,7 @@ impl<'a> Runner<'a> {
             notices: Vec::new(),
             delivered: 0,
             delivered_checked: 0,
+            answers_checked: 0,
             delivered_at: 0,
             foreign: 0,
             misdelivered: 0,
@@ -318,6 +321,10 @@ impl<'a> Runner<'a> {
 
     /// After which time without a delivery no other one is to be expected; `None` when some are known to be on their way.
     fn quiet_enough(&mut self, now: Nanos) -> Option<Nanos> {
+        // Answers come to the publisher, so a share knows of its own.
+        if self.answers_checked < self.publishing.answers_owed {
+            return None;
+        }
         if self.share.count > 1 {
             return Some(QUIET_IN_SHARES);
         }
@@ -455,6 +462,7 @@ impl<'a> Runner<'a> {
             self.misdelivered += 1;
             return;
         };
+        let is_answer = matches!(audience.relation, Relation::Answers);
         let arrival = tracks.arrived(subscriber, stamp.lane, stamp.number);
         let outcome = &mut tracks.outcome;
         outcome.deliveries += 1;
@@ -465,6 +473,7 @@ impl<'a> Runner<'a> {
             Arrival::New | Arrival::Late => {
                 self.delivered += 1;
                 self.delivered_checked += u64::from(audience.checked);
+                self.answers_checked += u64::from(audience.checked && is_answer);
                 self.seconds.now.delivered += 1;
                 let micros = now.saturating_sub(stamp.due_ns) / 1_000;
                 self.seconds.delivery.record_micros(micros);

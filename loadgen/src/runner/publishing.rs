@@ -92,6 +92,8 @@ struct Source {
     deliveries_each: Deliveries,
     /// The same of those that must come.
     checked_each: Deliveries,
+    /// Answers among those.
+    answers_each: u64,
     noise: Noise,
     payload: Vec<u8>,
     outcome: StreamOutcome,
@@ -118,7 +120,7 @@ impl Deliveries {
             match &audience.relation {
                 Relation::Own => all.own.push(clients),
                 Relation::All => all.always += u64::from(clients),
-                Relation::Shared => all.always += 1,
+                Relation::Shared | Relation::Answers => all.always += 1,
                 Relation::Listed(listed) => {
                     let counts = listed.iter().map(|who| who.len() as u32).collect();
                     all.listed.push(counts);
@@ -162,6 +164,11 @@ impl Source {
             failed: HashMap::default(),
             deliveries_each: Deliveries::of(plan, stream, |_| true),
             checked_each: Deliveries::of(plan, stream, |audience| audience.checked),
+            answers_each: stream
+                .audiences
+                .iter()
+                .filter(|it| it.checked && matches!(it.relation, Relation::Answers))
+                .count() as u64,
             noise: Noise::new(
                 plan.seed
                     ^ ((at as u64 + 1) << 32)
@@ -222,6 +229,8 @@ pub(crate) struct Publishing {
     /// Deliveries that must come: without those of messages that were refused or not answered, and of subscribers that may
     /// miss some.
     pub(crate) deliveries_owed: u64,
+    /// Those of them that are answers.
+    pub(crate) answers_owed: u64,
     /// Publishers at their highest pace whose window has room.
     hungry: VecDeque<(u16, u32)>,
     /// Publishers with QoS 0 that wait for room; nothing tells when there is.
@@ -244,6 +253,7 @@ impl Publishing {
             unasked: 0,
             deliveries_expected: 0,
             deliveries_owed: 0,
+            answers_owed: 0,
             hungry: VecDeque::new(),
             blocked: VecDeque::new(),
             topic: String::new(),
@@ -480,9 +490,17 @@ impl Publishing {
             due_ns: due,
         };
         source.numbers[index] += 1;
-        source.noise.fill(0, &mut source.payload);
-        stamp.write(&mut source.payload);
         let topic = stream.topic_of(lane);
+        match &stream.text {
+            None => {
+                source.noise.fill(0, &mut source.payload);
+                stamp.write(&mut source.payload);
+            }
+            Some(text) => {
+                let bytes = stream.payload_bytes as usize;
+                text.render(&stamp, topic, publisher, bytes, &mut source.payload);
+            }
+        }
         stream.topic.render(topic, 0, &mut self.topic);
         let message = Outgoing {
             topic: &self.topic,
@@ -496,6 +514,7 @@ impl Publishing {
         second.sent += 1;
         self.deliveries_expected += source.deliveries_each.of_topic(topic);
         self.deliveries_owed += source.checked_each.of_topic(topic);
+        self.answers_owed += source.answers_each;
         if window.is_some_and(|window| window.has(swarm.now())) {
             source.outcome.sent_measured += 1;
         }
@@ -558,6 +577,7 @@ impl Publishing {
                 .entry(reason.to_string())
                 .or_default() += 1;
             self.deliveries_owed -= source.failed(&plan.streams[at], sent);
+            self.answers_owed -= source.answers_each;
         }
         if plan.streams[at].pace == Pace::Highest {
             self.hungry
@@ -611,6 +631,7 @@ impl Publishing {
             let source = &mut self.sources[at];
             source.outcome.unanswered += 1;
             self.deliveries_owed -= source.failed(&plan.streams[at], sent);
+            self.answers_owed -= source.answers_each;
             self.in_flight -= 1;
             if plan.streams[at].pace == Pace::Highest {
                 self.hungry

@@ -50,11 +50,12 @@ pub(crate) struct Tracks {
 
 #[derive(Debug)]
 enum Kind {
-    /// Each subscriber has a topic of its own, and so a few lanes: by subscriber, `lanes_per_topic` each.
+    /// Each subscriber has a topic of its own, or publishes what is answered, and so has a few lanes: by subscriber,
+    /// `lanes_each`. A lane is of subscriber `lane % owners`.
     Own {
         tracks: Vec<Track>,
-        lanes_per_topic: u32,
-        topics: u32,
+        lanes_each: u32,
+        owners: u32,
     },
     Many {
         tracks: HashMap<(u32, u32), Track, ahash::RandomState>,
@@ -68,20 +69,26 @@ enum Kind {
     },
 }
 
+impl Kind {
+    fn own(lanes: u32, owners: u32, subscribers: u32) -> Self {
+        let owners = owners.max(1);
+        let lanes_each = (lanes / owners).max(1);
+        let clients = subscribers.min(owners) as usize;
+        Self::Own {
+            tracks: vec![Track::default(); clients * lanes_each as usize],
+            lanes_each,
+            owners,
+        }
+    }
+}
+
 impl Tracks {
     /// Empty tracks. `subscribers` is the number of clients in the group.
     pub(crate) fn new(stream: &Stream, audience: &Audience, subscribers: u32) -> Self {
         let topics = stream.topics.max(1);
         let kind = match &audience.relation {
-            Relation::Own => {
-                let lanes_per_topic = (stream.lanes / topics).max(1);
-                let clients = subscribers.min(topics) as usize;
-                Kind::Own {
-                    tracks: vec![Track::default(); clients * lanes_per_topic as usize],
-                    lanes_per_topic,
-                    topics,
-                }
-            }
+            Relation::Own => Kind::own(stream.lanes, topics, subscribers),
+            Relation::Answers => Kind::own(stream.lanes, subscribers, subscribers),
             Relation::All => Kind::Many {
                 tracks: HashMap::default(),
                 listed: None,
@@ -107,7 +114,7 @@ impl Tracks {
     /// Whether the subscriber asked for the lane's topic here.
     pub(crate) fn wants(&self, subscriber: u32, lane: u32) -> bool {
         match &self.kind {
-            Kind::Own { topics, .. } => lane % topics == subscriber,
+            Kind::Own { owners, .. } => lane % owners == subscriber,
             Kind::Many { listed, topics, .. } => listed.as_ref().is_none_or(|listed| {
                 listed
                     .get((lane % topics) as usize)
@@ -123,11 +130,10 @@ impl Tracks {
         let track = match &mut self.kind {
             Kind::Own {
                 tracks,
-                lanes_per_topic,
-                topics,
+                lanes_each,
+                owners,
             } => {
-                let at =
-                    subscriber as usize * *lanes_per_topic as usize + (lane / *topics) as usize;
+                let at = subscriber as usize * *lanes_each as usize + (lane / *owners) as usize;
                 match tracks.get_mut(at) {
                     Some(track) => track,
                     None => return Arrival::Misdelivered,
@@ -202,13 +208,13 @@ impl Tracks {
         match self.kind {
             Kind::Own {
                 tracks,
-                lanes_per_topic,
-                topics,
+                lanes_each,
+                owners,
             } => {
                 for (at, track) in (0_u32..).zip(&tracks) {
                     if track.next > 0 {
-                        let (subscriber, k) = (at / lanes_per_topic, at % lanes_per_topic);
-                        rows.push(row(subscriber, k * topics + subscriber, *track));
+                        let (subscriber, k) = (at / lanes_each, at % lanes_each);
+                        rows.push(row(subscriber, k * owners + subscriber, *track));
                     }
                 }
             }
@@ -264,6 +270,7 @@ mod tests {
             qos: Qos::AtLeastOnce,
             retain: false,
             payload_bytes: 24,
+            text: None,
             pace: Pace::Once,
             burst: 1,
             window: 1,
@@ -301,6 +308,21 @@ mod tests {
         assert_eq!(tracks.arrived(1, 3, 0), Arrival::New);
         assert_eq!(tracks.arrived(1, 5, 1), Arrival::New);
         assert_eq!(tracks.finish().tracks, [[1, 3, 1, 0, 0], [1, 5, 2, 0, 0]]);
+    }
+
+    #[test]
+    fn answers_are_tracked_by_publisher_over_all_its_topics() {
+        // Two publishers, six topics: publisher 1 has lanes 1, 3 and 5.
+        let mut tracks = tracks(6, 6, Relation::Answers, 2);
+        assert!(tracks.wants(1, 5) && !tracks.wants(0, 5) && tracks.wants(0, 4));
+        assert_eq!(tracks.arrived(1, 5, 0), Arrival::New);
+        assert_eq!(tracks.arrived(1, 3, 1), Arrival::New);
+        assert_eq!(tracks.arrived(1, 3, 0), Arrival::Late);
+        assert_eq!(tracks.arrived(1, 5, 0), Arrival::Duplicate);
+        assert_eq!(tracks.finish().tracks, [[1, 3, 2, 0, 1], [1, 5, 1, 1, 0]]);
+        // Six publishers, two topics: each has one lane.
+        let tracks = super::tests::tracks(2, 6, Relation::Answers, 6);
+        assert!(tracks.wants(5, 5) && !tracks.wants(1, 5));
     }
 
     #[test]

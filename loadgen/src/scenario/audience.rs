@@ -28,6 +28,26 @@ pub(super) fn find(
         let forgotten = away && !keeps_session(connect);
         for (index, subscription) in group.subscriptions.iter().enumerate() {
             let filter = Pattern::new(&subscription.filter);
+            if let Some(name) = &subscription.answers {
+                let key = || {
+                    let filter = subscription.filter.text();
+                    format!("group \"{}\": subscribe \"{filter}\": answers", group.name)
+                };
+                apart(&key, &filter, streams, &topics)?;
+                let stream = answered(&key, name, group_index, groups, streams)?;
+                let cut = churn.is_some_and(|churn| churn.abruptly && away);
+                let lost = away && subscription.qos == Qos::AtMostOnce
+                    || cut && stream.qos == Qos::AtMostOnce
+                    || forgotten;
+                stream.audiences.push(Audience {
+                    group: group_index,
+                    subscription: index,
+                    qos: subscription.qos,
+                    relation: Relation::Answers,
+                    checked: !lost,
+                });
+                continue;
+            }
             let mut tree = None;
             for (stream, topic) in streams.iter_mut().zip(&topics) {
                 if misses_what_was_before(group, subscription, stream) {
@@ -64,6 +84,77 @@ pub(super) fn find(
         check_last_retained(group, group_index, streams, &topics)?;
     }
     Ok(())
+}
+
+/// Messages that come on a filter for answers would be taken for answers.
+fn apart(
+    key: &impl Fn() -> String,
+    filter: &Pattern,
+    streams: &[Stream],
+    topics: &[Pattern],
+) -> Result<(), ScenarioError> {
+    let mut all = streams.iter().zip(topics);
+    match all.find(|(_, topic)| filter.of_topics(topic) != Match::Never) {
+        None => Ok(()),
+        Some((stream, _)) => Err(ScenarioError::refused(
+            key(),
+            format!(
+                "the filter matches topics of stream \"{}\" (\"{}\"); answers need topics that no stream publishes",
+                stream.name,
+                stream.topic.text()
+            ),
+        )),
+    }
+}
+
+/// The stream that a subscription has the answers to.
+fn answered<'a>(
+    key: &impl Fn() -> String,
+    name: &str,
+    group: usize,
+    groups: &[Group],
+    streams: &'a mut [Stream],
+) -> Result<&'a mut Stream, ScenarioError> {
+    let Some(at) = streams.iter().position(|stream| stream.name == name) else {
+        let names: Vec<String> = streams
+            .iter()
+            .map(|stream| format!("\"{}\"", stream.name))
+            .collect();
+        let known = match &names[..] {
+            [] => "none at all".to_owned(),
+            names => names.join(", "),
+        };
+        return Err(ScenarioError::value(
+            key(),
+            format!("\"{name}\""),
+            format!("there is no such stream, but {known}"),
+        ));
+    };
+    let stream = &mut streams[at];
+    if stream.group != group {
+        return Err(ScenarioError::value(
+            key(),
+            format!("\"{name}\""),
+            format!(
+                "group \"{}\" publishes that stream, and answers go to whoever published",
+                groups[stream.group].name
+            ),
+        ));
+    }
+    let other = stream.audiences.iter().find(|other| other.group == group);
+    if let Some(other) = other {
+        let filter = groups[group].subscriptions[other.subscription]
+            .filter
+            .text();
+        return Err(ScenarioError::value(
+            key(),
+            format!("\"{name}\""),
+            format!(
+                "the group gets that stream by \"{filter}\" already, and nobody could say which of the two a message came by"
+            ),
+        ));
+    }
+    Ok(stream)
 }
 
 /// Whether the broker keeps what a client missed while it was away.
@@ -244,6 +335,18 @@ impl Work<'_> {
 fn check_overlap(group: &Group, stream: &Stream, new: &Audience) -> Result<(), ScenarioError> {
     let others = stream.audiences.iter().filter(|old| old.group == new.group);
     for old in others {
+        if matches!(old.relation, Relation::Answers) {
+            let [answers, filter] =
+                [old, new].map(|it| &group.subscriptions[it.subscription].filter);
+            return Err(ScenarioError::refused(
+                format!("group \"{}\": subscribe \"{}\"", group.name, filter.text()),
+                format!(
+                    "it gets stream \"{}\", whose answers the group gets by \"{}\", and nobody could say which of the two a message came by",
+                    stream.name,
+                    answers.text()
+                ),
+            ));
+        }
         let Some((client, topic)) = common(&old.relation, &new.relation, group.clients) else {
             continue;
         };

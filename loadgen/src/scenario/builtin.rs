@@ -26,6 +26,7 @@ builtins! {
     "chat": "rooms of 100 members, talkers, and receipts to the talkers",
     "iot": "devices with telemetry, operators with commands, a dashboard",
     "mixed": "what many users do: most idle, some talk to others' inboxes",
+    "backends": "chat with receipts and telemetry through Kafka and the backends behind it, end to end",
     "persisted": "1,000 publishers with QoS 1 and 200 bytes: how fast messages are accepted",
 }
 

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::{Checks, Pick, Secret};
 
+/// Size of payloads where the file names none, in bytes.
+pub const PAYLOAD_BYTES_DEFAULT: i64 = 100;
+
 /// A scenario as it is written down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -160,6 +163,9 @@ pub struct Subscribe {
     /// Requested QoS.
     #[serde(default)]
     pub qos: i64,
+    /// The stream of this group each of whose messages is answered here once, with its stamp.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<String>,
 }
 
 /// What a group publishes. One of `per_second`, `highest` and `once` says when.
@@ -184,9 +190,13 @@ pub struct Stream {
     /// Retain flag.
     #[serde(default, skip_serializing_if = "is_false")]
     pub retain: bool,
-    /// Size of a payload in bytes, the stamp of 24 included.
-    #[serde(default = "payload_bytes")]
-    pub payload_bytes: i64,
+    /// Size of a payload in bytes, the stamp included; without it [`PAYLOAD_BYTES_DEFAULT`]. A `payload` without `{fill}`
+    /// has a size of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_bytes: Option<i64>,
+    /// Text that payloads are, with `{stamp}` in it; without it they are a binary stamp and noise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
     /// Messages a second, all publishers together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_second: Option<f64>,
@@ -234,10 +244,6 @@ fn is_false(value: &bool) -> bool {
 
 fn one() -> i64 {
     1
-}
-
-fn payload_bytes() -> i64 {
-    100
 }
 
 fn in_turn() -> Pick {

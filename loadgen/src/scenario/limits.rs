@@ -1,6 +1,6 @@
 //! What a scenario may ask for at most. Beyond these it is a slip of the pen, or more than this tool can count.
 
-use crate::stamp::STAMP_BYTES;
+use crate::stamp::{STAMP_BYTES, STREAMS_MAX};
 use codec::PACKET_BYTES_MAX;
 use topic::TOPIC_BYTES_MAX;
 
@@ -30,7 +30,7 @@ pub const WINDOW_DEFAULT: u32 = 1_000;
 pub const BURST_MAX: i64 = 1_000_000;
 /// Storms of a run.
 pub const STORMS_MAX: usize = 10_000;
-/// The smallest payload in bytes.
+/// The smallest payload of noise in bytes.
 pub const PAYLOAD_BYTES_MIN: i64 = STAMP_BYTES as i64;
 /// The largest payload in bytes: with the longest topic it still fits into a packet.
 pub const PAYLOAD_BYTES_MAX: i64 = PACKET_BYTES_MAX as i64 - TOPIC_BYTES_MAX as i64 - 64;
@@ -44,4 +44,5 @@ pub const MATCHED_MAX: u64 = 20_000_000;
 pub const LANE_MESSAGES_MAX: f64 = u32::MAX as f64;
 
 const _: () = assert!(PAYLOAD_BYTES_MIN < PAYLOAD_BYTES_MAX);
+const _: () = assert!(TABLES_MAX <= STREAMS_MAX as usize);
 const _: () = assert!(WINDOW_DEFAULT as i64 <= WINDOW_MAX);

@@ -35,13 +35,15 @@ pub use overrides::{Clients, Connecting, Overrides, Rate, SESSION_EXPIRY_DEFAULT
 pub use preflight::{PROCESSES_MAX, Preflight, PreflightError};
 
 use crate::plan::{Plan, Secret};
+use crate::text_payload::TextPayload;
+use file::PAYLOAD_BYTES_DEFAULT;
 
 /// What a printed scenario has in place of a password.
 const HIDDEN: &str = "***";
 
 impl Scenario {
     /// Reads a scenario from TOML; `origin` is what errors call it, for example the file's name. `{group}` in client
-    /// identifiers is replaced by the group's name; nothing else is checked.
+    /// identifiers is replaced by the group's name, and sizes of payloads are filled in; nothing else is checked.
     ///
     /// # Errors
     /// It is no TOML, or has unknown keys or wrong kinds of values.
@@ -51,6 +53,12 @@ impl Scenario {
         for group in &mut scenario.groups {
             let template = group.client_id.as_deref().unwrap_or("{group}-{n}");
             group.client_id = Some(with_group(template, &group.name));
+        }
+        for stream in &mut scenario.streams {
+            let text = stream.payload.as_deref().map(TextPayload::parse);
+            if text.is_none_or(|text| text.is_ok_and(|text| text.has_fill())) {
+                stream.payload_bytes.get_or_insert(PAYLOAD_BYTES_DEFAULT);
+            }
         }
         Ok(scenario)
     }

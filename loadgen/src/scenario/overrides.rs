@@ -27,7 +27,7 @@ pub struct Overrides {
     pub seconds: Option<f64>,
     /// Seconds to wait at the end for what is on its way.
     pub drain_max_s: Option<f64>,
-    /// Payload of all streams, in bytes.
+    /// Payload of all streams whose size can be chosen, in bytes.
     pub payload_bytes: Option<i64>,
     /// QoS of all streams and subscriptions.
     pub qos: Option<i64>,
@@ -45,7 +45,7 @@ pub struct Overrides {
     pub session_expiry_s: Option<i64>,
     /// Keep-alive in seconds; 0 is none.
     pub keep_alive_s: Option<i64>,
-    /// Text before every topic and filter, as it is.
+    /// Text before every topic and filter, as it is; not in a scenario with answers.
     pub topic_prefix: Option<String>,
     /// User name, a template.
     pub username: Option<String>,
@@ -108,6 +108,7 @@ impl Scenario {
         set(&mut self.run.drain_max_s, changes.drain_max_s);
         set_session(self, changes);
         if let Some(prefix) = &changes.topic_prefix {
+            no_answers(self)?;
             let prefix = prefix.replace('{', "{{");
             let filters = self.groups.iter_mut().flat_map(|group| {
                 group
@@ -128,6 +129,21 @@ impl Scenario {
         }
         Ok(())
     }
+}
+
+/// Whoever answers chooses the topics of the answers, and listens to topics of its own.
+fn no_answers(scenario: &Scenario) -> Result<(), ScenarioError> {
+    let mut subscriptions = scenario.groups.iter().flat_map(|group| &group.subscribe);
+    let Some(subscription) = subscriptions.find(|it| it.answers.is_some()) else {
+        return Ok(());
+    };
+    Err(ScenarioError::refused(
+        "topic_prefix",
+        format!(
+            "scenario \"{}\" waits on \"{}\" for answers of somebody who knows of no prefix; change its topics and filters in a file instead",
+            scenario.name, subscription.filter
+        ),
+    ))
 }
 
 fn set<T>(value: &mut T, to: Option<T>) {
@@ -171,10 +187,24 @@ fn set_streams(scenario: &mut Scenario, changes: &Overrides) -> Result<(), Scena
         return Err(nothing(scenario, "payload_bytes and window", "no stream"));
     }
     for stream in &mut scenario.streams {
-        set(&mut stream.payload_bytes, changes.payload_bytes);
         if changes.window.is_some() {
             stream.window = changes.window;
         }
+    }
+    if changes.payload_bytes.is_some() {
+        let mut sized = scenario
+            .streams
+            .iter_mut()
+            .filter(|stream| stream.payload_bytes.is_some())
+            .peekable();
+        if sized.peek().is_none() {
+            return Err(nothing(
+                scenario,
+                "payload_bytes",
+                "only streams whose payload has no {fill}, and none",
+            ));
+        }
+        sized.for_each(|stream| stream.payload_bytes = changes.payload_bytes);
     }
     if let Some(burst) = changes.burst {
         let mut paced = scenario
@@ -539,6 +569,42 @@ mod tests {
         assert_eq!(text, "x{y/load/pairs/5");
         assert_eq!(stream.audiences.len(), 1);
         assert_eq!(plan.connect.username.unwrap().text(), "u{n}");
+    }
+
+    #[test]
+    fn sizes_and_prefixes_go_where_they_have_a_meaning() {
+        let changes = Overrides {
+            payload_bytes: Some(300),
+            ..Overrides::default()
+        };
+        let backends = with("backends", &changes).unwrap();
+        let plan = backends.plan(1, 1).unwrap();
+        assert_eq!(plan.streams[0].payload_bytes, 300);
+        let without_fill = &plan.streams[1];
+        assert_eq!(without_fill.payload_bytes, 9 + 6 + 10 + 35 + 2);
+        let mut sized = backends.clone();
+        sized.streams.remove(0);
+        let error = sized.apply(&changes).unwrap_err().to_string();
+        assert!(error.contains("payload has no {fill}"), "{error}");
+
+        let changes = Overrides {
+            payload_bytes: Some(79),
+            ..Overrides::default()
+        };
+        let planned = with("backends", &changes).unwrap().plan(1, 1);
+        let error = planned.unwrap_err().to_string();
+        assert!(
+            error.contains("payload_bytes is 79; allowed are 80 to"),
+            "{error}"
+        );
+
+        let changes = Overrides {
+            topic_prefix: Some("x/".to_owned()),
+            ..Overrides::default()
+        };
+        let error = with("backends", &changes).unwrap_err().to_string();
+        let wanted = "waits on \"users/load-writer-{n}/receipts\" for answers";
+        assert!(error.contains(wanted), "{error}");
     }
 
     #[test]

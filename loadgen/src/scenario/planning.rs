@@ -18,6 +18,7 @@ use super::rendered;
 use super::streams;
 use crate::plan::{Churn, ConnectPlan, Group, Plan, Subscription};
 use crate::swarm::Client;
+use crate::template::Template;
 
 /// The longest client identifier and user name in bytes: what a field of a packet holds.
 const FIELD_BYTES_MAX: usize = 65_535;
@@ -243,6 +244,9 @@ fn subscription(
             ));
         }
     }
+    if file.answers.is_some() {
+        one_answer(&key, file, &filter, clients)?;
+    }
     rendered::filters(
         &key("filter"),
         &filter,
@@ -255,7 +259,38 @@ fn subscription(
         count,
         share: file.share.clone(),
         qos: qos(&key("qos"), file.qos)?,
+        answers: file.answers.clone(),
     })
+}
+
+/// Each answer has to come to the publisher, and only once.
+fn one_answer(
+    key: &impl Fn(&str) -> String,
+    file: &file::Subscribe,
+    filter: &Template,
+    clients: u32,
+) -> Result<(), ScenarioError> {
+    if file.share.is_some() {
+        return Err(ScenarioError::refused(
+            key("share"),
+            "answers go to whoever published; a share would hand them to any member, so leave share or answers out",
+        ));
+    }
+    if file.count > 1 {
+        return Err(ScenarioError::value(
+            key("count"),
+            grouped(file.count),
+            "a subscription with answers has one filter; leave count out",
+        ));
+    }
+    if clients > 1 && !Pattern::new(filter).tells_apart() {
+        return Err(ScenarioError::value(
+            key("filter"),
+            format!("\"{}\"", filter.text()),
+            "each publisher needs answers of its own: put {n} in",
+        ));
+    }
+    Ok(())
 }
 
 /// No identifier may come from two groups: the broker would disconnect the one for the other.

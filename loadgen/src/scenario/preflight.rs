@@ -317,7 +317,7 @@ fn listed_bytes(plan: &Plan) -> u64 {
                 let receivers: usize = lists.iter().map(Vec::len).sum();
                 receivers as u64 * RECEIVER_BYTES + lists.len() as u64 * LIST_BYTES
             }
-            Relation::Own | Relation::All | Relation::Shared => 0,
+            Relation::Own | Relation::All | Relation::Shared | Relation::Answers => 0,
         })
         .sum()
 }
@@ -334,6 +334,7 @@ fn tracks_bytes(plan: &Plan) -> u64 {
                 Relation::Own => subscribers
                     .saturating_mul(lanes_of_topic)
                     .saturating_mul(OWN_TRACK_BYTES),
+                Relation::Answers => lanes.saturating_mul(OWN_TRACK_BYTES),
                 Relation::All => subscribers
                     .saturating_mul(lanes)
                     .saturating_mul(TRACK_BYTES),

@@ -6,7 +6,7 @@ use codec::Qos;
 
 use super::check::{grouped, name, qos, rate, template, twice, whole};
 use super::error::ScenarioError;
-use super::file;
+use super::file::{self, PAYLOAD_BYTES_DEFAULT};
 use super::limits::{
     BURST_MAX, LANE_MESSAGES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, TABLES_MAX, TOPICS_MAX,
     WINDOW_DEFAULT, WINDOW_MAX,
@@ -14,6 +14,8 @@ use super::limits::{
 use super::planning::group_named;
 use super::rendered;
 use crate::plan::{Group, Pace, Stream};
+use crate::stamp::TEXT_STAMP_WITHIN_BYTES;
+use crate::text_payload::TextPayload;
 
 /// Checks the streams. Their audiences are still empty.
 pub(super) fn plan(
@@ -97,6 +99,7 @@ fn stream(
             "only per_second knows bursts; leave it out",
         ));
     }
+    let (payload_bytes, text) = payload(file, &key, topics, publishers)?;
     Ok(Stream {
         name: file.name.clone(),
         group,
@@ -105,18 +108,65 @@ fn stream(
         lanes,
         qos,
         retain: file.retain,
-        payload_bytes: whole(
-            &key("payload_bytes"),
-            file.payload_bytes,
-            PAYLOAD_BYTES_MIN,
-            PAYLOAD_BYTES_MAX,
-        )?,
+        payload_bytes,
+        text,
         pace,
         burst,
         window,
         pick: file.pick,
         audiences: Vec::new(),
     })
+}
+
+/// The size of the payloads, and what they are made of if that is text.
+fn payload(
+    file: &file::Stream,
+    key: &impl Fn(&str) -> String,
+    topics: u32,
+    publishers: u32,
+) -> Result<(u32, Option<TextPayload>), ScenarioError> {
+    let bytes_key = key("payload_bytes");
+    let Some(text) = &file.payload else {
+        let bytes = file.payload_bytes.unwrap_or(PAYLOAD_BYTES_DEFAULT);
+        let bytes = whole(&bytes_key, bytes, PAYLOAD_BYTES_MIN, PAYLOAD_BYTES_MAX)?;
+        return Ok((bytes, None));
+    };
+    let key = key("payload");
+    let text = TextPayload::parse(text)
+        .map_err(|why| ScenarioError::refused(key.clone(), why.to_string()))?;
+    // What the text takes without its fill.
+    let least = text.bytes_max(topics, publishers);
+    let least = i64::try_from(least).unwrap_or(i64::MAX);
+    let bytes = match file.payload_bytes {
+        Some(bytes) if !text.has_fill() => {
+            return Err(ScenarioError::value(
+                bytes_key,
+                grouped(bytes),
+                "the stream's payload is as long as it is; leave payload_bytes out, or put {fill} into the payload",
+            ));
+        }
+        bytes if text.has_fill() && least < PAYLOAD_BYTES_MAX => {
+            // One byte at least: whoever reads the payload may refuse an empty text.
+            let bytes = bytes.unwrap_or(PAYLOAD_BYTES_DEFAULT);
+            whole(&bytes_key, bytes, least + 1, PAYLOAD_BYTES_MAX)?
+        }
+        _ => whole(&key, least, 1, PAYLOAD_BYTES_MAX).map_err(|_| {
+            let max = grouped(PAYLOAD_BYTES_MAX);
+            let why = format!("it is {} bytes long; allowed are {max}", grouped(least));
+            ScenarioError::refused(key.clone(), why)
+        })?,
+    };
+    let ends = text.stamp_ends_at_most(topics, publishers, bytes as usize);
+    if ends > TEXT_STAMP_WITHIN_BYTES {
+        return Err(ScenarioError::refused(
+            key,
+            format!(
+                "its {{stamp}} may end at byte {}; it is looked for in the first {TEXT_STAMP_WITHIN_BYTES}, so put it before what is long",
+                grouped(ends as u64)
+            ),
+        ));
+    }
+    Ok((bytes, Some(text)))
 }
 
 /// Publisher-topic pairs: each publisher has as many topics as the others, or each topic as many publishers.

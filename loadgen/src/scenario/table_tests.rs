@@ -313,6 +313,35 @@ fn what_cannot_be_is_refused_in_one_sentence() {
             "payload_bytes is 999,999,999;",
         ),
         (
+            stream("topic = \"a\"\nper_second = 1\npayload = '{stamp}{x}'"),
+            "stream \"m\": payload: {x} is not known; allowed are {stamp}, {n}, {publisher}, {value} and {fill}",
+        ),
+        (
+            stream("topic = \"a\"\nper_second = 1\npayload = '{fill}'"),
+            "payload: {stamp} has to be in it exactly once",
+        ),
+        (
+            stream("topic = \"a\"\nper_second = 1\npayload = '{stamp}'\npayload_bytes = 100"),
+            "stream \"m\": payload_bytes is 100; the stream's payload is as long as it is",
+        ),
+        (
+            stream(
+                "topic = \"a/{n}\"\ntopics = 4000\nper_second = 1\npayload = '{stamp}{n}{fill}'\npayload_bytes = 39",
+            ),
+            "stream \"m\": payload_bytes is 39; allowed are 40 to 268,",
+        ),
+        (
+            stream(&format!(
+                "topic = \"a\"\nper_second = 1\npayload = '{}{{stamp}}'",
+                "a".repeat(478)
+            )),
+            "payload: its {stamp} may end at byte 513; it is looked for in the first 512",
+        ),
+        (
+            stream("topic = \"a\"\nper_second = 1\npayload = '{fill}{stamp}'\npayload_bytes = 513"),
+            "may end at byte 513",
+        ),
+        (
             stream("topic = \"a\"\nper_second = 1\nqos = 3"),
             "stream \"m\": qos is 3;",
         ),
@@ -461,6 +490,111 @@ fn a_clients_filters_must_not_overlap_on_a_topic() {
          [[stream]]\nname = \"m\"\ngroup = \"g\"\ntopic = \"a/{n}\"\nper_second = 1\n",
     );
     assert_eq!(relation(&two.unwrap()), "All Own");
+}
+
+/// Two groups, `w` of four writers with these subscriptions and their stream, and `o` with another.
+fn answered(subscribe: &str, of_others: &str) -> Result<Plan, String> {
+    planned(&format!(
+        "[[group]]\nname = \"w\"\nclients = 4\n{subscribe}\n\
+         [[group]]\nname = \"o\"\nclients = 2\n{of_others}\n\
+         [[stream]]\nname = \"m\"\ngroup = \"w\"\ntopic = \"rooms/{{n}}\"\ntopics = 8\nqos = 1\nper_second = 1\n\
+         payload = '{{\"id\":\"{{stamp}}\"}}'\n\
+         [[stream]]\nname = \"other\"\ngroup = \"o\"\ntopic = \"o/{{n}}\"\nper_second = 1\n"
+    ))
+}
+
+const ANSWERS: &str =
+    "[[group.subscribe]]\nfilter = \"users/{n}/receipts\"\nqos = 1\nanswers = \"m\"\n";
+
+#[test]
+fn answers_are_owed_to_the_publishers_beside_what_others_get() {
+    let reads = "[[group.subscribe]]\nfilter = \"rooms/+\"\n";
+    let plan = answered(ANSWERS, reads).unwrap();
+    assert_eq!(relation(&plan), "Answers All");
+    let audience = &plan.streams[0].audiences[0];
+    assert_eq!((audience.group, u8::from(audience.qos)), (0, 1));
+    assert!(audience.checked);
+    assert_eq!(plan.streams[0].payload_bytes, 9 + 35);
+    assert!(plan.streams[1].audiences.is_empty());
+    // The smaller QoS is of no meaning here: the answer is another message.
+    let plan = answered(&ANSWERS.replace("qos = 1", "qos = 2"), "").unwrap();
+    assert_eq!(u8::from(plan.streams[0].audiences[0].qos), 2);
+}
+
+#[test]
+fn answers_that_nobody_could_reckon_with_are_refused() {
+    let other = |filter: &str| format!("[[group.subscribe]]\nfilter = \"{filter}\"\n");
+    let both = "the group gets that stream by \"rooms/0\" already";
+    for (subscribe, of_others, wanted) in [
+        (
+            ANSWERS.replace("\"m\"", "\"x\""),
+            String::new(),
+            "group \"w\": subscribe \"users/{n}/receipts\": answers is \"x\"; there is no such stream, but \"m\", \"other\"",
+        ),
+        (
+            ANSWERS.replace("\"m\"", "\"other\""),
+            String::new(),
+            "answers is \"other\"; group \"o\" publishes that stream",
+        ),
+        (
+            String::new(),
+            ANSWERS.to_owned(),
+            "answers is \"m\"; group \"w\" publishes that stream",
+        ),
+        (
+            format!("{ANSWERS}share = \"s\"\n").replace("{n}", "x"),
+            String::new(),
+            "share: answers go to whoever published",
+        ),
+        (
+            format!("{ANSWERS}count = 2\n").replace("{n}", "{n}/{i}"),
+            String::new(),
+            "count is 2; a subscription with answers has one filter",
+        ),
+        (
+            ANSWERS.replace("{n}", "+"),
+            String::new(),
+            "each publisher needs answers of its own: put {n} in",
+        ),
+        (
+            ANSWERS.replace("{n}", "{n%2}"),
+            String::new(),
+            "each publisher needs answers of its own: put {n} in",
+        ),
+        (
+            ANSWERS.replace("users/{n}/receipts", "o/{n}/#"),
+            String::new(),
+            "the filter matches topics of stream \"other\" (\"o/{n}\")",
+        ),
+        (
+            format!("{}{ANSWERS}", other("rooms/0")),
+            String::new(),
+            both,
+        ),
+        (
+            format!("{ANSWERS}{}", other("rooms/0")),
+            String::new(),
+            "it gets stream \"m\", whose answers the group gets by \"users/{n}/receipts\"",
+        ),
+        (
+            format!("{ANSWERS}{}", ANSWERS.replace("users", "again")),
+            String::new(),
+            "the group gets that stream by \"users/{n}/receipts\" already",
+        ),
+    ] {
+        let error = answered(&subscribe, &of_others).expect_err(&subscribe);
+        assert!(error.contains(wanted), "{subscribe}{of_others}\n{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn answers_to_clients_that_come_back_without_a_session_need_not_arrive() {
+    for (connect, checked) in [("clean_start = true", false), ("clean_start = false", true)] {
+        let churn = "[churn]\ngroup = \"w\"\nper_second = 1\n";
+        let plan = answered(ANSWERS, &format!("{churn}[connect]\n{connect}\n")).unwrap();
+        assert_eq!(plan.streams[0].audiences[0].checked, checked, "{connect}");
+    }
 }
 
 #[test]

@@ -226,6 +226,7 @@ impl Book {
         let must: BTreeSet<Key> = must.iter().filter(|key| key.0 == at).copied().collect();
         let wants = |n: u32, lane: u32| match &audience.relation {
             Relation::Own => lane % topics == n,
+            Relation::Answers => lane % group.clients == n,
             Relation::All | Relation::Shared => true,
             Relation::Listed(listed) => listed[(lane % topics) as usize].contains(&n),
         };
