@@ -63,6 +63,8 @@ pub fn merge(
     report.measured = (seconds_since(from), seconds_since(to));
     let measured_s = seconds_since(to) - seconds_since(from);
 
+    // What a share is, for people.
+    let part = if simulated { "thread" } else { "share" };
     let (mut dropped, mut busiest, mut cpu_us) = (0, 0_f64, 0);
     for outcome in outcomes {
         add_connects(&mut report.connects, &outcome.connects);
@@ -78,7 +80,7 @@ pub fn merge(
         if let Some(why) = &outcome.aborted {
             report.failures.push(match outcomes.len() {
                 1 => why.clone(),
-                _ => format!("share {}: {why}", outcome.share.index),
+                _ => format!("{part} {}: {why}", outcome.share.index),
             });
         }
         if let Some(why) = &outcome.interrupted {
@@ -108,7 +110,7 @@ pub fn merge(
     }
     for Lost { share, why } in lost {
         report.lost_shares.push(format!(
-            "share {} of {} did not report: {why}",
+            "{part} {} of {} did not report: {why}",
             share.index, share.count
         ));
     }
@@ -122,6 +124,9 @@ fn add_connects(sum: &mut Connects, part: &Connects) {
     sum.sessions_present += part.sessions_present;
     for (why, count) in &part.closed {
         *sum.closed.entry(why.clone()).or_default() += count;
+    }
+    for (why, count) in &part.closed_slow {
+        *sum.closed_slow.entry(why.clone()).or_default() += count;
     }
     sum.seconds = sum.seconds.max(part.seconds);
     sum.latency.merge(&part.latency);
@@ -232,6 +237,7 @@ fn audience_report(
         qos: audience.qos as u8,
         subscribers: group.clients.into(),
         checked: audience.checked,
+        read_bytes_per_second: group.read_bytes_per_second,
         ..AudienceReport::default()
     };
     let mut lacks: HashMap<u32, Lack, ahash::RandomState> = HashMap::default();
@@ -239,6 +245,8 @@ fn audience_report(
     let mut holes: HashMap<(u32, u32), &Holes, ahash::RandomState> = HashMap::default();
     for part in parts {
         report.delivered_measured += part.delivered_measured;
+        report.damaged += part.damaged;
+        report.qos_changed += part.qos_changed;
         report.latency.merge(&part.latency);
         for [subscriber, lane, count, duplicates, late] in &part.tracks {
             if *duplicates > 0 || *late > 0 {
@@ -395,6 +403,8 @@ fn judge(report: &mut Report) {
         missing_max,
         duplicates_max,
         out_of_order_max,
+        damaged_max,
+        qos_changed_max,
         refused_max,
         unanswered_max,
         closed_max,
@@ -452,7 +462,9 @@ fn judge(report: &mut Report) {
         if !interrupted {
             over(audience.missing, missing_max, format!("{who} are missing"));
         }
-        let duplicates = if audience.qos == 1 && !audience.checked {
+        // Who comes back gets what was not acknowledged again; who reads slowly never comes back.
+        let comes_back = !audience.checked && audience.read_bytes_per_second.is_none();
+        let duplicates = if audience.qos == 1 && comes_back {
             0
         } else {
             audience.duplicates
@@ -466,6 +478,19 @@ fn judge(report: &mut Report) {
             audience.out_of_order,
             out_of_order_max,
             format!("{who} came behind a later one"),
+        );
+        over(
+            audience.damaged,
+            damaged_max,
+            format!("{who} came with other bytes than were published"),
+        );
+        over(
+            audience.qos_changed,
+            qos_changed_max,
+            format!(
+                "{who} came with another QoS than {}, the smaller one of publish and subscription",
+                audience.qos
+            ),
         );
     }
     let closed = report.connects.closed.values().sum();

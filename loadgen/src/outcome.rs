@@ -76,6 +76,10 @@ pub struct AudienceOutcome {
     pub deliveries: u64,
     /// Deliveries in the measured time.
     pub delivered_measured: u64,
+    /// Deliveries with other bytes than were published.
+    pub damaged: u64,
+    /// Deliveries with another QoS than that of the publish and the subscription ask for.
+    pub qos_changed: u64,
     /// From due to delivered.
     pub latency: Histo,
     /// Subscriber (by its number in the group), lane, different messages of it that came, duplicates, out of order.

@@ -5,6 +5,7 @@
 //! publisher and one topic, so that order and loss can be judged by counting. Lane `l` of a stream is published by client
 //! `l % publishers` of its group to topic `l % topics`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use codec::{Qos, Version};
@@ -104,6 +105,16 @@ pub struct Group {
     /// Whether it connects and subscribes only after the streams that publish [`Pace::Once`] have ended: for retained
     /// messages.
     pub late: bool,
+    /// From when it is subscribed, each client takes no more from its connection; with 0 nothing.
+    pub read_bytes_per_second: Option<u32>,
+}
+
+impl Group {
+    /// Whether its clients may be so far behind that nothing of theirs can be called missing.
+    #[must_use]
+    pub fn reads_slowly(&self) -> bool {
+        self.read_bytes_per_second.is_some()
+    }
 }
 
 /// A subscription of each client of a group.
@@ -200,7 +211,7 @@ pub struct Audience {
     pub qos: Qos,
     /// Who gets what.
     pub relation: Relation,
-    /// Whether each message must arrive: not where clients leave and come back without a session.
+    /// Whether each message must arrive: not where clients leave and come back without a session, or read slowly.
     pub checked: bool,
 }
 
@@ -211,8 +222,8 @@ pub enum Relation {
     Own,
     /// All clients get all topics.
     All,
-    /// For each topic the clients, by their number in the group, ascending.
-    Listed(Vec<Vec<u32>>),
+    /// For each topic the clients, by their number in the group, ascending: one list for all shares of this process.
+    Listed(Arc<[Vec<u32>]>),
     /// One member of the share gets each message.
     Shared,
     /// Whoever publishes gets an answer to each message, from a program that is no client of this tool. The audience's
@@ -243,6 +254,10 @@ pub struct Checks {
     pub duplicates_max: u64,
     /// Messages that arrived behind a later one of their lane.
     pub out_of_order_max: u64,
+    /// Messages that arrived with other bytes than were published.
+    pub damaged_max: u64,
+    /// Messages that arrived with another QoS than that of the publish and the subscription ask for.
+    pub qos_changed_max: u64,
     /// Publishes that were refused.
     pub refused_max: u64,
     /// Publishes that were never answered.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use codec::{Connect, EncodeError, Packet, PropertiesBuf, Property, Qos, ReasonCode, Version};
 
 use crate::clock::Nanos;
+use crate::payload::Body;
 use crate::stamp::Stamp;
 
 /// A client of a run, by its number over all groups of the plan.
@@ -116,6 +117,8 @@ pub enum Notice {
         retained: bool,
         /// Its stamp; `None` when it is not one of a run of this tool.
         stamp: Option<Stamp>,
+        /// What it is besides the stamp.
+        body: Body,
     },
     /// The end of a publish: PUBACK, PUBCOMP, or a PUBREC that refuses.
     Acknowledged {
@@ -182,6 +185,10 @@ pub trait Swarm {
     /// # Errors
     /// No filter at all, or more than a packet holds.
     fn subscribe(&mut self, client: Client, filters: &[(&str, Qos)]) -> Result<(), SwarmError>;
+
+    /// From now on, until its connection ends, this client takes no more than so many bytes a second from it; with 0 none.
+    /// It goes on to ping, and does not mind that it sees no answer.
+    fn read_slowly(&mut self, client: Client, bytes_per_second: u32);
 
     /// How many more messages with QoS 1 or 2 this client may publish now, by the broker's receive maximum and by what
     /// its connection takes; 0 while it is not connected. Also to be asked before QoS 0, where 0 means that more would

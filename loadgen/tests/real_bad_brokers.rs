@@ -467,3 +467,24 @@ fn an_address_that_cannot_be_used_is_an_error_of_the_swarm() {
     clients.turn();
     assert_eq!(clients.notices, []);
 }
+
+/// The end of the connection stands behind more than a client takes that reads nothing.
+#[test]
+fn one_that_ends_the_connection_of_a_client_that_does_not_read_is_noticed() {
+    let broker = fake_broker(|mut peer| {
+        peer.accept();
+        peer.expect(8);
+        peer.send(&[0x90, 3, 0, 1, 0]);
+        peer.stream
+            .set_write_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        while std::io::Write::write(&mut peer.stream, &[0xD0, 0]).is_ok() {}
+    });
+    let mut clients = Clients::new(broker, 1);
+    clients.connect(0, &hello311());
+    let filter = [("a", Qos::AtMostOnce)];
+    clients.swarm.subscribe(Client(0), &filter).unwrap();
+    clients.until_one("SUBACK", is_subscribed);
+    clients.swarm.read_slowly(Client(0), 0);
+    assert_eq!(clients.closed(), "connection reset");
+}

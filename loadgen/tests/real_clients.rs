@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use broker::{Action, Broker, Config, Effect, NoSink, Rule, Running};
 use codec::{Qos, ReasonCode, Version};
+use loadgen::payload::Body;
 use loadgen::plan::Share;
 use loadgen::real::RealOptions;
 use loadgen::swarm::{Client, Hello, Leave, Notice, Outgoing, Swarm};
@@ -81,6 +82,7 @@ fn every_qos_goes_both_ways_in_every_version() {
                         qos: of,
                         stamp: Some(stamp),
                         retained: false,
+                        body: Body::Intact(24),
                         client: Client(0),
                     } if *of == wanted => Some(stamp.number),
                     _ => None,
@@ -156,12 +158,17 @@ fn a_retained_message_is_told_as_such_and_a_strange_one_has_no_stamp() {
     clients.until("both", |notices| {
         notices.iter().filter(|n| is_delivered(n)).count() == 2
     });
-    for (qos, stamp) in [(Qos::AtLeastOnce, Some(stamp(5))), (Qos::AtMostOnce, None)] {
+    let stamps = [
+        (Qos::AtLeastOnce, Some(stamp(5)), Body::Intact(24)),
+        (Qos::AtMostOnce, None, Body::Unknown),
+    ];
+    for (qos, stamp, body) in stamps {
         let delivered = Notice::Delivered {
             client: Client(0),
             qos,
             retained: true,
             stamp,
+            body,
         };
         assert!(
             clients.notices.contains(&delivered),

@@ -33,6 +33,7 @@ pub fn run(load: Load) -> Result<(), Failure> {
         LoadCommand::ReconnectStorm(args) => builtin("reconnect-storm", args),
         LoadCommand::Idle(args) => builtin("idle", args),
         LoadCommand::FanOut(args) => builtin("fan-out", args),
+        LoadCommand::SlowReader(args) => builtin("slow-reader", args),
         LoadCommand::FanIn(args) => builtin("fan-in", args),
         LoadCommand::Pairs(args) => builtin("pairs", args),
         LoadCommand::Wildcard(args) => builtin("wildcard", args),

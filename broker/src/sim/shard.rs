@@ -132,6 +132,11 @@ impl Shard {
         self.worker.feed_anyway(slot, peer, bytes);
     }
 
+    /// The other end takes no bytes any more, or takes them again.
+    pub fn block(&mut self, slot: u32, peer: u32, blocked: bool) {
+        self.worker.set_blocked(slot, peer, blocked);
+    }
+
     /// The other end closes the connection. Nothing more comes of it: not what was written to it, nor that it closed.
     pub fn hang_up(&mut self, slot: u32, peer: u32) {
         self.worker.hang_up(slot, peer);

@@ -31,12 +31,13 @@ const CLOCK_QUESTIONS: u32 = 8;
 /// Messages of an agent that wait to be looked at.
 const HEARD_MAX: usize = 1_024;
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step::Begin,
     Step::Connected,
     Step::Preloaded,
     Step::Ready,
     Step::Published,
+    Step::Delivered,
 ];
 
 /// An agent that can be talked to.

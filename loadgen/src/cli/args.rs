@@ -48,6 +48,11 @@ pub enum LoadCommand {
         after_help = "Example:\n  millstream load fan-out --clients 1000 --burst 100 --pid auto"
     )]
     FanOut(RunArgs),
+    /// Fan-out with one subscriber that reads nothing
+    #[command(
+        after_help = "Example:\n  millstream load slow-reader --pid auto --json stuck.json\n  The same without it: millstream load fan-out --payload-bytes 4000 --warm-up 20"
+    )]
+    SlowReader(RunArgs),
     /// Many publishers, one subscriber
     #[command(after_help = "Example:\n  millstream load fan-in --clients 1000 --rate 20000")]
     FanIn(RunArgs),

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::merge::{Lost, merge};
 use crate::plan::{Plan, Share};
 use crate::real::{RealOptions, RealSwarm};
-use crate::report::{FORMAT, Report};
+use crate::report::{FORMAT, Report, SIMULATED, counted};
 use crate::runner::{self, Gates};
 use crate::scenario::Scenario;
 use crate::server::{Sampler, machine};
@@ -71,16 +71,23 @@ impl Execution {
                 format!("{preflight}, on {broker}")
             }
             Place::Agents { agents, broker } => {
-                let plural = if agents.len() == 1 { "" } else { "s" };
                 format!(
-                    "{} clients on {} agent{plural} (waits up to {} s for them), on {broker}",
-                    plan.clients(),
-                    agents.len(),
+                    "{} on {} (waits up to {} s for them), on {broker}",
+                    counted(plan.clients().into(), "client", "clients"),
+                    counted(agents.len() as u64, "agent", "agents"),
                     self.args.agents_wait
                 )
             }
             Place::Simulated { threads, .. } => {
-                format!("{} simulated clients on {threads} threads", plan.clients())
+                format!(
+                    "{} on {}",
+                    counted(
+                        plan.clients().into(),
+                        "simulated client",
+                        "simulated clients"
+                    ),
+                    counted((*threads).into(), "thread", "threads")
+                )
             }
         };
         format!("{}: {what}", plan.name)
@@ -111,7 +118,7 @@ impl Execution {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             began_at_ms: began_at.map_or(0, |since| since.as_millis() as u64),
             target: match self.place {
-                Place::Simulated { .. } => "simulated".to_owned(),
+                Place::Simulated { .. } => SIMULATED.to_owned(),
                 _ => self.args.broker.clone(),
             },
             machine: machine(),

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::report::counted;
 use crate::runner::{Live, Step};
 
 /// How often the line is drawn anew at most.
@@ -72,12 +73,12 @@ impl Progress {
                 let done = self.ready_at.map_or(0.0, |at| at.elapsed().as_secs_f64());
                 format!("{done:.0} of {:.0} s", self.measured_s)
             }
-            Some(Step::Published) => "waiting for the last deliveries".to_owned(),
+            Some(Step::Published | Step::Delivered) => "waiting for the last deliveries".to_owned(),
         };
         format!(
-            "{phase} · {} of {} clients · {:.0} sent/s, {:.0} acknowledged/s, {:.0} delivered/s · {} waiting · {} closed",
+            "{phase} · {} of {} · {:.0} sent/s, {:.0} acknowledged/s, {:.0} delivered/s · {} waiting · {} closed",
             live.ready,
-            live.clients,
+            counted(live.clients, "client", "clients"),
             per_second(live.sent, self.before.sent),
             per_second(live.acknowledged, self.before.acknowledged),
             per_second(live.delivered, self.before.delivered),

@@ -163,3 +163,111 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::runner::Gate;
+
+    /// An address whose only counter says what the cell does.
+    fn metrics(counter: Arc<AtomicU64>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/metrics", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4_096]).unwrap();
+                let text = format!(
+                    "same_total 5\nmoved_total {}\n",
+                    counter.load(Ordering::SeqCst)
+                );
+                let len = text.len();
+                let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len}");
+                write!(stream, "{head}\r\n\r\n{text}").unwrap();
+            }
+        });
+        url
+    }
+
+    fn watch(url: &str, gates: &Gates, measured: Duration) -> Watch {
+        let broker = "127.0.0.1:1".parse().unwrap();
+        let sampler = Sampler::find(None, broker, Some(url)).unwrap();
+        assert!(sampler.is_some());
+        let mut watch = Watch::new(gates.clone(), sampler, true, (Duration::ZERO, measured));
+        watch.before();
+        watch
+    }
+
+    fn server(watch: Watch) -> Server {
+        let mut report = Report::default();
+        watch.finish(&mut report);
+        assert_eq!(report.remarks, [""; 0], "no process was there to lose");
+        assert!(report.tool.anonymous_bytes > 0);
+        report.server.unwrap()
+    }
+
+    #[test]
+    fn counters_without_a_process_count_from_the_beginning_of_the_measured_time_to_its_end() {
+        let counter = Arc::new(AtomicU64::new(0));
+        let (url, gates) = (metrics(Arc::clone(&counter)), Gates::new(1));
+        let measured = Duration::from_secs(1);
+        let mut watch = watch(&url, &gates, measured);
+        let mut share = gates.of(0);
+        let mut at = |step, value| {
+            counter.store(value, Ordering::SeqCst);
+            share.arrive(step, clock::now());
+            watch.moments();
+        };
+        at(Step::Begin, 10);
+        at(Step::Connected, 20);
+        at(Step::Preloaded, 50);
+        // The pause before the schedule is not measured yet.
+        at(Step::Ready, 100);
+        assert!(watch.connected.is_some() && watch.from.is_none());
+        let from = gates.opened(Step::Ready).unwrap() + READY_PAUSE;
+        let until = |time: Nanos| {
+            thread::sleep(Duration::from_nanos(time.saturating_sub(clock::now())));
+        };
+        until(from);
+        counter.store(1_000, Ordering::SeqCst);
+        watch.moments();
+        counter.store(3_000, Ordering::SeqCst);
+        watch.moments();
+        assert!(watch.to.is_none(), "the machine was away for {measured:?}");
+        until(from + SECOND);
+        counter.store(5_000, Ordering::SeqCst);
+        watch.moments();
+        // What comes behind the measured time is not in it.
+        counter.store(9_000, Ordering::SeqCst);
+        watch.moments();
+        let server = server(watch);
+        assert_eq!((server.pid, &server.name[..]), (0, ""));
+        assert_eq!(server.measured_to, ServerSample::default());
+        let moved = ("moved_total".to_owned(), 4_000.0);
+        assert_eq!(server.counters.into_iter().collect::<Vec<_>>(), [moved]);
+    }
+
+    #[test]
+    fn of_a_run_that_ends_early_the_counters_count_to_its_end() {
+        let counter = Arc::new(AtomicU64::new(7));
+        let (url, gates) = (metrics(Arc::clone(&counter)), Gates::new(1));
+        let mut watch = watch(&url, &gates, Duration::from_secs(3_600));
+        let mut share = gates.of(0);
+        for step in [Step::Begin, Step::Connected, Step::Preloaded, Step::Ready] {
+            share.arrive(step, clock::now());
+        }
+        thread::sleep(Duration::from_nanos(READY_PAUSE) + LOOK);
+        watch.moments();
+        counter.store(9, Ordering::SeqCst);
+        let moved = ("moved_total".to_owned(), 2.0);
+        assert_eq!(
+            server(watch).counters.into_iter().collect::<Vec<_>>(),
+            [moved]
+        );
+    }
+}

@@ -20,6 +20,9 @@ pub(crate) const LEAVING_MAX: usize = 1_024;
 pub(crate) const LEAVING_MS_MAX: u32 = 1_000;
 /// Reads from such a connection at once.
 pub(crate) const LEAVING_READS_MAX: usize = 256;
+/// A client that reads slowly writes a PINGREQ so often: that the broker has ended its connection stands behind all that it
+/// has not read, and is told at once only to who writes.
+pub(crate) const PROBE_MS: u32 = 1_000;
 /// The longest wait of a turn while pings or time-outs may be due.
 pub(crate) const WAIT_MAX: Duration = Duration::from_millis(100);
 /// How long a turn with less than a millisecond to wait sleeps between two looks. What comes meanwhile is noticed later by

@@ -7,6 +7,7 @@ mod leaving;
 mod packet_ids;
 mod protocol;
 mod slot;
+mod slow;
 mod socket;
 mod turn;
 
@@ -30,6 +31,7 @@ use self::slot::{Common, Slot, does_not_read};
 use self::socket::Begun;
 use crate::clock::{self, Nanos};
 use crate::plan::Share;
+use crate::slow_reader::Allowance;
 use crate::swarm::{Client, Hello, Leave, Notice, Outgoing, Swarm, SwarmError};
 
 /// How real clients reach their broker.
@@ -87,6 +89,8 @@ pub struct RealSwarm {
     dirty: Vec<u32>,
     /// Who had more to read when its share of the last turn was used up.
     listed: Vec<u32>,
+    /// Who reads slowly, and what it may read.
+    slow: Vec<(u32, Allowance)>,
     /// Slots that began to connect, and when, oldest first.
     connecting: VecDeque<(u32, u32)>,
     leaving: Leaving,
@@ -112,6 +116,7 @@ impl RealSwarm {
             common: Common::new(options.packet_bytes_max),
             dirty: Vec::new(),
             listed: Vec::new(),
+            slow: Vec::new(),
             connecting: VecDeque::new(),
             leaving: Leaving::default(),
             cursor: Cursor::default(),
@@ -244,6 +249,10 @@ impl Swarm for RealSwarm {
         }
         self.mark_dirty(at);
         Ok(())
+    }
+
+    fn read_slowly(&mut self, client: Client, bytes_per_second: u32) {
+        self.begin_to_read_slowly(client, bytes_per_second);
     }
 
     fn room(&self, client: Client) -> usize {

@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use codec::{Ack, ConnAck, DecodeError, Packet, Publish, Qos, ReasonCode, Version};
 
 use super::packet_ids::{Awaited, IDS_IN_USE_MAX, PacketIds};
+use crate::payload::Body;
 use crate::stamp::Stamp;
 use crate::swarm::{Client, Hello, Notice};
 
@@ -282,11 +283,13 @@ impl State {
             }
         }
         if is_new {
+            let stamp = Stamp::read(publish.payload);
             notices.push(Notice::Delivered {
                 client,
                 qos: publish.qos,
                 retained: publish.retain,
-                stamp: Stamp::read(publish.payload),
+                stamp,
+                body: Body::of(stamp.as_ref(), publish.payload),
             });
         }
         Ok(())

@@ -35,6 +35,8 @@ pub(crate) struct Slot {
     pub(crate) dirty: bool,
     /// On the list of those that had more to read when their share of a turn was used up.
     pub(crate) listed: bool,
+    /// Reads no more than it may, and not when the poll tells of news.
+    pub(crate) slow: bool,
 }
 
 /// Said to users of [`RealSwarm`](super::RealSwarm). Debug builds add 8 bytes to a socket.
@@ -139,15 +141,32 @@ impl Slot {
         }
         // The end of the stream is told once: with it, all is read until there is nothing.
         let ends = event.is_read_closed() || event.is_error();
-        if event.is_readable() || ends {
-            return self.read_and_answer(client, ends, common, notices);
+        if self.slow {
+            if ends {
+                return Err(self.why_it_ended());
+            }
+        } else if event.is_readable() || ends {
+            let mut left = READ_BYTES_PER_TURN;
+            return self.read_and_answer(client, ends, &mut left, common, notices);
         }
         self.write(client, common, notices)?;
         Ok(false)
     }
 
+    /// Why the connection of a client ended that has not read to the end.
+    fn why_it_ended(&self) -> String {
+        let error = match &self.transport {
+            Some(Transport::Tcp(stream)) => stream.take_error().ok().flatten(),
+            _ => None,
+        };
+        error.map_or_else(
+            || end_of_stream(self.state.stage, 0),
+            |error| socket::reason(&error),
+        )
+    }
+
     /// Reads, takes every whole packet, and writes what they ask for and what waited before. `to_the_end`: a short read
-    /// does not mean that nothing more is there to be told.
+    /// does not mean that nothing more is there to be told. `left`: bytes that may be read.
     ///
     /// # Returns
     /// Whether there may be more to read.
@@ -158,10 +177,11 @@ impl Slot {
         &mut self,
         client: Client,
         to_the_end: bool,
+        left: &mut usize,
         common: &mut Common,
         notices: &mut Vec<Notice>,
     ) -> Result<bool, String> {
-        let more = self.read(client, to_the_end, common, notices)?;
+        let more = self.read(client, to_the_end, left, common, notices)?;
         self.write(client, common, notices)?;
         Ok(more)
     }
@@ -170,11 +190,12 @@ impl Slot {
         &mut self,
         client: Client,
         to_the_end: bool,
+        left: &mut usize,
         common: &mut Common,
         notices: &mut Vec<Notice>,
     ) -> Result<bool, String> {
         let mut answers = std::mem::take(&mut common.answers);
-        let result = self.read_packets(client, to_the_end, common, &mut answers, notices);
+        let result = self.read_packets(client, to_the_end, left, common, &mut answers, notices);
         if !answers.is_empty() {
             self.outbox(common).push(&answers);
             answers.clear();
@@ -190,6 +211,7 @@ impl Slot {
         &mut self,
         client: Client,
         to_the_end: bool,
+        left: &mut usize,
         common: &mut Common,
         answers: &mut Vec<u8>,
         notices: &mut Vec<Notice>,
@@ -197,8 +219,8 @@ impl Slot {
         let Some(transport) = &mut self.transport else {
             return Ok(false);
         };
-        let mut budget = READ_BYTES_PER_TURN;
         loop {
+            let budget = (*left).min(READ_BYTES_PER_TURN);
             let kept = self.unread.as_ref().map_or(0, |unread| unread.len());
             if let Some(unread) = &self.unread {
                 common.scratch[..kept].copy_from_slice(unread);
@@ -209,6 +231,7 @@ impl Slot {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(socket::reason(&error)),
             };
+            *left -= read;
             let mut rest = &common.scratch[..kept + read];
             if self.state.stage == Stage::Handshake {
                 check_first_bytes(rest)?;
@@ -232,8 +255,7 @@ impl Slot {
             if read < budget && !to_the_end {
                 return Ok(false);
             }
-            budget -= read;
-            if budget == 0 {
+            if *left == 0 {
                 return Ok(true);
             }
         }
@@ -262,7 +284,8 @@ impl Slot {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             // What the broker said last may be waiting to be read, and says more than this.
             Err(error) => {
-                return Err(match self.read(client, true, common, notices) {
+                let mut left = READ_BYTES_PER_TURN;
+                return Err(match self.read(client, true, &mut left, common, notices) {
                     Err(why) => why,
                     Ok(_) => socket::reason(&error),
                 });
@@ -277,6 +300,7 @@ impl Slot {
     /// Ends the connection on our side: what it was, and what still waited for it.
     pub(crate) fn end(&mut self) -> (Option<Transport>, Option<Box<Outbox>>) {
         self.state.end();
+        self.slow = false;
         self.unread = None;
         (self.transport.take(), self.outbox.take())
     }

@@ -47,6 +47,14 @@ pub(crate) fn make_abrupt(stream: &TcpStream) {
     drop(SockRef::from(stream).set_linger(Some(Duration::ZERO)));
 }
 
+/// Lets the kernel take as little as it can in place of a client that does not read.
+pub(crate) fn keep_little_unread(stream: &TcpStream) {
+    /// Less than any kernel's least, which it takes instead.
+    const BYTES: usize = 1;
+    // Where it is refused, the kernel takes more.
+    drop(SockRef::from(stream).set_recv_buffer_size(BYTES));
+}
+
 /// Whether a source address has no port left, and another one may have.
 pub(crate) fn is_out_of_ports(error: &io::Error) -> bool {
     matches!(

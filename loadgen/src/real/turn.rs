@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::bounds::{NAP_MAX, WAIT_MAX};
+use super::bounds::{NAP_MAX, READ_BYTES_PER_TURN, WAIT_MAX};
 use super::keep_alive::{self, Due};
 use super::leaving::TOKENS_FROM;
 use super::protocol::Stage;
@@ -31,6 +31,7 @@ impl RealSwarm {
         self.wait(wait, has_news)?;
         self.tick();
         self.read_on(notices);
+        self.read_slowly_on(notices);
         self.handle_events(notices);
         Ok(())
     }
@@ -67,7 +68,7 @@ impl RealSwarm {
             match keep_alive::due(slot, at, now_ms) {
                 Due::Nothing => {}
                 Due::Ping => {
-                    if !slot.state.awaits_pong {
+                    if !slot.state.awaits_pong && !slot.slow {
                         slot.state.awaits_pong = true;
                         slot.asked_ms = now_ms;
                     }
@@ -102,17 +103,21 @@ impl RealSwarm {
         for at in listed {
             let slot = &mut self.slots[at as usize];
             slot.listed = false;
-            if matches!(slot.state.stage, Stage::Handshake | Stage::Ready) {
+            if matches!(slot.state.stage, Stage::Handshake | Stage::Ready) && !slot.slow {
                 let client = Self::client_in(self.options.share, at as usize);
-                let result = slot.read_and_answer(client, true, &mut self.common, notices);
+                let mut left = READ_BYTES_PER_TURN;
+                let result =
+                    slot.read_and_answer(client, true, &mut left, &mut self.common, notices);
                 settle(slot, client, at, result, &mut self.listed, notices);
             }
         }
     }
 
     fn wait(&mut self, wait: Duration, has_news: bool) -> io::Result<()> {
-        let has_timers =
-            self.cursor.is_moving() || !self.connecting.is_empty() || !self.leaving.is_empty();
+        let has_timers = self.cursor.is_moving()
+            || !self.connecting.is_empty()
+            || !self.leaving.is_empty()
+            || !self.slow.is_empty();
         let longest = if has_timers { wait.min(WAIT_MAX) } else { wait };
         let timeout = if has_news || !self.listed.is_empty() {
             Duration::ZERO

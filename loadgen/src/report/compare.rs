@@ -168,6 +168,16 @@ const MEASURES: &[Measure] = &[
         of: |run| sum(run.report.audiences.iter().map(|a| a.out_of_order)),
     },
     Measure {
+        name: "damaged",
+        unit: whole_number,
+        of: |run| sum(run.report.audiences.iter().map(|a| a.damaged)),
+    },
+    Measure {
+        name: "with another QoS",
+        unit: whole_number,
+        of: |run| sum(run.report.audiences.iter().map(|a| a.qos_changed)),
+    },
+    Measure {
         name: "connections closed",
         unit: whole_number,
         of: |run| sum(run.report.connects.closed.values().copied()),

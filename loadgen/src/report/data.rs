@@ -11,6 +11,9 @@ use crate::plan::Checks;
 /// Number of this format; a reader refuses what it does not know.
 pub const FORMAT: u32 = 1;
 
+/// What [`Report::target`] is when broker and clients were in one process.
+pub const SIMULATED: &str = "simulated";
+
 /// A whole run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
@@ -28,7 +31,7 @@ pub struct Report {
     pub tool_version: String,
     /// When it began, in milliseconds since 1970-01-01 UTC.
     pub began_at_ms: u64,
-    /// Whom it loaded: an address, or `simulated`.
+    /// Whom it loaded: an address, or [`SIMULATED`].
     pub target: String,
     /// The machine.
     pub machine: Machine,
@@ -72,6 +75,12 @@ impl Report {
     pub fn passed(&self) -> bool {
         self.failures.is_empty()
     }
+
+    /// Whether broker and clients were in one process: shares are threads then, and what they used is the broker's as well.
+    #[must_use]
+    pub fn is_simulated(&self) -> bool {
+        self.target == SIMULATED
+    }
 }
 
 /// The machine of a run.
@@ -98,6 +107,9 @@ pub struct Connects {
     pub sessions_present: u64,
     /// Connections that the broker refused or ended, or that never came to be, by reason.
     pub closed: BTreeMap<String, u64>,
+    /// The same of clients that read slowly, once they did: no failure.
+    #[serde(default)]
+    pub closed_slow: BTreeMap<String, u64>,
     /// From the first connect to the last acceptance of the first round, in seconds.
     pub seconds: f64,
     /// From the time when a connect was due to its CONNACK.
@@ -164,12 +176,15 @@ pub struct AudienceReport {
     /// Whether these are answers to the stream's messages, and not the messages themselves.
     #[serde(default)]
     pub answers: bool,
-    /// QoS of the deliveries.
+    /// QoS that the deliveries must have: the smaller one of the publish and of the subscription.
     pub qos: u8,
     /// Subscribers.
     pub subscribers: u64,
     /// Whether each message had to arrive.
     pub checked: bool,
+    /// Bytes a second that each subscriber took at most, where that was bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_bytes_per_second: Option<u32>,
     /// Deliveries that had to come: of messages that were acknowledged, or sent with QoS 0.
     pub expected: u64,
     /// Deliveries, each message of a lane and subscriber counted once.
@@ -180,6 +195,12 @@ pub struct AudienceReport {
     pub duplicates: u64,
     /// Deliveries behind a later one of the same lane.
     pub out_of_order: u64,
+    /// Deliveries with other bytes than were published.
+    #[serde(default)]
+    pub damaged: u64,
+    /// Deliveries with another QoS than [`AudienceReport::qos`].
+    #[serde(default)]
+    pub qos_changed: u64,
     /// Expected ones that did not come.
     pub missing: u64,
     /// Deliveries of messages that were not acknowledged; allowed, and no one's loss.

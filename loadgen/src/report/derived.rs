@@ -21,7 +21,7 @@ pub struct Derived {
     pub delivered_per_s: Option<f64>,
     /// Acknowledgements of all streams.
     pub acknowledgements: Histo,
-    /// Deliveries of all audiences.
+    /// Deliveries of all audiences but those that read slowly: what they wait for is their own doing.
     pub deliveries: Histo,
     /// Cores that the broker kept busy in the measured time: 1 is one core all the time.
     pub server_cores: Option<f64>,
@@ -75,6 +75,10 @@ impl Derived {
             .map(|audience| audience.delivered_measured)
             .sum();
         let clients = first_round(report);
+        let quick = report
+            .audiences
+            .iter()
+            .filter(|audience| audience.read_bytes_per_second.is_none());
         let mut derived = Self {
             measured_s,
             connects_per_s: over(clients as f64, report.connects.seconds),
@@ -82,7 +86,7 @@ impl Derived {
             acknowledged_per_s: per_s(acknowledged),
             delivered_per_s: per_s(delivered),
             acknowledgements: merged(streams.iter().map(|stream| &stream.latency)),
-            deliveries: merged(report.audiences.iter().map(|audience| &audience.latency)),
+            deliveries: merged(quick.map(|audience| &audience.latency)),
             memory_line: line(&memory_by_connections(report)),
             tool_cores: over(report.tool.cpu_s_measured, measured_s),
             ..Self::default()

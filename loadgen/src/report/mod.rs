@@ -24,3 +24,4 @@ mod browser_tests;
 mod sample;
 
 pub use data::*;
+pub(crate) use units::counted;

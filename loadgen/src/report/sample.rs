@@ -99,6 +99,7 @@ pub(super) fn passed() -> Report {
             accepted: CLIENTS,
             sessions_present: 0,
             closed: BTreeMap::new(),
+            closed_slow: BTreeMap::new(),
             seconds: 0.9,
             latency: times(CLIENTS, 900),
             subscribe_latency: times(9_000, 400),
@@ -187,6 +188,7 @@ pub(super) fn failed() -> Report {
     ];
     report.connects.closed = closed.map(|(why, count)| (why.to_owned(), count)).into();
     report.connects.begun += 6;
+    report.connects.closed_slow = BTreeMap::from([("connection reset".to_owned(), 1)]);
     let stream = &mut report.streams[0];
     stream.name = "</script><script>document.title='owned'</script>".to_owned();
     stream.refused = BTreeMap::from([("quota exceeded".to_owned(), 3)]);
@@ -197,6 +199,9 @@ pub(super) fn failed() -> Report {
     audience.delivered -= 17;
     audience.expected -= 5;
     audience.duplicates = 1;
+    audience.damaged = 2;
+    audience.qos_changed = 4;
+    audience.read_bytes_per_second = Some(2_000);
     audience.worst = vec![
         Trouble {
             client_id: "reader-17".to_owned(),

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::data::{AudienceReport, Report, StreamReport};
 use super::derived::{Derived, kernel_bytes};
 use super::table::{Cell, Table};
-use super::units::{bytes, bytes_each, count, cut, figure, micros, rate, seconds, time_ms};
+use super::units::{
+    bytes, bytes_each, count, counted, cut, figure, micros, rate, seconds, time_ms,
+};
 use crate::histogram::Histo;
 
 /// Reasons that a note names; the others are added up.
@@ -42,6 +44,10 @@ pub(super) fn connects(report: &Report, derived: &Derived) -> Table {
             format!("closed or not connected: {reasons}"),
             closed > report.checks.closed_max,
         );
+    }
+    if !connects.closed_slow.is_empty() {
+        let reasons = reasons(&connects.closed_slow);
+        table.note(format!("of those that read slowly: {reasons}"), false);
     }
     if connects.sessions_present > 0 {
         let sessions = count(connects.sessions_present);
@@ -146,6 +152,14 @@ pub(super) fn delivered(report: &Report, derived: &Derived, worst_max: usize) ->
             ),
             per_s(audience.delivered_measured, derived).into(),
         ]);
+        if let Some(bytes_per_second) = audience.read_bytes_per_second {
+            let name = audience_name(audience);
+            let each = bytes(f64::from(bytes_per_second));
+            table.note(
+                format!("{name} reads {each} a second: nothing is called missing"),
+                false,
+            );
+        }
         if audience.unacknowledged > 0 {
             let extra = count(audience.unacknowledged);
             let name = audience_name(audience);
@@ -153,6 +167,26 @@ pub(super) fn delivered(report: &Report, derived: &Derived, worst_max: usize) ->
                 format!("{name}: {extra} deliveries are of messages that were not acknowledged, which is allowed"),
                 false,
             );
+        }
+        for (number, allowed, what) in [
+            (
+                audience.damaged,
+                checks.damaged_max,
+                "have other bytes than were published",
+            ),
+            (
+                audience.qos_changed,
+                checks.qos_changed_max,
+                "have another QoS",
+            ),
+        ] {
+            if number > 0 {
+                let (name, number_shown) = (audience_name(audience), count(number));
+                table.note(
+                    format!("{name}: {number_shown} deliveries {what}"),
+                    number > allowed,
+                );
+            }
         }
         for trouble in audience.worst.iter().take(worst_max) {
             table.note(
@@ -168,7 +202,8 @@ pub(super) fn delivered(report: &Report, derived: &Derived, worst_max: usize) ->
         }
         let more = audience.worst.len().saturating_sub(worst_max);
         if more > 0 {
-            table.note(format!("and {more} more subscribers"), true);
+            let more = counted(more as u64, "more subscriber", "more subscribers");
+            table.note(format!("and {more}"), true);
         }
     }
     for (number, what, bad) in [
@@ -297,19 +332,22 @@ pub(super) fn costs(report: &Report, derived: &Derived) -> Table {
         );
     }
     if let Some(cores) = derived.tool_cores {
-        let shares = count(u64::from(report.tool.shares));
-        row(
-            "tool CPU",
-            figure(cores),
-            format!("cores by {shares} shares"),
-        );
+        let shares = u64::from(report.tool.shares);
+        let (name, shares) = if report.is_simulated() {
+            let threads = counted(shares, "thread", "threads");
+            ("CPU of both", format!("{threads}, of broker and clients"))
+        } else {
+            ("tool CPU", counted(shares, "process", "processes"))
+        };
+        row(name, figure(cores), format!("cores by {shares}"));
         let busiest = Cell::marked(
             figure(report.tool.busiest),
             !report.tool_was_the_limit.is_empty(),
         );
         table.row(vec!["  its busiest".into(), busiest, "of a core".into()]);
     }
-    if report.tool.anonymous_bytes > 0 {
+    // Simulated, it is the server's as well, and is there.
+    if report.tool.anonymous_bytes > 0 && !report.is_simulated() {
         let memory = bytes(report.tool.anonymous_bytes as f64);
         table.row(vec![
             "tool memory".into(),

@@ -149,6 +149,25 @@ mod tests {
     }
 
     #[test]
+    fn what_shares_are_depends_on_where_the_broker_was() {
+        let mut report = sample::passed();
+        for (target, shares, expected) in [
+            ("127.0.0.1:1883", 2, "cores by 2 processes\n"),
+            ("127.0.0.1:1883", 1, "cores by 1 process\n"),
+            ("simulated", 2, "cores by 2 threads, of broker and clients"),
+            ("simulated", 1, "cores by 1 thread, of"),
+        ] {
+            report.target = target.to_owned();
+            report.tool.shares = shares;
+            let text = text(&report, false);
+            assert!(text.contains(expected), "no {expected:?} in\n{text}");
+            let both = text.contains("CPU of both") && !text.contains("tool CPU");
+            assert_eq!(both, target == "simulated", "{text}");
+            assert_eq!(both, !text.contains("tool memory"), "{text}");
+        }
+    }
+
+    #[test]
     fn the_first_line_says_what_matters_most() {
         let mut both = sample::failed();
         both.tool_was_the_limit = vec!["sends were late".to_owned()];
@@ -190,6 +209,10 @@ mod tests {
             "3 publishes were refused, 0 are allowed",
             "reader-17: 9 missing, 0 duplicate, 0 out of order",
             "closed or not connected: 4 × keep-alive \u{fffd}[2J timeout; 2 × connection refused",
+            "of those that read slowly: 1 × connection reset",
+            "reads 2.00 kB a second: nothing is called missing",
+            ": 2 deliveries have other bytes than were published",
+            ": 4 deliveries have another QoS",
             "was refused: 3 × quota exceeded",
             "1 messages came to clients that had not asked for them",
             "not in these figures: 127.0.0.1:7001 (it stopped answering)",

@@ -17,6 +17,11 @@ fn grouped(digits: &str) -> String {
     text
 }
 
+/// A count of something: `1 thread`, `2 threads`.
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
 /// Three digits or so: `0.123`, `1.23`, `12.3`, `123`, `1,234`. What is no number is a dash.
 pub(super) fn figure(value: f64) -> String {
     if !value.is_finite() {

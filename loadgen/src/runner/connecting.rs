@@ -326,7 +326,7 @@ impl Connecting {
         self.connected_count += u64::from(self.connected.set(client.0, true));
         let group = &plan.groups[plan.group_of(client)];
         if group.subscriptions.is_empty() || session_present {
-            self.set_ready(client, now);
+            self.set_ready(plan, swarm, client, now);
             return Ok(());
         }
         let subscribing = Subscribing {
@@ -338,7 +338,10 @@ impl Connecting {
         self.subscribe_more(plan, swarm, client, now)
     }
 
-    fn set_ready(&mut self, client: Client, now: Nanos) {
+    fn set_ready<S: Swarm>(&mut self, plan: &Plan, swarm: &mut S, client: Client, now: Nanos) {
+        if let Some(bytes_per_second) = plan.groups[plan.group_of(client)].read_bytes_per_second {
+            swarm.read_slowly(client, bytes_per_second);
+        }
         self.ready_count += u64::from(self.ready.set(client.0, true));
         if self.served.set(client.0, true) {
             self.moved_at = now;
@@ -390,7 +393,7 @@ impl Connecting {
         }
         if used == 0 {
             self.subscribing.remove(&client.0);
-            self.set_ready(client, now);
+            self.set_ready(plan, swarm, client, now);
             return Ok(());
         }
         progress.since = now;
@@ -423,15 +426,22 @@ impl Connecting {
         self.subscribe_more(plan, swarm, client, now)
     }
 
-    /// A connection ended without our doing; the client comes back after a while.
+    /// A connection ended without our doing; the client comes back after a while. One that reads slowly does not: that the
+    /// broker ends it is its good right, and only counted.
     pub(crate) fn closed(
         &mut self,
+        plan: &Plan,
         client: Client,
         why: String,
         now: Nanos,
         second: &mut SecondOutcome,
     ) {
         second.closed += 1;
+        if self.is_ready(client) && plan.groups[plan.group_of(client)].reads_slowly() {
+            *self.outcome.closed_slow.entry(why).or_default() += 1;
+            self.forget(client);
+            return;
+        }
         self.last_why.clone_from(&why);
         *self.outcome.closed.entry(why).or_default() += 1;
         self.troubled.set(client.0, true);

@@ -20,10 +20,13 @@ pub enum Step {
     Ready,
     /// All that was published is answered, or will not be.
     Published,
+    /// All deliveries that are owed have come, those of all shares added up. No share arrives here: whoever adds up finds
+    /// out, and all hear of it.
+    Delivered,
 }
 
 /// Number of steps.
-const STEPS: usize = 5;
+const STEPS: usize = 6;
 
 impl Step {
     fn index(self) -> usize {
@@ -33,6 +36,7 @@ impl Step {
             Self::Preloaded => 2,
             Self::Ready => 3,
             Self::Published => 4,
+            Self::Delivered => 5,
         }
     }
 
@@ -45,6 +49,7 @@ impl Step {
             Self::Preloaded => "publishing what is retained",
             Self::Ready => "connecting late groups",
             Self::Published => "publishing",
+            Self::Delivered => "waiting for deliveries",
         }
     }
 }
@@ -68,6 +73,11 @@ pub struct Live {
     pub delivered: u64,
     /// Messages that are due and wait for their window.
     pub waiting: u64,
+    /// Deliveries that must come, to clients of any share, of what this share has published. It is told before the share
+    /// arrives at [`Step::Published`], so that no share is done before all of this is known.
+    pub owed: u64,
+    /// Deliveries that had to come and came to clients of this share, of what any share has published.
+    pub settled: u64,
 }
 
 impl Live {
@@ -81,6 +91,8 @@ impl Live {
         self.acknowledged += other.acknowledged;
         self.delivered += other.delivered;
         self.waiting += other.waiting;
+        self.owed += other.owed;
+        self.settled += other.settled;
     }
 }
 
@@ -105,6 +117,16 @@ struct State {
     latest: [Nanos; STEPS],
     stop: Option<String>,
     live: Vec<Live>,
+}
+
+impl State {
+    fn sum(&self) -> Live {
+        let mut sum = Live::default();
+        for live in &self.live {
+            sum.add(live);
+        }
+        sum
+    }
 }
 
 /// The steps of shares in one process.
@@ -142,6 +164,12 @@ impl Gates {
     #[must_use]
     pub fn opened(&self, step: Step) -> Option<Nanos> {
         let state = self.lock();
+        if step == Step::Delivered {
+            let all = state.sum();
+            return (state.arrived[Step::Published.index()] >= self.shares
+                && all.settled >= all.owed)
+                .then(|| state.latest[Step::Published.index()]);
+        }
         (state.arrived[step.index()] >= self.shares).then(|| state.latest[step.index()])
     }
 
@@ -149,6 +177,7 @@ impl Gates {
     #[must_use]
     pub fn last(&self) -> Option<Step> {
         [
+            Step::Delivered,
             Step::Published,
             Step::Ready,
             Step::Preloaded,
@@ -173,11 +202,7 @@ impl Gates {
     /// How all shares together are getting on.
     #[must_use]
     pub fn live(&self) -> Live {
-        let mut sum = Live::default();
-        for live in &self.lock().live {
-            sum.add(live);
-        }
-        sum
+        self.lock().sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -255,6 +280,26 @@ mod tests {
         other.arrive(Step::Connected, 7);
         assert_eq!(one.opens(Step::Connected), Some(7));
         assert_eq!(gates.last(), Some(Step::Connected));
+    }
+
+    #[test]
+    fn deliveries_have_ended_when_the_sum_of_all_shares_is_what_they_owe() {
+        let gates = Gates::new(2);
+        let (mut one, mut other) = (gates.of(0), gates.of(1));
+        let live = |owed, settled| Live {
+            owed,
+            settled,
+            ..Live::default()
+        };
+        one.live(&live(10, 3));
+        one.arrive(Step::Published, 5);
+        other.live(&live(2, 9));
+        assert_eq!(one.opens(Step::Delivered), None, "one is publishing");
+        other.live(&live(4, 10));
+        other.arrive(Step::Published, 7);
+        assert_eq!(one.opens(Step::Delivered), None, "13 of 14");
+        one.live(&live(10, 4));
+        assert_eq!(other.opens(Step::Delivered), Some(7));
     }
 
     #[test]

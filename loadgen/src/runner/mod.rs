@@ -11,9 +11,12 @@ mod tracks;
 
 use std::time::Duration;
 
+use codec::Qos;
+
 use crate::clock::Nanos;
 use crate::histogram::Histo;
 use crate::outcome::{AudienceOutcome, Outcome, SecondOutcome};
+use crate::payload::Body;
 use crate::plan::{Plan, Relation, Share};
 use crate::stamp::Stamp;
 use crate::swarm::{Client, Leave, Notice, Swarm, SwarmError};
@@ -33,9 +36,6 @@ const TURN_MAX: Duration = Duration::from_millis(20);
 
 /// Deliveries have ended when none came for so long, everybody has published, and nothing is known to be on its way.
 const QUIET: Nanos = 1_000_000_000;
-
-/// The same for one of several shares, which cannot know what is on its way to it.
-const QUIET_IN_SHARES: Nanos = 3_000_000_000;
 
 /// When everything is here, so long is waited for what comes once more.
 const QUIET_AT_LAST: Nanos = 200_000_000;
@@ -85,6 +85,8 @@ struct Runner<'a> {
     notices: Vec<Notice>,
     /// Deliveries, each message of a lane and subscriber once.
     delivered: u64,
+    /// Those of them to clients that read slowly, which nobody waits for.
+    delivered_slowly: u64,
     /// Those of them that must come.
     delivered_checked: u64,
     /// Those of them that are answers.
@@ -162,6 +164,7 @@ impl<'a> Runner<'a> {
             began: swarm.now(),
             notices: Vec::new(),
             delivered: 0,
+            delivered_slowly: 0,
             delivered_checked: 0,
             answers_checked: 0,
             delivered_at: 0,
@@ -302,12 +305,14 @@ impl<'a> Runner<'a> {
         }
         self.delivered_at = self.delivered_at.max(swarm.now());
         self.connecting.begin_waiting(swarm.now());
+        // What is owed counts from here.
+        gate.live(&self.live());
         gate.arrive(Step::Published, swarm.now());
         loop {
             let now = swarm.now();
             let published = gate.opens(Step::Published).is_some();
             let quiet = now.saturating_sub(self.delivered_at);
-            let over = match self.quiet_enough(now) {
+            let over = match self.quiet_enough(now, gate) {
                 Some(enough) => quiet > enough,
                 None => now >= end,
             };
@@ -320,18 +325,20 @@ impl<'a> Runner<'a> {
     }
 
     /// After which time without a delivery no other one is to be expected; `None` when some are known to be on their way.
-    fn quiet_enough(&mut self, now: Nanos) -> Option<Nanos> {
+    fn quiet_enough(&mut self, now: Nanos, gate: &mut dyn Gate) -> Option<Nanos> {
         // Answers come to the publisher, so a share knows of its own.
         if self.answers_checked < self.publishing.answers_owed {
             return None;
         }
         if self.share.count > 1 {
-            return Some(QUIET_IN_SHARES);
+            // What is on its way to one share was sent by another.
+            return gate.opens(Step::Delivered).map(|_| QUIET);
         }
         if self.delivered_checked < self.publishing.deliveries_owed {
             return None;
         }
-        let all_here = self.delivered >= self.publishing.deliveries_expected
+        let awaited = self.delivered - self.delivered_slowly;
+        let all_here = awaited >= self.publishing.deliveries_expected
             && self.connecting.is_done(now).unwrap_or(true);
         Some(if all_here { QUIET_AT_LAST } else { QUIET })
     }
@@ -375,6 +382,8 @@ impl<'a> Runner<'a> {
             acknowledged: self.publishing.acknowledged,
             delivered: self.delivered,
             waiting: self.publishing.waiting,
+            owed: self.publishing.deliveries_owed,
+            settled: self.delivered_checked,
         }
     }
 
@@ -409,7 +418,13 @@ impl<'a> Runner<'a> {
                 self.connecting
                     .subscribed(self.plan, swarm, client, answer, now)?;
             }
-            Notice::Delivered { client, stamp, .. } => self.delivered(client, stamp, now),
+            Notice::Delivered {
+                client,
+                qos,
+                stamp,
+                body,
+                ..
+            } => self.delivered(client, stamp, qos, body, now),
             Notice::Acknowledged {
                 client,
                 packet_id,
@@ -432,13 +447,20 @@ impl<'a> Runner<'a> {
             Notice::Closed { client, why } => {
                 self.closed += 1;
                 self.publishing.closed(self.plan, client);
-                self.connecting.closed(client, why, now, second);
+                self.connecting.closed(self.plan, client, why, now, second);
             }
         }
         Ok(())
     }
 
-    fn delivered(&mut self, client: Client, stamp: Option<Stamp>, now: Nanos) {
+    fn delivered(
+        &mut self,
+        client: Client,
+        stamp: Option<Stamp>,
+        qos: Qos,
+        body: Body,
+        now: Nanos,
+    ) {
         let Some(stamp) = stamp.filter(|stamp| stamp.run == self.plan.run) else {
             self.foreign += 1;
             return;
@@ -462,21 +484,35 @@ impl<'a> Runner<'a> {
             self.misdelivered += 1;
             return;
         };
-        let is_answer = matches!(audience.relation, Relation::Answers);
         let arrival = tracks.arrived(subscriber, stamp.lane, stamp.number);
         let outcome = &mut tracks.outcome;
         outcome.deliveries += 1;
-        self.delivered_at = now;
+        // An answer is another message, with the payload and the QoS of whoever answers.
+        let is_answer = matches!(audience.relation, Relation::Answers);
+        outcome.qos_changed += u64::from(!is_answer && qos != audience.qos);
+        outcome.damaged += u64::from(match body {
+            _ if is_answer => false,
+            Body::Unknown => false,
+            Body::Intact(bytes) => bytes != stream.payload_bytes,
+            Body::Damaged => true,
+        });
+        let slow = self.plan.groups[group].reads_slowly();
+        if !slow {
+            self.delivered_at = now;
+        }
         match arrival {
             Arrival::Misdelivered => self.misdelivered += 1,
             Arrival::Duplicate => {}
             Arrival::New | Arrival::Late => {
                 self.delivered += 1;
+                self.delivered_slowly += u64::from(slow);
                 self.delivered_checked += u64::from(audience.checked);
                 self.answers_checked += u64::from(audience.checked && is_answer);
                 self.seconds.now.delivered += 1;
                 let micros = now.saturating_sub(stamp.due_ns) / 1_000;
-                self.seconds.delivery.record_micros(micros);
+                if !slow {
+                    self.seconds.delivery.record_micros(micros);
+                }
                 if let Some(window) = self.window {
                     outcome.delivered_measured += u64::from(window.has(now));
                     if window.has(stamp.due_ns) {

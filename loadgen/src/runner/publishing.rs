@@ -8,7 +8,7 @@ use codec::{Qos, ReasonCode};
 use crate::clock::Nanos;
 use crate::histogram::Histo;
 use crate::outcome::{Numbers, SecondOutcome, StreamOutcome};
-use crate::payload::Noise;
+use crate::payload::{self, Noise};
 use crate::plan::{Audience, Pace, Pick, Plan, Relation, Stream};
 use crate::runner::WAITING_MAX;
 use crate::runner::connecting::Connecting;
@@ -94,7 +94,6 @@ struct Source {
     checked_each: Deliveries,
     /// Answers among those.
     answers_each: u64,
-    noise: Noise,
     payload: Vec<u8>,
     outcome: StreamOutcome,
 }
@@ -162,18 +161,15 @@ impl Source {
             handed_out: 0,
             numbers: vec![0; lanes as usize],
             failed: HashMap::default(),
-            deliveries_each: Deliveries::of(plan, stream, |_| true),
+            deliveries_each: Deliveries::of(plan, stream, |audience| {
+                !plan.groups[audience.group].reads_slowly()
+            }),
             checked_each: Deliveries::of(plan, stream, |audience| audience.checked),
             answers_each: stream
                 .audiences
                 .iter()
                 .filter(|it| it.checked && matches!(it.relation, Relation::Answers))
                 .count() as u64,
-            noise: Noise::new(
-                plan.seed
-                    ^ ((at as u64 + 1) << 32)
-                    ^ u64::from(publishers.first().copied().unwrap_or(0)),
-            ),
             payload: vec![0; stream.payload_bytes as usize],
             outcome: StreamOutcome::default(),
             publishers,
@@ -492,10 +488,7 @@ impl Publishing {
         source.numbers[index] += 1;
         let topic = stream.topic_of(lane);
         match &stream.text {
-            None => {
-                source.noise.fill(0, &mut source.payload);
-                stamp.write(&mut source.payload);
-            }
+            None => payload::write(&stamp, &mut source.payload),
             Some(text) => {
                 let bytes = stream.payload_bytes as usize;
                 text.render(&stamp, topic, publisher, bytes, &mut source.payload);

@@ -2,6 +2,7 @@
 //! below it is late if it was skipped, else a duplicate.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::outcome::{AudienceOutcome, Holes, Numbers};
 use crate::plan::{Audience, Relation, Stream};
@@ -59,7 +60,7 @@ enum Kind {
     },
     Many {
         tracks: HashMap<(u32, u32), Track, ahash::RandomState>,
-        listed: Option<Vec<Vec<u32>>>,
+        listed: Option<Arc<[Vec<u32>]>>,
         topics: u32,
     },
     /// By lane what the whole share got, and by member and lane what is next.
@@ -96,7 +97,7 @@ impl Tracks {
             },
             Relation::Listed(listed) => Kind::Many {
                 tracks: HashMap::default(),
-                listed: Some(listed.clone()),
+                listed: Some(Arc::clone(listed)),
                 topics,
             },
             Relation::Shared => Kind::Shared {
@@ -285,7 +286,7 @@ mod tests {
         for relation in [
             Relation::Own,
             Relation::All,
-            Relation::Listed(vec![vec![0]]),
+            Relation::Listed(vec![vec![0]].into()),
         ] {
             let mut tracks = tracks(1, 1, relation, 1);
             let seen: Vec<Arrival> = [0, 1, 5, 3, 3, 1, 2, 6]
@@ -327,7 +328,7 @@ mod tests {
 
     #[test]
     fn listed_subscribers_get_only_their_topics() {
-        let tracks = tracks(2, 2, Relation::Listed(vec![vec![3], vec![1, 3]]), 4);
+        let tracks = tracks(2, 2, Relation::Listed(vec![vec![3], vec![1, 3]].into()), 4);
         assert!(tracks.wants(3, 0) && tracks.wants(1, 1) && !tracks.wants(1, 0));
     }
 

@@ -38,7 +38,8 @@ pub(super) fn find(
                 let cut = churn.is_some_and(|churn| churn.abruptly && away);
                 let lost = away && subscription.qos == Qos::AtMostOnce
                     || cut && stream.qos == Qos::AtMostOnce
-                    || forgotten;
+                    || forgotten
+                    || group.reads_slowly();
                 stream.audiences.push(Audience {
                     group: group_index,
                     subscription: index,
@@ -69,7 +70,8 @@ pub(super) fn find(
                 let cut = churn.is_some_and(|churn| churn.abruptly && churn.group == stream.group);
                 let lost = qos == Qos::AtMostOnce && away
                     || stream.qos == Qos::AtMostOnce && cut
-                    || forgotten;
+                    || forgotten
+                    || group.reads_slowly();
                 let audience = Audience {
                     group: group_index,
                     subscription: index,
@@ -277,7 +279,7 @@ fn matched(
     match (&subscription.share, covered) {
         (Some(_), true) => Ok(Some(Relation::Shared)),
         (None, true) => Ok(Some(Relation::All)),
-        (None, false) => Ok(Some(Relation::Listed(lists))),
+        (None, false) => Ok(Some(Relation::Listed(lists.into()))),
         (Some(share), false) => Err(ScenarioError::refused(
             format!("group \"{}\": share \"{share}\"", group.name),
             format!(
@@ -367,7 +369,7 @@ fn check_overlap(group: &Group, stream: &Stream, new: &Audience) -> Result<(), S
 fn common(a: &Relation, b: &Relation, clients: u32) -> Option<(u32, u32)> {
     match (a, b) {
         (Relation::Listed(a), Relation::Listed(b)) => {
-            (0..).zip(a.iter().zip(b)).find_map(|(topic, (a, b))| {
+            (0..).zip(a.iter().zip(&b[..])).find_map(|(topic, (a, b))| {
                 let both = a.iter().find(|client| b.binary_search(client).is_ok())?;
                 Some((*both, topic))
             })
@@ -377,7 +379,7 @@ fn common(a: &Relation, b: &Relation, clients: u32) -> Option<(u32, u32)> {
             .find(|n| list[*n as usize].binary_search(n).is_ok())
             .map(|n| (n, n)),
         (Relation::Listed(list), _) | (_, Relation::Listed(list)) => (0..)
-            .zip(list)
+            .zip(&list[..])
             .find_map(|(topic, clients)| Some((*clients.first()?, topic))),
         // Each of them gives something to client 0, of topic 0.
         _ => Some((0, 0)),

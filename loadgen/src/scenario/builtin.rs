@@ -18,6 +18,7 @@ builtins! {
     "reconnect-storm": "all connections break at once and come back, twice",
     "idle": "clients with one subscription each do nothing: memory and keep-alive",
     "fan-out": "one publisher, every message to all subscribers",
+    "slow-reader": "fan-out with one subscriber that reads nothing: it must not hurt the others",
     "fan-in": "many publishers, one subscriber to all of it",
     "pairs": "each publisher has one subscriber of its own, QoS 1",
     "wildcard": "many filters with + and #, one match a message",
@@ -45,8 +46,9 @@ pub(super) fn toml(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Scenario;
+    use super::super::{Overrides, Scenario};
     use super::*;
+    use crate::plan::Group;
 
     #[test]
     fn each_says_what_it_is_plans_and_survives_being_printed() {
@@ -67,12 +69,33 @@ mod tests {
             // A process may have 20,000 files on a small machine.
             assert!((1..=18_500).contains(&plan.clients()), "{name}");
             for stream in &plan.streams {
+                let unchecked = stream.audiences.iter().filter(|it| !it.checked);
+                let mut groups = unchecked.map(|audience| &plan.groups[audience.group]);
                 assert!(
-                    stream.audiences.iter().all(|audience| audience.checked) && stream.lanes > 0,
+                    groups.all(Group::reads_slowly) && stream.lanes > 0,
                     "{name}"
                 );
             }
         }
+    }
+
+    /// What the one differs by is all that the other has: so the two can be compared.
+    #[test]
+    fn slow_reader_is_fan_out_with_larger_messages_and_one_client_more() {
+        let mut fan_out = Scenario::builtin("fan-out").unwrap();
+        let larger = Overrides {
+            payload_bytes: Some(4_000),
+            warm_up_s: Some(20.0),
+            ..Overrides::default()
+        };
+        fan_out.apply(&larger).unwrap();
+        let mut with = Scenario::builtin("slow-reader").unwrap();
+        let stuck = with.groups.pop().unwrap();
+        assert_eq!((stuck.clients, stuck.read_bytes_per_second), (1, Some(0)));
+        assert!(stuck.fixed && stuck.subscribe == fan_out.groups[0].subscribe);
+        with.name.clone_from(&fan_out.name);
+        with.about.clone_from(&fan_out.about);
+        assert_eq!(with, fan_out);
     }
 
     #[test]

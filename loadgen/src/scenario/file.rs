@@ -143,6 +143,9 @@ pub struct Group {
     /// Connects and subscribes only when the streams with `once` have ended.
     #[serde(default, skip_serializing_if = "is_false")]
     pub late: bool,
+    /// From when it is subscribed, each client takes no more bytes a second from its connection; with 0 nothing at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_bytes_per_second: Option<i64>,
     /// What each client subscribes to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subscribe: Vec<Subscribe>,

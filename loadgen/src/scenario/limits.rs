@@ -10,6 +10,8 @@ pub const CLIENTS_MAX: i64 = u32::MAX as i64;
 pub const TABLES_MAX: usize = 1_000;
 /// Filters of one subscription and client.
 pub const FILTERS_PER_CLIENT_MAX: i64 = 1_000_000;
+/// Bytes a second that a client takes from its connection.
+pub const READ_BYTES_PER_SECOND_MAX: i64 = 1_000_000_000;
 /// Topics of a stream.
 pub const TOPICS_MAX: i64 = u32::MAX as i64;
 /// Anything a second.

@@ -11,7 +11,8 @@ use super::check::{grouped, name, qos, rate, seconds, template, twice, whole};
 use super::error::ScenarioError;
 use super::file::{self, Protocol, Scenario};
 use super::limits::{
-    CLIENTS_MAX, FILTERS_PER_CLIENT_MAX, IN_PROGRESS_MAX, SECONDS_MIN, STORMS_MAX, TABLES_MAX,
+    CLIENTS_MAX, FILTERS_PER_CLIENT_MAX, IN_PROGRESS_MAX, READ_BYTES_PER_SECOND_MAX, SECONDS_MIN,
+    STORMS_MAX, TABLES_MAX,
 };
 use super::pattern::Pattern;
 use super::rendered;
@@ -201,6 +202,13 @@ fn group(file: &file::Group, first: u32) -> Result<Group, ScenarioError> {
             .map(|subscribe| subscription(subscribe, &file.name, clients))
             .collect::<Result<_, _>>()?,
         late: file.late,
+        read_bytes_per_second: file
+            .read_bytes_per_second
+            .map(|value| {
+                let key = key("read_bytes_per_second");
+                whole(&key, value, 0, READ_BYTES_PER_SECOND_MAX)
+            })
+            .transpose()?,
     })
 }
 
@@ -341,6 +349,13 @@ fn one_share_in_one_group(groups: &[Group]) -> Result<(), ScenarioError> {
 
 fn churn(file: &file::Churn, groups: &[Group], measured: Duration) -> Result<Churn, ScenarioError> {
     let group = group_named("churn.group", &file.group, groups)?;
+    if groups[group].reads_slowly() {
+        return Err(ScenarioError::value(
+            "churn.group",
+            format!("\"{}\"", file.group),
+            "clients with read_bytes_per_second do not come back",
+        ));
+    }
     let per_second = match (file.per_second, file.storms_at_s.is_empty()) {
         (Some(value), true) => rate("churn.per_second", value)?,
         (None, false) => 0.0,

@@ -78,6 +78,16 @@ fn stream(
             ),
         ));
     }
+    if groups[group].reads_slowly() && qos != Qos::AtMostOnce {
+        return Err(ScenarioError::value(
+            key("qos"),
+            qos as u8,
+            format!(
+                "group \"{}\" has read_bytes_per_second and would not see the answers; it can publish with QoS 0",
+                file.group
+            ),
+        ));
+    }
     let window = match file.window {
         Some(window) => whole(&key("window"), window, 1, WINDOW_MAX)?,
         None if matches!(pace, Pace::PerSecond(_)) => WINDOW_DEFAULT,

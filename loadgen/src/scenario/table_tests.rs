@@ -103,7 +103,7 @@ fn listed_relations_are_what_matching_says() {
         panic!("{}", relation(&plan));
     };
     let (mut topic, mut filter) = (String::new(), String::new());
-    for (number, clients) in (0..).zip(lists) {
+    for (number, clients) in (0..).zip(&lists[..]) {
         stream.topic.render(number, 0, &mut topic);
         let matching: Vec<u32> = (0..30)
             .filter(|n| {
@@ -440,6 +440,24 @@ fn what_cannot_be_is_refused_in_one_sentence() {
         (
             format!("[connect]\nin_progress_max = 0\n{}", group("clients = 1")),
             "connect.in_progress_max is 0;",
+        ),
+        (
+            group("clients = 1\nread_bytes_per_second = -1"),
+            "group \"g\": read_bytes_per_second is -1; allowed are 0 to 1,000,000,000",
+        ),
+        (
+            format!(
+                "[churn]\ngroup = \"g\"\nper_second = 1\n{}",
+                group("clients = 1\nread_bytes_per_second = 0")
+            ),
+            "churn.group is \"g\"; clients with read_bytes_per_second do not come back",
+        ),
+        (
+            format!(
+                "{}\n[[stream]]\nname = \"m\"\ngroup = \"g\"\ntopic = \"t\"\nper_second = 1\nqos = 1\n",
+                group("clients = 1\nread_bytes_per_second = 0")
+            ),
+            "qos is 1; group \"g\" has read_bytes_per_second",
         ),
         (
             format!("[run]\nseconds = 1e9\n{}", group("clients = 1")),

@@ -8,6 +8,7 @@ use codec::{Ack, ConnAck, Packet, Publish, Qos, ReasonCode, SubAck, Version};
 use super::flight::Due;
 use super::state::{Stage, State};
 use super::swarm::SimulatedSwarm;
+use crate::payload::Body;
 use crate::stamp::Stamp;
 use crate::swarm::{Client, Notice};
 
@@ -182,11 +183,13 @@ impl SimulatedSwarm {
             _ => {}
         }
         if is_new {
+            let stamp = Stamp::read(publish.payload);
             notices.push(Notice::Delivered {
                 client: Client(number),
                 qos: publish.qos,
                 retained: publish.retain,
-                stamp: Stamp::read(publish.payload),
+                stamp,
+                body: Body::of(stamp.as_ref(), publish.payload),
             });
         }
     }

@@ -16,6 +16,7 @@ use super::packets::ReceiveMaximums;
 use super::pings::Pings;
 use super::state::{CLASSES_MAX, NO_SLOT, Stage, State, Table};
 use crate::clock::{self, Nanos};
+use crate::slow_reader::Allowance;
 use crate::swarm::{Client, Hello, Leave, Notice, Outgoing, Swarm, SwarmError};
 
 /// Turns of the broker in one turn of the swarm, for answers to answers, before the owner is told what happened so far.
@@ -51,8 +52,19 @@ pub struct SimulatedSwarm {
     pub(super) received: HashMap<u32, Vec<NonZeroU16>, ahash::RandomState>,
     /// Bytes that the broker does not read now.
     unread: BTreeMap<u32, Vec<u8>>,
+    /// Clients that read slowly. What the broker has for one it writes as a whole, so such a client takes more at a time than
+    /// it may, and then nothing for as long as that makes good.
+    slow: BTreeMap<u32, Slow>,
     output: MemoryOutput,
     scratch: Vec<u8>,
+}
+
+/// A client that reads slowly.
+#[derive(Debug)]
+struct Slow {
+    allowance: Allowance,
+    /// It takes nothing now.
+    blocked: bool,
 }
 
 impl SimulatedSwarm {
@@ -76,6 +88,7 @@ impl SimulatedSwarm {
             receive_maximums: ReceiveMaximums::default(),
             received: HashMap::default(),
             unread: BTreeMap::new(),
+            slow: BTreeMap::new(),
             output: MemoryOutput::default(),
             scratch: Vec::new(),
         }
@@ -140,6 +153,7 @@ impl SimulatedSwarm {
         self.clients.set(client, state);
         self.flights.forget(client);
         self.unread.remove(&client);
+        self.slow.remove(&client);
     }
 
     /// The connection ended without our doing.
@@ -163,7 +177,11 @@ impl SimulatedSwarm {
             let len = writes.iter().map(|(_, len)| len).sum();
             let (written, rest) = bytes.split_at(len);
             bytes = rest;
-            self.receive(writes[0].0, written, notices);
+            let client = writes[0].0;
+            if !self.slow.is_empty() {
+                self.note_read(client, len);
+            }
+            self.receive(client, written, notices);
         }
         for client in &output.closed {
             let why = "the broker closed the connection".to_owned();
@@ -193,6 +211,10 @@ impl SimulatedSwarm {
                 if !self.unread.is_empty() && self.unread.contains_key(&client) {
                     continue; // the broker does not read, so it cannot miss us
                 }
+                if !self.slow.is_empty() && self.slow.contains_key(&client) {
+                    self.feed(client, state, &PINGREQ);
+                    continue;
+                }
                 if state.is_pinged() {
                     let why = "the broker did not answer a PINGREQ for a keep-alive interval";
                     self.close(client, why.to_owned(), notices);
@@ -208,7 +230,11 @@ impl SimulatedSwarm {
     /// When something is due without anything coming in.
     fn next_at(&self) -> Nanos {
         let broker = self.wanted.map_or(Nanos::MAX, |at| self.nanos_of(at));
-        broker.min(self.pings.next_at())
+        let blocked = self.slow.values().filter(|slow| slow.blocked);
+        let slow = blocked.filter_map(|slow| slow.allowance.next_at()).min();
+        broker
+            .min(self.pings.next_at())
+            .min(slow.unwrap_or(Nanos::MAX))
     }
 
     /// Lets time pass until `until` or until something may be due.
@@ -228,6 +254,29 @@ impl SimulatedSwarm {
             }
         };
         self.set_now(now);
+    }
+
+    /// A client took bytes: one that reads slowly takes none until it may again.
+    fn note_read(&mut self, client: u32, len: usize) {
+        if let Some(slow) = self.slow.get_mut(&client) {
+            slow.allowance.took(len);
+            if slow.allowance.bytes(self.now) == 0 && !slow.blocked {
+                slow.blocked = true;
+                let slot = self.clients.get(client).slot();
+                self.shard.block(slot, client, true);
+            }
+        }
+    }
+
+    /// Lets those read again who may.
+    fn unblock(&mut self) {
+        for (client, slow) in &mut self.slow {
+            if slow.blocked && slow.allowance.bytes(self.now) > 0 {
+                slow.blocked = false;
+                let slot = self.clients.get(*client).slot();
+                self.shard.block(slot, *client, false);
+            }
+        }
     }
 
     fn feed_scratch(&mut self, client: u32, state: State) {
@@ -298,6 +347,21 @@ impl Swarm for SimulatedSwarm {
             self.feed_scratch(client.0, state);
         }
         Ok(())
+    }
+
+    fn read_slowly(&mut self, client: Client, bytes_per_second: u32) {
+        let mut state = self.clients.get(client.0);
+        if !state.is_connected() {
+            return;
+        }
+        state.set_pinged(false);
+        self.clients.set(client.0, state);
+        let slow = Slow {
+            allowance: Allowance::new(bytes_per_second, self.now),
+            blocked: true,
+        };
+        self.slow.insert(client.0, slow);
+        self.shard.block(state.slot(), client.0, true);
     }
 
     fn room(&self, client: Client) -> usize {
@@ -375,6 +439,9 @@ impl Swarm for SimulatedSwarm {
             self.send_pings(notices);
             if !self.unread.is_empty() {
                 self.feed_unread();
+            }
+            if !self.slow.is_empty() {
+                self.unblock();
             }
             for _ in 0..ROUNDS_MAX {
                 self.round(notices);

@@ -2,8 +2,9 @@
 //! tool's ledger: sets of messages here, counters there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::num::NonZeroU16;
 
-use codec::{Ack, Packet, Qos};
+use codec::{Ack, Packet, Publish, Qos, Subscribe};
 use loadgen::clock;
 use loadgen::plan::{Audience, Plan, Relation};
 use loadgen::report::{AudienceReport, Report};
@@ -15,6 +16,15 @@ pub type Key = (u16, u32, u32);
 /// The stamp without its time.
 pub fn key(stamp: &Stamp) -> Key {
     (stamp.stream, stamp.lane, stamp.number)
+}
+
+/// A message that was written to a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery {
+    pub key: Key,
+    damaged: bool,
+    /// It came with another QoS than it should.
+    qos_changed: bool,
 }
 
 /// See the module. A connection is a number; what is written to a client is noted just before it is written.
@@ -34,7 +44,11 @@ pub struct Book {
     pub granted: u64,
     pub filters_refused: u64,
     /// By client, in the order of writing.
-    pub delivered: BTreeMap<String, Vec<Key>>,
+    pub delivered: BTreeMap<String, Vec<Delivery>>,
+    /// What was published, byte for byte, and its QoS.
+    published: HashMap<Key, (Vec<u8>, Qos)>,
+    /// The QoS that each client asked for.
+    asked_for: HashMap<String, Qos>,
     /// From due to written to the client, in microseconds; of every delivery.
     pub waits_us: Vec<u64>,
 }
@@ -48,6 +62,8 @@ pub struct Figures {
     pub duplicates: u64,
     pub out_of_order: u64,
     pub unacknowledged: u64,
+    pub damaged: u64,
+    pub qos_changed: u64,
     /// By client identifier: missing, duplicates, out of order. Of a share only what the members got is told.
     pub worst: BTreeMap<String, [u64; 3]>,
 }
@@ -66,6 +82,8 @@ impl Figures {
             duplicates: report.duplicates,
             out_of_order: report.out_of_order,
             unacknowledged: report.unacknowledged,
+            damaged: report.damaged,
+            qos_changed: report.qos_changed,
             worst: worst.collect(),
         }
     }
@@ -73,13 +91,23 @@ impl Figures {
 
 impl Book {
     /// A client published.
-    pub fn published(&mut self, connection: u64, packet_id: Option<u16>, stamp: Stamp) {
+    pub fn published(&mut self, connection: u64, publish: &Publish<'_>, stamp: Stamp) {
+        let packet_id = publish.packet_id.map(NonZeroU16::get);
+        let what = (publish.payload.to_vec(), publish.qos);
+        self.published.insert(key(&stamp), what);
         assert!(
             self.sent.insert(key(&stamp)),
             "the tool sent {stamp:?} twice"
         );
         if let Some(packet_id) = packet_id {
             self.pending.insert((connection, packet_id), stamp);
+        }
+    }
+
+    /// A client subscribes, with one QoS for all.
+    pub fn subscribes(&mut self, client: &str, subscribe: &Subscribe<'_>) {
+        for filter in subscribe.filters.iter() {
+            self.asked_for.insert(client.to_owned(), filter.options.qos);
         }
     }
 
@@ -116,8 +144,15 @@ impl Book {
                 };
                 self.waits_us
                     .push(clock::now().saturating_sub(stamp.due_ns) / 1_000);
+                let (payload, qos) = &self.published[&key(&stamp)];
+                let asked_for = self.asked_for.get(client).copied().unwrap_or(*qos);
+                let delivery = Delivery {
+                    key: key(&stamp),
+                    damaged: payload[..] != *publish.payload,
+                    qos_changed: publish.qos != asked_for.min(*qos),
+                };
                 let to = self.delivered.entry(client.to_owned()).or_default();
-                to.push(key(&stamp));
+                to.push(delivery);
             }
             _ => {}
         }
@@ -233,7 +268,7 @@ impl Book {
         let (mut figures, mut strays) = (Figures::default(), 0);
         for (client, keys) in &self.delivered {
             if !client.starts_with(&format!("{}-", group.name)) {
-                strays += keys.iter().filter(|key| key.0 == at).count() as u64;
+                strays += keys.iter().filter(|it| it.key.0 == at).count() as u64;
             }
         }
         let shared = matches!(audience.relation, Relation::Shared);
@@ -242,7 +277,8 @@ impl Book {
             let client = format!("{}-{n}", group.name);
             let (mut seen, mut last) = (BTreeSet::new(), BTreeMap::<u32, u32>::new());
             let mut trouble = [0; 3];
-            for key in self.delivered.get(&client).into_iter().flatten() {
+            for delivery in self.delivered.get(&client).into_iter().flatten() {
+                let key = &delivery.key;
                 if key.0 != at {
                     continue;
                 }
@@ -250,6 +286,8 @@ impl Book {
                     strays += 1;
                     continue;
                 }
+                figures.damaged += u64::from(delivery.damaged);
+                figures.qos_changed += u64::from(delivery.qos_changed);
                 let last = last.entry(key.1).or_insert(key.2);
                 // Shared: whether another member has got it is reckoned below, as its time is another's.
                 if !seen.insert(*key) {

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use codec::{Packet, Qos};
+use loadgen::stamp::STAMP_BYTES;
+
 use crate::proxy::{Act, Seen};
 use crate::run::{Setup, answer, delivery, each, of_deliveries};
 
@@ -19,6 +22,7 @@ fn every(
 
 const MISSING: &str = "are missing";
 const TWICE: &str = "came more than once";
+const DAMAGED: &str = "came with other bytes than were published";
 const LATE: &str = "came behind a later one";
 
 #[test]
@@ -131,6 +135,67 @@ fn a_message_with_a_damaged_stamp_is_foreign_and_missing() {
     assert_eq!(report.foreign, 40);
     assert_eq!(report.failures, [of_deliveries(40, "h/{n}", MISSING)]);
     assert!(report.remarks[0].starts_with("40 messages came that are not of this run"));
+}
+
+/// Each byte behind the stamp.
+#[test]
+fn a_message_with_a_wrong_byte_behind_its_stamp_is_damaged_and_not_missing() {
+    let mut at = 23;
+    let (report, _) = Setup::default().run(every(10, 6, move |_| {
+        at = if at == 39 { 24 } else { at + 1 };
+        Act::Corrupt(at)
+    }));
+    assert_eq!(report.foreign, 0);
+    assert_eq!(report.audiences[0].delivered, 400);
+    assert_eq!(report.failures, [of_deliveries(40, "h/{n}", DAMAGED)]);
+}
+
+/// Cut short, also to nothing but the stamp; longer; and the rest of another message.
+#[test]
+fn a_message_with_another_length_or_anothers_bytes_is_damaged() {
+    let mut before = Vec::new();
+    let (report, _) = Setup::default().run(every(5, 2, move |seen| {
+        let Packet::Publish(publish) = seen.packet else {
+            return Act::Pass;
+        };
+        let (stamp, rest) = publish.payload.split_at(STAMP_BYTES);
+        let number = seen.stamp.unwrap().number;
+        let other = match number / 5 % 4 {
+            0 => stamp.to_vec(),
+            1 => publish.payload[..publish.payload.len() - 1].to_vec(),
+            2 => [publish.payload, b"x"].concat(),
+            _ => [stamp, &before[..]].concat(),
+        };
+        before = rest.to_vec();
+        Act::Payload(other)
+    }));
+    assert_eq!(report.failures, [of_deliveries(80, "h/{n}", DAMAGED)]);
+}
+
+#[test]
+fn a_message_with_another_qos_than_asked_for_is_told() {
+    let cases = [
+        (1, None, Qos::AtMostOnce, 1),
+        (2, None, Qos::AtMostOnce, 2),
+        (2, None, Qos::AtLeastOnce, 2),
+        (2, Some(1), Qos::AtMostOnce, 1),
+        // More than was asked for is another QoS as well.
+        (0, Some(2), Qos::AtLeastOnce, 0),
+        (2, Some(0), Qos::AtLeastOnce, 0),
+    ];
+    each(cases, |(qos, subscribed_qos, comes_with, asked_for)| {
+        let setup = Setup {
+            qos,
+            subscribed_qos,
+            ..Setup::default()
+        };
+        let (report, _) = setup.run(every(10, 3, move |_| Act::Qos(comes_with)));
+        let what = format!(
+            "came with another QoS than {asked_for}, the smaller one of publish and subscription"
+        );
+        assert_eq!(report.failures, [of_deliveries(40, "h/{n}", &what)]);
+        assert_eq!(report.audiences[0].delivered, 400);
+    });
 }
 
 /// Many subscribers to all topics, and every fault at the same time.

@@ -10,4 +10,5 @@ mod proxy;
 mod run;
 mod scripted;
 mod shares;
+mod slow;
 mod times;

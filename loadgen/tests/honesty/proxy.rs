@@ -55,6 +55,10 @@ pub enum Act {
     AlsoTo(String),
     /// This byte of the payload is wrong.
     Corrupt(usize),
+    /// Its payload is this one.
+    Payload(Vec<u8>),
+    /// It comes with this QoS.
+    Qos(Qos),
     /// Other bytes go in its place.
     Instead(Vec<u8>),
     /// It goes no further; this is the answer.
@@ -291,8 +295,10 @@ impl Link {
     fn up(&self, bytes: &[u8], packet: &Packet<'_>) {
         if let Packet::Publish(publish) = packet {
             let stamp = Stamp::read(publish.payload).expect("the tool's messages have stamps");
-            let id = publish.packet_id.map(NonZeroU16::get);
-            lock(&self.shared.book).published(self.number, id, stamp);
+            lock(&self.shared.book).published(self.number, publish, stamp);
+        }
+        if let Packet::Subscribe(subscribe) = packet {
+            lock(&self.shared.book).subscribes(self.client(), subscribe);
         }
         if lock(&self.state).cut {
             return;
@@ -434,6 +440,27 @@ impl Link {
             Act::Corrupt(at) => {
                 let payload_at = bytes.len() - publish.payload.len();
                 bytes[payload_at + at] ^= 0x01;
+                self.send(now, Some(bytes));
+            }
+            Act::Payload(ref payload) => {
+                let other = Publish {
+                    payload,
+                    ..*publish
+                };
+                let bytes = self.encode(&other, publish.qos, publish.packet_id);
+                self.send(now, Some(bytes));
+            }
+            Act::Qos(Qos::AtMostOnce) => {
+                self.take(publish);
+                self.send(now, Some(self.encode(publish, Qos::AtMostOnce, None)));
+            }
+            Act::Qos(qos) => {
+                let mut state = lock(&self.state);
+                let id = OWN_IDS_FROM + state.own.len() as u16;
+                state.own.insert(id);
+                drop(state);
+                self.take(publish);
+                let bytes = self.encode(publish, qos, NonZeroU16::new(id));
                 self.send(now, Some(bytes));
             }
             _ => panic!("nothing to do with a message"),

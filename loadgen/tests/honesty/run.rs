@@ -29,6 +29,8 @@ pub struct Setup {
     pub topics: u32,
     pub shared: bool,
     pub qos: u8,
+    /// That of the subscription, where it is another one.
+    pub subscribed_qos: Option<u8>,
     pub per_second: u32,
     pub seconds: f64,
     pub window: u32,
@@ -45,6 +47,7 @@ impl Default for Setup {
             topics: 4,
             shared: false,
             qos: 1,
+            subscribed_qos: None,
             per_second: 800,
             seconds: 0.5,
             window: 100,
@@ -71,7 +74,7 @@ impl Setup {
             self.publishers,
             self.subscribers,
             self.filter,
-            self.qos
+            self.subscribed_qos.unwrap_or(self.qos)
         );
         if self.shared {
             text.push_str("share = \"workers\"\n");

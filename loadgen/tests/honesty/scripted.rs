@@ -67,6 +67,8 @@ impl Swarm for Scripted {
         Ok(())
     }
 
+    fn read_slowly(&mut self, _: Client, _: u32) {}
+
     fn room(&self, client: Client) -> usize {
         usize::from(self.connected[client.index()])
     }

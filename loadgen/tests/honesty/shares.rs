@@ -1,6 +1,7 @@
 //! A run in two shares: the same figures as in one, and what is said when one of them is lost.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use loadgen::merge::{Lost, merge};
 use loadgen::outcome::Outcome;
@@ -11,7 +12,7 @@ use loadgen::runner::{Gates, run};
 
 use crate::book::Figures;
 use crate::proxy::{Act, Proxy, Seen};
-use crate::run::{Setup, answer, broker, delivery, each};
+use crate::run::{Setup, answer, broker, delivery, each, of_deliveries};
 
 const SHARES: [Share; 2] = [Share { index: 0, count: 2 }, Share { index: 1, count: 2 }];
 
@@ -84,6 +85,61 @@ fn two_shares_find_what_one_finds() {
         assert_eq!(report.misdelivered, whole.misdelivered);
         assert_eq!(report.tool.shares, 2);
     });
+}
+
+/// Each lane's subscriber is in the other share than its publisher, so no share knows by itself what is still to come.
+fn crossed() -> Setup {
+    Setup {
+        // Clients 0 to 2 publish, clients 3 to 5 subscribe.
+        publishers: 3,
+        subscribers: 3,
+        topics: 3,
+        per_second: 600,
+        drain_max_s: 20.0,
+        ..Setup::default()
+    }
+}
+
+/// The run in two shares, and how long it took.
+fn timed(plan: &Plan, faults: impl FnMut(&Seen<'_>) -> Act + Send + 'static) -> (Report, Duration) {
+    let (broker, running) = broker();
+    let proxy = Proxy::new(broker, faults);
+    let began = Instant::now();
+    let outcomes = run_shares(plan, &proxy, &SHARES);
+    let took = began.elapsed();
+    running.shutdown();
+    let mut report = Report::default();
+    merge(plan, &outcomes, &[], false, &mut report);
+    proxy.book().check(plan, &report);
+    (report, took)
+}
+
+#[test]
+fn shares_wait_for_what_the_others_owe_them_and_no_longer() {
+    let (report, took) = timed(&crossed().plan(), |_| Act::Pass);
+    assert_eq!(report.failures, [""; 0]);
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    // A silence that is longer than any of those that end a run in which nothing is owed.
+    let (report, took) = timed(&crossed().plan(), |seen| match delivery(seen) {
+        Some(stamp) if stamp.number == 99 => Act::Late(Duration::from_millis(4_500)),
+        _ => Act::Pass,
+    });
+    assert_eq!(report.failures, [""; 0]);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn shares_give_up_what_never_comes_when_the_drain_is_over() {
+    let setup = Setup {
+        drain_max_s: 3.0,
+        ..crossed()
+    };
+    let (report, took) = timed(&setup.plan(), |seen| match delivery(seen) {
+        Some(stamp) if stamp.number == 50 => Act::Drop,
+        _ => Act::Pass,
+    });
+    assert_eq!(report.failures, [of_deliveries(3, "h/{n}", "are missing")]);
+    assert!((3.0..8.0).contains(&took.as_secs_f64()), "{took:?}");
 }
 
 /// Two members in different shares get the same message.

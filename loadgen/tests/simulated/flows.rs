@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use broker::{Incoming, Refusal, Sink, Token, Verdict};
 use codec::{Qos, ReasonCode, Version};
+use loadgen::payload::Body;
 use loadgen::simulated::{BuildError, CLIENTS_MAX, SimClock, build};
 use loadgen::swarm::{Client, Leave, Notice, Swarm};
 
-use super::support::{Net, config, hello, name, stamp, topic};
+use super::support::{Net, PAYLOAD_BYTES, config, hello, name, stamp, topic};
 
 fn connected(client: u32) -> Notice {
     Notice::Connected {
@@ -33,6 +34,7 @@ fn delivered(client: u32, qos: Qos, lane: u32, number: u32) -> Notice {
         qos,
         retained: false,
         stamp: Some(stamp(lane, number)),
+        body: Body::Intact(PAYLOAD_BYTES as u32),
     }
 }
 

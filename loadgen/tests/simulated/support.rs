@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use broker::{Config, NoSink, Sink, Stats};
 use codec::{Qos, Version};
+use loadgen::payload;
 use loadgen::simulated::{SimClock, SimulatedSwarm, build_with};
 use loadgen::stamp::{STAMP_BYTES, Stamp};
 use loadgen::swarm::{Client, Hello, Notice, Outgoing, Swarm};
+
+/// Size of the messages that [`Net::publish`] sends.
+pub const PAYLOAD_BYTES: usize = STAMP_BYTES + 8;
 
 /// Turns without any notice after which nothing is under way any more.
 const QUIET_TURNS: usize = 20;
@@ -95,8 +99,8 @@ impl Net {
 
     /// Publishes a stamped message: its packet identifier, or 0.
     pub fn publish(&mut self, client: u32, topic: &str, level: u8, stamp: Stamp) -> u16 {
-        let mut payload = [0; STAMP_BYTES + 8];
-        stamp.write(&mut payload);
+        let mut payload = [0; PAYLOAD_BYTES];
+        payload::write(&stamp, &mut payload);
         let message = Outgoing {
             topic,
             qos: Qos::try_from(level).expect("0, 1 or 2"),
