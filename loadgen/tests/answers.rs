@@ -203,7 +203,7 @@ fn what_is_not_answered_or_answered_wrongly_is_told_with_its_figures() {
     running.shutdown();
 }
 
-/// Longer than one of several shares waits for what others publish: of its own answers it knows.
+/// Longer than silence is taken for the end where nothing is owed.
 #[test]
 fn answers_that_take_long_are_waited_for_in_every_share() {
     const PAUSE: Duration = Duration::from_secs(5);

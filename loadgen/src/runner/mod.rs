@@ -89,8 +89,6 @@ struct Runner<'a> {
     delivered_slowly: u64,
     /// Those of them that must come.
     delivered_checked: u64,
-    /// Those of them that are answers.
-    answers_checked: u64,
     delivered_at: Nanos,
     foreign: u64,
     misdelivered: u64,
@@ -166,7 +164,6 @@ impl<'a> Runner<'a> {
             delivered: 0,
             delivered_slowly: 0,
             delivered_checked: 0,
-            answers_checked: 0,
             delivered_at: 0,
             foreign: 0,
             misdelivered: 0,
@@ -326,10 +323,6 @@ impl<'a> Runner<'a> {
 
     /// After which time without a delivery no other one is to be expected; `None` when some are known to be on their way.
     fn quiet_enough(&mut self, now: Nanos, gate: &mut dyn Gate) -> Option<Nanos> {
-        // Answers come to the publisher, so a share knows of its own.
-        if self.answers_checked < self.publishing.answers_owed {
-            return None;
-        }
         if self.share.count > 1 {
             // What is on its way to one share was sent by another.
             return gate.opens(Step::Delivered).map(|_| QUIET);
@@ -507,7 +500,6 @@ impl<'a> Runner<'a> {
                 self.delivered += 1;
                 self.delivered_slowly += u64::from(slow);
                 self.delivered_checked += u64::from(audience.checked);
-                self.answers_checked += u64::from(audience.checked && is_answer);
                 self.seconds.now.delivered += 1;
                 let micros = now.saturating_sub(stamp.due_ns) / 1_000;
                 if !slow {

@@ -92,8 +92,6 @@ struct Source {
     deliveries_each: Deliveries,
     /// The same of those that must come.
     checked_each: Deliveries,
-    /// Answers among those.
-    answers_each: u64,
     payload: Vec<u8>,
     outcome: StreamOutcome,
 }
@@ -165,11 +163,6 @@ impl Source {
                 !plan.groups[audience.group].reads_slowly()
             }),
             checked_each: Deliveries::of(plan, stream, |audience| audience.checked),
-            answers_each: stream
-                .audiences
-                .iter()
-                .filter(|it| it.checked && matches!(it.relation, Relation::Answers))
-                .count() as u64,
             payload: vec![0; stream.payload_bytes as usize],
             outcome: StreamOutcome::default(),
             publishers,
@@ -225,8 +218,6 @@ pub(crate) struct Publishing {
     /// Deliveries that must come: without those of messages that were refused or not answered, and of subscribers that may
     /// miss some.
     pub(crate) deliveries_owed: u64,
-    /// Those of them that are answers.
-    pub(crate) answers_owed: u64,
     /// Publishers at their highest pace whose window has room.
     hungry: VecDeque<(u16, u32)>,
     /// Publishers with QoS 0 that wait for room; nothing tells when there is.
@@ -249,7 +240,6 @@ impl Publishing {
             unasked: 0,
             deliveries_expected: 0,
             deliveries_owed: 0,
-            answers_owed: 0,
             hungry: VecDeque::new(),
             blocked: VecDeque::new(),
             topic: String::new(),
@@ -507,7 +497,6 @@ impl Publishing {
         second.sent += 1;
         self.deliveries_expected += source.deliveries_each.of_topic(topic);
         self.deliveries_owed += source.checked_each.of_topic(topic);
-        self.answers_owed += source.answers_each;
         if window.is_some_and(|window| window.has(swarm.now())) {
             source.outcome.sent_measured += 1;
         }
@@ -570,7 +559,6 @@ impl Publishing {
                 .entry(reason.to_string())
                 .or_default() += 1;
             self.deliveries_owed -= source.failed(&plan.streams[at], sent);
-            self.answers_owed -= source.answers_each;
         }
         if plan.streams[at].pace == Pace::Highest {
             self.hungry
@@ -624,7 +612,6 @@ impl Publishing {
             let source = &mut self.sources[at];
             source.outcome.unanswered += 1;
             self.deliveries_owed -= source.failed(&plan.streams[at], sent);
-            self.answers_owed -= source.answers_each;
             self.in_flight -= 1;
             if plan.streams[at].pace == Pace::Highest {
                 self.hungry
