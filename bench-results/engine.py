@@ -291,7 +291,6 @@ GOALS = [
     ("growth while a million retained messages go out", "retained", ("million", OURS), "growth while streaming", None, FIGURE, AT_MOST, None),
     ("p99 of the others beside one that reads nothing", "slow-reader", ("one-does-not", OURS), "delivered, p99", ("all-read", OURS), RATIO, AT_MOST, 1.1),
     ("pairs, two threads", "workers", ("pairs-2", "simulated"), "delivered", ("pairs-1", "simulated"), RATIO, AT_LEAST, 1.8),
-    ("fan-out, two threads", "workers", ("fan-out-2", "simulated"), "delivered", ("fan-out-1", "simulated"), RATIO, AT_LEAST, 1.8),
     ("a simulated client of a million", "simulated", ("idle", "simulated"), "own memory per client", None, FIGURE, AT_MOST, 500),
     ("persisted, PUBACK p99 at 83,333/s, even", "persisted", ("even", "millstream-kafka"), "PUBACK, p99", None, FIGURE, AT_MOST, None),
     ("persisted, PUBACK p99 at 83,333/s, bursts of 4", "persisted", ("burst-4", "millstream-kafka"), "PUBACK, p99", None, FIGURE, AT_MOST, None),

@@ -151,9 +151,6 @@ runs_of() {
     workers)
       for variant in 1 2; do
         echo "pairs-$variant simulated pairs --simulated --threads $variant --clients 600 --highest --window 50 $seconds"
-      done
-      for variant in 1 2; do
-        echo "fan-out-$variant simulated fan-out --simulated --threads $variant --clients 1001 --highest --qos 1 --window 50 $seconds"
       done ;;
     simulated) echo "idle simulated idle --simulated --clients 1000000 --connect-rate storm --warm-up 1 --seconds 2" ;;
     persisted)

@@ -100,6 +100,11 @@ pub(crate) const WRITE_SLICES_MAX: usize = 64;
 pub(crate) const SPARE_OUTBOX_BYTES_MAX: usize = 4 * 1_048_576;
 /// Readiness events taken from the kernel in one turn.
 pub(crate) const EVENTS_PER_TURN_MAX: usize = 1_024;
+/// Entries of its inbox that a worker handles in one turn. Between two turns outboxes are flushed and acknowledgements
+/// read: without a bound, a worker that was behind would overfill the queues of clients that keep up.
+pub(crate) const INBOX_ENTRIES_PER_TURN_MAX: usize = 1_024;
+/// Bytes of messages in these entries, each message counted once; one entry is always handled.
+pub(crate) const INBOX_BYTES_PER_TURN_MAX: usize = 256 * 1_024;
 /// Entries of connections that are gone, on the list of those that wait for the sink, before it is cleaned.
 pub(crate) const HELD_LIST_SPARE: u64 = 1_024;
 /// The longest that a timer is set for. One that is no longer wanted stays until then, so a client that comes and goes

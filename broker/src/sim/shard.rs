@@ -178,6 +178,7 @@ impl Shard {
         !output.writes.is_empty()
             || !output.closed.is_empty()
             || self.worker.has_dirty()
+            || self.worker.has_inbox()
             || self.shared.mailboxes[self.index].waiting() > 0
     }
 

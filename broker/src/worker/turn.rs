@@ -4,7 +4,7 @@ use std::io;
 
 use super::{Close, Worker};
 use crate::handle::{Delivered, Inbox};
-use crate::limits::TIMER_LOOK_MS;
+use crate::limits::{INBOX_BYTES_PER_TURN_MAX, INBOX_ENTRIES_PER_TURN_MAX, TIMER_LOOK_MS};
 use crate::message::Message;
 use crate::session::{OFFLINE, Routed};
 use crate::time::Time;
@@ -97,11 +97,14 @@ impl Worker {
         }
     }
 
-    /// Handles what other threads have put into the inbox.
+    /// Handles what other threads have put into the inbox, as much of it as fits a turn.
     pub(crate) fn take_inbox(&mut self) {
         let mut inbox = std::mem::take(&mut self.inbox);
-        self.shared.mailboxes[self.index].take(&mut inbox);
-        for entry in inbox.drain(..) {
+        if inbox.is_empty() {
+            self.shared.mailboxes[self.index].take(&mut inbox);
+        }
+        let in_turn = fits_turn(&inbox);
+        for entry in inbox.drain(..in_turn) {
             match entry {
                 Inbox::Adopt(handover) => {
                     self.adopt(*handover);
@@ -353,6 +356,11 @@ impl Worker {
             .is_ok()
     }
 
+    /// Whether entries of the inbox are left for the next turn.
+    pub(crate) fn has_inbox(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
     /// Ends the turn: posts to the other workers, shows the counts, and says when the next turn is wanted.
     pub(crate) fn end(&mut self) -> Next {
         for (mailbox, entries) in self.shared.mailboxes.iter().zip(&mut self.posts) {
@@ -361,6 +369,9 @@ impl Worker {
         self.shared.counters[self.index].publish(&self.counts);
         if let Some(until) = self.drain_until {
             return self.drain(until);
+        }
+        if self.has_inbox() {
+            return Next::Now;
         }
         if !self.connections.listed.is_empty() {
             return if self.may_read() {
@@ -374,6 +385,9 @@ impl Worker {
 
     /// Draining ends when the sink has settled everything and the outboxes are empty, or when its time is over.
     fn drain(&mut self, until: Time) -> Next {
+        if self.has_inbox() && self.now < until {
+            return Next::Now;
+        }
         let busy = self.counts.sink_pending > 0
             || self.connections.slab.indices().any(|slot| {
                 let outbox = self
@@ -400,6 +414,25 @@ impl Worker {
         self.shared.counters[self.index].publish(&self.counts);
         Next::Ended
     }
+}
+
+/// How many entries, from the first on, are handled in one turn.
+fn fits_turn(inbox: &[Inbox]) -> usize {
+    let mut bytes = 0;
+    let mut fits = |entry: &Inbox| {
+        let before = bytes;
+        bytes += match entry {
+            Inbox::Deliver { message, .. } | Inbox::DeliverHit { message, .. } => message.bytes(),
+            Inbox::Publish { messages, .. } => messages.iter().map(Message::bytes).sum(),
+            Inbox::Adopt(_) | Inbox::Settled(_) | Inbox::SinkReady | Inbox::Shutdown => 0,
+        };
+        before < INBOX_BYTES_PER_TURN_MAX
+    };
+    inbox
+        .iter()
+        .take(INBOX_ENTRIES_PER_TURN_MAX)
+        .take_while(|entry| fits(entry))
+        .count()
 }
 
 fn complete(delivered: Option<Delivered>) {

@@ -306,6 +306,34 @@ fn a_slow_reader_loses_qos_0_and_keeps_qos_1() {
 }
 
 #[test]
+fn a_worker_that_was_behind_lets_clients_read_in_between() {
+    let net = Net::with(|config| config.workers = 2);
+    let mut publisher = net.join("p");
+    let away = 1 - publisher.home();
+    let mut readers: Vec<_> = (0..8).map(|n| net.join(&format!("r{n}"))).collect();
+    let at = readers.iter_mut().position(|reader| reader.home() == away);
+    let mut reader = readers.swap_remove(at.expect("one of eight is at home there"));
+    reader.subscribe("t", 0);
+
+    // Half as much again as one client's outbox holds, all of it in the inbox before its worker has a turn.
+    let bytes = publisher.encode_publish(&Pub::new("t", vec![0; 1_000]));
+    let messages = 3_000;
+    for _ in 0..messages {
+        publisher.push(&bytes);
+        while net.sim().unread(publisher.peer()) > 0 {
+            net.sim().turn([1 - away]);
+        }
+    }
+    let mut got = 0;
+    while net.sim().turn([away]) {
+        got += reader.got().len();
+    }
+    got += reader.got().len();
+    assert_eq!(got, messages);
+    assert_eq!(net.stats().deliveries_dropped(), 0);
+}
+
+#[test]
 fn a_client_that_takes_nothing_is_disconnected_in_time() {
     let net = Net::with(|config| config.limits.write_stall_ms = 30_000);
     let mut stalled = net.join("stalled");
