@@ -9,7 +9,7 @@ readonly PORT=24883
 readonly HTTP_PORT=24884
 
 readonly PEERS=$PWD/target/peers
-readonly MILLSTREAM=$PWD/target/release/millstream
+readonly MILLSTREAM=target/release/millstream
 MOSQUITTO=$(command -v mosquitto || echo /usr/sbin/mosquitto)
 readonly MOSQUITTO
 

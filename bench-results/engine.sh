@@ -226,7 +226,7 @@ records_in_kafka() {
 # ----------------------------------------------------------------------------------------------------------------- runs
 
 [ -n "$MACHINE" ] || MACHINE=$(machine_name)
-readonly RESULTS=$PWD/bench-results/$(date +%F)-$MACHINE-engine
+readonly RESULTS=bench-results/$(date +%F)-$MACHINE-engine
 readonly RUNS=$RESULTS/runs.jsonl
 mkdir -p "$RESULTS/runs"
 if $ADD && [ -s "$RUNS" ]; then

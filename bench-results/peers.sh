@@ -160,7 +160,7 @@ start_broker() {
 # ----------------------------------------------------------------------------------------------------------------- runs
 
 [ -n "$MACHINE" ] || MACHINE=$(machine_name)
-readonly RESULTS=$PWD/bench-results/$(date +%F)-$MACHINE-peers
+readonly RESULTS=bench-results/$(date +%F)-$MACHINE-peers
 rm -rf "$RESULTS/runs"
 mkdir -p "$RESULTS/runs"
 readonly RUNS=$RESULTS/runs.jsonl
