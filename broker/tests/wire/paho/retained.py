@@ -9,6 +9,7 @@ for payload in ("on", ""):
     later = Client("later")
     later.subscribe("state")
     client.publish("state", "now", 1)
+    client.published()  # or the next one would be taken for acknowledged when this is
     message = later.message()
     print(message.retain, message.payload.decode())
     later.close()
