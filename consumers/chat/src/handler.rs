@@ -200,6 +200,30 @@ mod tests {
             .collect()
     }
 
+    /// More rooms and messages than fit into a statement.
+    #[tokio::test]
+    async fn large_calls_are_answered_like_small_ones() {
+        let messages = 2 * runtime::store::ROWS_PER_STATEMENT_MAX + 7;
+        let rooms: Vec<String> = (0..messages - 5).map(|room| format!("r-{room}")).collect();
+        let rooms: Vec<&str> = rooms.iter().map(String::as_str).collect();
+        let all = [batch(0, 0..i64::try_from(messages).unwrap(), "ann", &rooms)];
+        let mut case = Case::new().await;
+        let receipts = case.receipts(&all).await;
+        let expected: Vec<i64> = (0..messages)
+            .map(|n| if n < rooms.len() { 1 } else { 2 })
+            .collect();
+        assert_eq!(seqs(&receipts), expected);
+        assert_eq!(case.receipts(&all).await, receipts);
+        assert_eq!(
+            case.history("r-4").await,
+            [
+                (1, "text-4".to_owned()),
+                (2, format!("text-{}", rooms.len() + 4))
+            ]
+        );
+        assert_eq!(case.history("r-5").await, [(1, "text-5".to_owned())]);
+    }
+
     #[tokio::test]
     async fn a_message_gets_a_number_and_its_sender_a_receipt() {
         let mut case = Case::new().await;

@@ -4,20 +4,27 @@ use runtime::{Batch, HandleError, Handler, Outcome};
 
 use crate::clock::now_micros;
 use crate::count::Counter;
-use crate::store::Store;
+use crate::store::{Noted, Store};
 
 /// The dashboard's [`Handler`].
 pub(crate) struct Count {
     pub store: Store,
     pub counter: Counter,
     pub prefixes_max: u32,
+    pub noted: Noted,
 }
 
 impl Handler for Count {
     async fn handle(&mut self, batches: &[Batch]) -> Result<Outcome, HandleError> {
         let poison = self
             .store
-            .apply(batches, &self.counter, self.prefixes_max, now_micros())
+            .apply(
+                batches,
+                &self.counter,
+                self.prefixes_max,
+                &mut self.noted,
+                now_micros(),
+            )
             .await?;
         Ok(Outcome {
             downlink: Vec::new(),
@@ -51,6 +58,7 @@ mod tests {
                 scale: latencies(),
             },
             prefixes_max,
+            noted: Noted::default(),
         };
         Case { count, _dir: dir }
     }
@@ -161,6 +169,39 @@ mod tests {
         assert_eq!(case.count.store.forget(later).await.expect("forgets"), 1);
         assert_eq!(case.totals().await.devices, 0);
         assert_eq!(case.totals().await.volume().messages, 1);
+    }
+
+    #[tokio::test]
+    async fn who_is_heard_of_again_stays_active() {
+        let mut case = case(10).await;
+        let begin_ms = i64::try_from(now_micros() / 1_000).expect("fits") - 60_000;
+        for (offset, after_ms) in [(0, 0), (1, 500), (2, 1_500), (3, 1_600), (4, 30_000)] {
+            let received = ((begin_ms + after_ms) * 1_000).to_string();
+            let mut one = Batch::new("iot.telemetry", 0);
+            let headers = [("mqtt.received-at", Some(received.as_bytes()))];
+            one.push(
+                offset,
+                Some(1),
+                Some(b"devices/d-1/telemetry/t"),
+                None,
+                headers,
+            );
+            case.count.handle(&[one]).await.expect("counts");
+            // A note may be a second old, not more.
+            let store = &case.count.store;
+            let active =
+                |since_ms| async move { store.totals(since_ms).await.expect("reads").devices };
+            assert_eq!(
+                active(begin_ms + after_ms - 1_000).await,
+                1,
+                "after {after_ms} ms"
+            );
+            assert_eq!(
+                active(begin_ms + after_ms + 1).await,
+                0,
+                "after {after_ms} ms"
+            );
+        }
     }
 
     #[tokio::test]

@@ -79,6 +79,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         store: store.clone(),
         counter,
         prefixes_max: config.prefixes_max,
+        noted: store::Noted::default(),
     };
     let runtime = runtime::start(config.runtime(), handler, &registry).await?;
     let watcher = Arc::new(Watcher::start(&config)?);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use runtime::store::{Progress, Schema, StoreError};
+use runtime::store::{Progress, ROWS_PER_STATEMENT_MAX, Schema, StoreError, is_whole};
 use runtime::{Batch, HandleError, Poison};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 
@@ -14,8 +14,12 @@ const SCHEMA: Schema = Schema {
     versions: &[include_str!("schema.sql")],
 };
 
-/// Rows in one statement. SQLite binds at most 32,766 values; no statement here binds more than three a row.
-const ROWS_PER_STATEMENT_MAX: usize = 2_000;
+/// Who was heard of within this time of the last note is not noted again: rows written anew for the messages of each device
+/// would be most of the work. Far below the shortest window of activity, 10 s.
+const NOTE_AGAIN_MS: i64 = 1_000;
+
+/// Most devices and rooms of which it is known in memory when they were noted; beyond it, all is forgotten and noted again.
+const NOTED_MAX: usize = 100_000;
 
 /// Rows deleted in one transaction, so that a batch of records waits only milliseconds for it.
 const FORGET_ROWS_MAX: i64 = 5_000;
@@ -46,6 +50,47 @@ impl Totals {
     }
 }
 
+/// When devices and rooms were last noted as active, for the one who writes the notes.
+#[derive(Debug, Default)]
+pub(crate) struct Noted {
+    devices: HashMap<String, i64>,
+    rooms: HashMap<String, i64>,
+}
+
+/// A device or room that is to be noted, with the time, milliseconds since the Unix epoch.
+type Note<'a> = ((Kind, &'a str), i64);
+
+impl Noted {
+    fn of(&mut self, kind: Kind) -> &mut HashMap<String, i64> {
+        match kind {
+            Kind::Device => &mut self.devices,
+            Kind::Room => &mut self.rooms,
+        }
+    }
+
+    /// Those that were not noted lately.
+    fn due<'a>(&mut self, active: HashMap<(Kind, &'a str), i64>) -> Vec<Note<'a>> {
+        let is_due = |((kind, name), seen_ms): &Note<'a>| {
+            let noted = self.of(*kind).get(*name);
+            noted.is_none_or(|noted_ms| *seen_ms >= noted_ms.saturating_add(NOTE_AGAIN_MS))
+        };
+        active.into_iter().filter(is_due).collect()
+    }
+
+    /// The notes are in the store.
+    fn remember(&mut self, notes: &[Note<'_>]) {
+        if self.devices.len() + self.rooms.len() + notes.len() > NOTED_MAX {
+            *self = Self::default();
+        }
+        for ((kind, name), seen_ms) in notes {
+            match self.of(*kind).get_mut(*name) {
+                Some(noted_ms) => *noted_ms = *seen_ms,
+                None => drop(self.of(*kind).insert((*name).to_owned(), *seen_ms)),
+            }
+        }
+    }
+}
+
 impl Store {
     pub(crate) async fn open(url: &str) -> Result<Self, StoreError> {
         runtime::store::Store::open(url, SCHEMA).await.map(Self)
@@ -61,6 +106,7 @@ impl Store {
         batches: &[Batch],
         counter: &Counter,
         prefixes_max: u32,
+        noted: &mut Noted,
         now_micros: u64,
     ) -> Result<Vec<Poison>, HandleError> {
         let mut poison = Vec::new();
@@ -71,8 +117,8 @@ impl Store {
             .into_iter()
             .collect();
         let mut sum = Counts::default();
-        for batch in batches {
-            let progress = Progress::of(&mut tx, batch).await?;
+        let progress = Progress::of(&mut tx, batches).await?;
+        for (progress, batch) in progress.iter().zip(batches) {
             let counts = counter.count(
                 batch,
                 |offset| progress.is_new(offset),
@@ -91,12 +137,14 @@ impl Store {
                 let seen = sum.active.entry(who).or_default();
                 *seen = seen_ms.max(*seen);
             }
-            progress.advance(&mut tx, batch).await?;
         }
+        Progress::advance(&mut tx, progress.iter().zip(batches)).await?;
         add_prefixes(&mut tx, bounded(sum.prefixes, &mut known, prefixes_max)).await?;
         add_latencies(&mut tx, &sum.latencies).await?;
-        note_active(&mut tx, &sum.active).await?;
+        let notes = noted.due(sum.active);
+        note_active(&mut tx, &notes).await?;
         tx.commit().await?;
+        noted.remember(&notes);
         Ok(poison)
     }
 
@@ -205,7 +253,11 @@ async fn add_prefixes(
             " ON CONFLICT (prefix) DO UPDATE SET
              messages = messages + excluded.messages, bytes = bytes + excluded.bytes",
         );
-        query.build().persistent(false).execute(&mut **tx).await?;
+        query
+            .build()
+            .persistent(is_whole(counts))
+            .execute(&mut **tx)
+            .await?;
     }
     Ok(())
 }
@@ -222,28 +274,32 @@ async fn add_latencies(
                 .push_bind(signed(**messages));
         });
         query.push(" ON CONFLICT (micros) DO UPDATE SET messages = messages + excluded.messages");
-        query.build().persistent(false).execute(&mut **tx).await?;
+        query
+            .build()
+            .persistent(is_whole(counts))
+            .execute(&mut **tx)
+            .await?;
     }
     Ok(())
 }
 
-async fn note_active(
-    tx: &mut Transaction<'_, Sqlite>,
-    active: &HashMap<(Kind, &str), i64>,
-) -> sqlx::Result<()> {
-    let active: Vec<_> = active.iter().collect();
-    for active in active.chunks(ROWS_PER_STATEMENT_MAX) {
+async fn note_active(tx: &mut Transaction<'_, Sqlite>, notes: &[Note<'_>]) -> sqlx::Result<()> {
+    for notes in notes.chunks(ROWS_PER_STATEMENT_MAX) {
         let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO active (kind, name, seen_ms) ");
-        query.push_values(active, |mut row, ((kind, name), seen_ms)| {
+        query.push_values(notes, |mut row, ((kind, name), seen_ms)| {
             row.push_bind(kind.code())
                 .push_bind(*name)
-                .push_bind(**seen_ms);
+                .push_bind(*seen_ms);
         });
         query.push(
             " ON CONFLICT (kind, name) DO UPDATE SET seen_ms = excluded.seen_ms
              WHERE excluded.seen_ms > seen_ms",
         );
-        query.build().persistent(false).execute(&mut **tx).await?;
+        query
+            .build()
+            .persistent(is_whole(notes))
+            .execute(&mut **tx)
+            .await?;
     }
     Ok(())
 }

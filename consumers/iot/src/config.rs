@@ -43,6 +43,7 @@ pub struct Config {
     /// Readings, alerts and commands older than this are deleted; 0 keeps them for ever.
     pub retention_days: u32,
     /// How it reads and retries.
+    #[serde(deserialize_with = "consumer")]
     pub consumer: Tuning,
 }
 
@@ -64,9 +65,23 @@ impl Default for Config {
             commands_pending_max: 10_000,
             command_expiry_s: 86_400,
             retention_days: 30,
-            consumer: Tuning::default(),
+            consumer: consumer_defaults(),
         }
     }
+}
+
+/// Each call of the handler writes the last page of every device that it hears of anew, so it hears of more in fewer calls.
+fn consumer_defaults() -> Tuning {
+    Tuning {
+        batch_wait_ms: 100,
+        batch_records_max: 20_000,
+        batch_bytes_max: 16 << 20,
+        ..Tuning::default()
+    }
+}
+
+fn consumer<'de, D: serde::Deserializer<'de>>(given: D) -> Result<Tuning, D::Error> {
+    Tuning::read_over(&consumer_defaults(), given)
 }
 
 /// The keys of [`Config`]: key, allowed values with unit, what it is.
@@ -313,6 +328,29 @@ mod tests {
             assert_eq!(error.key, key, "{error}");
             assert!(error.allowed.contains(allowed), "{error}");
         }
+    }
+
+    #[test]
+    fn keys_of_the_consumer_go_over_the_defaults_of_this_backend() {
+        let config: Config =
+            serde_json::from_str(r#"{"consumer":{"batch_wait_ms":7}}"#).expect("reads");
+        let expected = Tuning {
+            batch_wait_ms: 7,
+            ..Config::default().consumer
+        };
+        assert_eq!(config.consumer, expected);
+        assert_ne!(
+            expected.batch_records_max,
+            Tuning::default().batch_records_max
+        );
+        let error = serde_json::from_str::<Config>(r#"{"consumer":{"batch_weight_ms":7}}"#)
+            .expect_err("no such key");
+        assert!(
+            error
+                .to_string()
+                .contains("unknown field `batch_weight_ms`, expected one of"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 /// Where to read, as whom, and where answers go.
 #[derive(Debug, Clone)]
@@ -79,6 +81,25 @@ impl Default for Tuning {
             session_timeout_ms: 10_000,
             properties: BTreeMap::new(),
         }
+    }
+}
+
+impl Tuning {
+    /// Reads the keys that are given over a backend's own defaults; for `deserialize_with`.
+    ///
+    /// # Errors
+    ///
+    /// A key that does not exist, or a value of the wrong type.
+    pub fn read_over<'de, D: Deserializer<'de>>(
+        defaults: &Self,
+        given: D,
+    ) -> Result<Self, D::Error> {
+        let mut keys = Map::new();
+        if let Value::Object(defaults) = serde_json::to_value(defaults).map_err(D::Error::custom)? {
+            keys = defaults;
+        }
+        keys.extend(Map::deserialize(given)?);
+        serde_json::from_value(Value::Object(keys)).map_err(D::Error::custom)
     }
 }
 

@@ -131,11 +131,11 @@ impl<'a, H: Handler> Session<'a, H> {
         let (records_max, bytes_max) = (tuning.batch_records_max, tuning.batch_bytes_max as usize);
         let batch_wait = tuning.batch_wait();
         let (mut records, mut bytes) = (0, 0);
+        let mut now = started;
         let mut deadline = None;
         while records < records_max && bytes < bytes_max {
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
-                    let now = Instant::now();
                     let (topic, partition) = (message.topic(), message.partition());
                     let offset = message.offset();
                     let arrival = self.assignment.arrival(topic, partition, offset, now);
@@ -150,9 +150,12 @@ impl<'a, H: Handler> Session<'a, H> {
                         records += 1;
                         bytes += batch.bytes() - before;
                     }
-                    wait = deadline
-                        .get_or_insert(now + batch_wait)
-                        .saturating_duration_since(now);
+                    if deadline.is_none() {
+                        now = Instant::now();
+                        deadline = Some(now + batch_wait);
+                    }
+                    // What is here already is taken without asking for the time.
+                    wait = Duration::ZERO;
                 }
                 Some(Err(error)) => {
                     self.complain(&error)?;
@@ -161,7 +164,7 @@ impl<'a, H: Handler> Session<'a, H> {
                 None => {
                     // Also the end of a callback: a partition may have come or gone.
                     self.take_events();
-                    let now = Instant::now();
+                    now = Instant::now();
                     match deadline {
                         Some(deadline) if now < deadline => wait = deadline - now,
                         _ => break,

@@ -2,15 +2,12 @@
 
 use std::collections::HashMap;
 
-use runtime::store::Progress;
+use runtime::store::{Progress, ROWS_PER_STATEMENT_MAX, is_whole};
 use runtime::{Batch, HandleError};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 
 use super::Store;
 use crate::message::Message;
-
-/// Rows of one statement, largest first: few different statements, so that SQLite keeps them prepared.
-const ROWS: [usize; 4] = [256, 32, 4, 1];
 
 /// What a batch of records says.
 #[derive(Debug)]
@@ -68,10 +65,8 @@ impl Store {
         now_ms: i64,
     ) -> Result<Vec<Stored>, HandleError> {
         let mut tx = self.0.write().await?;
-        let mut progress = Vec::with_capacity(partitions.len());
-        for partition in partitions {
-            progress.push(Progress::of(&mut tx, partition.batch).await?);
-        }
+        let batches = partitions.iter().map(|partition| partition.batch);
+        let progress = Progress::of(&mut tx, batches.clone()).await?;
         let mut rooms = find_rooms(&mut tx, partitions, &progress).await?;
         let mut all = Vec::with_capacity(
             partitions
@@ -113,9 +108,7 @@ impl Store {
         insert_messages(&mut tx, &rows, now_ms).await?;
         update_rooms(&mut tx, &rooms, now_ms).await?;
         update_members(&mut tx, &rows).await?;
-        for (partition, progress) in partitions.iter().zip(&progress) {
-            progress.advance(&mut tx, partition.batch).await?;
-        }
+        Progress::advance(&mut tx, progress.iter().zip(batches)).await?;
         tx.commit().await?;
         Ok(all)
     }
@@ -126,16 +119,6 @@ struct Row<'a> {
     seq: i64,
     source: i64,
     incoming: &'a Incoming<'a>,
-}
-
-/// Cuts `rows` into parts of the sizes in [`ROWS`].
-fn parts<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let size = *ROWS.iter().find(|size| **size <= rows.len())?;
-        let (part, rest) = rows.split_at(size);
-        rows = rest;
-        Some(part)
-    })
 }
 
 /// The rooms of new messages; those that do not exist are made.
@@ -158,14 +141,18 @@ async fn find_rooms<'a>(
     names.sort_unstable();
     names.dedup();
     let mut rooms = HashMap::with_capacity(names.len());
-    for part in parts(&names) {
+    for part in names.chunks(ROWS_PER_STATEMENT_MAX) {
         let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO rooms (name) ");
         insert.push_values(part, |mut row, name| {
             row.push_bind(*name);
         });
         // The update that changes nothing makes SQLite return the rows that were there.
         insert.push(" ON CONFLICT (name) DO UPDATE SET name = name RETURNING room, name, last_seq");
-        let found: Vec<(i64, String, i64)> = insert.build_query_as().fetch_all(&mut **tx).await?;
+        let found: Vec<(i64, String, i64)> = insert
+            .build_query_as()
+            .persistent(is_whole(part))
+            .fetch_all(&mut **tx)
+            .await?;
         for (room, name, last_seq) in found {
             // Rows come back in no promised order.
             if let Ok(index) = part.binary_search(&name.as_str()) {
@@ -227,7 +214,7 @@ async fn insert_messages(
     rows: &[Row<'_>],
     now_ms: i64,
 ) -> sqlx::Result<()> {
-    for part in parts(rows) {
+    for part in rows.chunks(ROWS_PER_STATEMENT_MAX) {
         let mut insert = QueryBuilder::<Sqlite>::new(
             r#"INSERT INTO messages (room, seq, source, "offset", id, sender, text, received_ms, stored_ms) "#,
         );
@@ -243,7 +230,11 @@ async fn insert_messages(
                 .push_bind(new.incoming.received_ms)
                 .push_bind(now_ms);
         });
-        insert.build().execute(&mut **tx).await?;
+        insert
+            .build()
+            .persistent(is_whole(part))
+            .execute(&mut **tx)
+            .await?;
     }
     Ok(())
 }
@@ -254,7 +245,7 @@ async fn update_rooms(
     now_ms: i64,
 ) -> sqlx::Result<()> {
     let changed: Vec<&RoomState> = rooms.values().filter(|room| room.changed).collect();
-    for part in parts(&changed) {
+    for part in changed.chunks(ROWS_PER_STATEMENT_MAX) {
         let mut update = QueryBuilder::<Sqlite>::new("WITH new (room, last_seq, last_at_ms) AS (");
         update.push_values(part, |mut row, room| {
             row.push_bind(room.room)
@@ -265,7 +256,11 @@ async fn update_rooms(
             ") UPDATE rooms SET last_seq = new.last_seq, last_at_ms = new.last_at_ms
              FROM new WHERE rooms.room = new.room",
         );
-        update.build().execute(&mut **tx).await?;
+        update
+            .build()
+            .persistent(is_whole(part))
+            .execute(&mut **tx)
+            .await?;
     }
     Ok(())
 }
@@ -278,7 +273,7 @@ async fn update_members(tx: &mut Transaction<'_, Sqlite>, rows: &[Row<'_>]) -> s
         written.insert((row.room, &row.incoming.message.from), row.seq);
     }
     let written: Vec<_> = written.into_iter().collect();
-    for part in parts(&written) {
+    for part in written.chunks(ROWS_PER_STATEMENT_MAX) {
         let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO members (user, room, read_seq) ");
         insert.push_values(part, |mut row, ((room, user), seq)| {
             row.push_bind(*user).push_bind(*room).push_bind(*seq);
@@ -286,22 +281,11 @@ async fn update_members(tx: &mut Transaction<'_, Sqlite>, rows: &[Row<'_>]) -> s
         insert.push(
             " ON CONFLICT (user, room) DO UPDATE SET read_seq = max(read_seq, excluded.read_seq)",
         );
-        insert.build().execute(&mut **tx).await?;
+        insert
+            .build()
+            .persistent(is_whole(part))
+            .execute(&mut **tx)
+            .await?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_are_of_few_sizes_and_miss_nothing() {
-        for length in [0, 1, 3, 4, 31, 32, 255, 256, 700] {
-            let rows: Vec<usize> = (0..length).collect();
-            let sizes: Vec<usize> = parts(&rows).map(<[usize]>::len).collect();
-            assert!(sizes.iter().all(|size| ROWS.contains(size)), "{sizes:?}");
-            assert_eq!(parts(&rows).flatten().copied().collect::<Vec<_>>(), rows);
-        }
-    }
 }

@@ -117,6 +117,59 @@ fn reasons(outcome: &Outcome) -> Vec<(i64, &'static str, &str)> {
         .collect()
 }
 
+/// More devices than fit into a statement, in two partitions, some of them in both.
+#[tokio::test]
+async fn large_calls_leave_what_small_ones_would() {
+    let devices = 2 * runtime::store::ROWS_PER_STATEMENT_MAX + 7;
+    let topics: Vec<String> = (0..devices)
+        .map(|device| format!("devices/d-{device}/telemetry/temperature"))
+        .collect();
+    let partition = |number: i32, of_partition: Vec<(usize, i64)>| {
+        let mut batch = Batch::new("iot.telemetry", number);
+        for (offset, (device, value)) in (0_i64..).zip(of_partition) {
+            let at = format!(r#"{{"value":{value},"at":{}}}"#, MS + offset);
+            batch.push(
+                offset,
+                Some(MS),
+                Some(topics[device].as_bytes()),
+                Some(at.as_bytes()),
+                [],
+            );
+        }
+        batch
+    };
+    let numbered = |from: usize, value: i64| (from..devices).map(move |device| (device, value));
+    let first = partition(
+        0,
+        numbered(0, 20).chain(numbered(devices / 2, 21)).collect(),
+    );
+    let second = partition(1, numbered(devices - 3, 22).collect());
+    let mut case = Case::new().await;
+    let batches = [first, second];
+    let readings = devices + devices.div_ceil(2) + 3;
+    for repeated in [0, readings] {
+        let outcome = case.handle(&batches).await;
+        assert!(outcome.poison.is_empty(), "{:?}", outcome.poison);
+        assert_eq!(
+            case.handler.metrics.readings_repeated.get(),
+            repeated as u64
+        );
+        for (device, values) in [
+            (0, vec![20.0]),
+            (devices / 2 - 1, vec![20.0]),
+            (devices / 2, vec![21.0, 20.0]),
+            (devices - 1, vec![20.0, 21.0, 22.0]),
+        ] {
+            let mut found = case.values(&format!("d-{device}"), "temperature").await;
+            let mut expected = values;
+            found.sort_by(f64::total_cmp);
+            expected.sort_by(f64::total_cmp);
+            assert_eq!(found, expected, "d-{device}");
+        }
+    }
+    assert_eq!(case.handler.metrics.readings.get(), readings as u64);
+}
+
 #[tokio::test]
 async fn readings_become_a_series_with_a_last_value() {
     let mut case = Case::new().await;

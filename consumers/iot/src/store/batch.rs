@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use runtime::HandleError;
-use runtime::store::Progress;
+use runtime::store::{Progress, ROWS_PER_STATEMENT_MAX, is_whole};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 
+use super::Store;
 use super::rules::rules_by_metric;
-use super::{ROWS_PER_STATEMENT_MAX, Store};
-use crate::alert::{Alert, Crossing, Kind, Rule, State};
+use crate::alert::{Alert, Crossing, Kind, State};
 use crate::payload::Reply;
 
 /// What a batch of records says: what could be read of it, and the batch itself for what could not.
@@ -83,6 +83,12 @@ struct Last {
     samples: i64,
 }
 
+struct Sample<'a> {
+    series: i64,
+    source: i64,
+    reading: &'a ReadingAt<'a>,
+}
+
 struct Raised<'a> {
     series: i64,
     reading: &'a ReadingAt<'a>,
@@ -101,86 +107,72 @@ impl Store {
         metrics_per_device_max: u32,
     ) -> Result<Applied, HandleError> {
         let mut tx = self.0.write().await?;
+        let batches = partitions.iter().map(|partition| partition.batch);
+        let progress = Progress::of(&mut tx, batches.clone()).await?;
         let rules = rules_by_metric(&mut tx).await?;
-        let mut applied = Applied::default();
-        for (position, partition) in partitions.iter().enumerate() {
-            let progress = Progress::of(&mut tx, partition.batch).await?;
-            apply_readings(
-                &mut tx,
-                position,
-                partition,
-                progress,
-                &rules,
-                metrics_per_device_max,
-                &mut applied,
-            )
+        let mut all = AllSeries::of(partitions);
+        all.find(&mut tx).await?;
+        all.create(&mut tx, partitions, &progress, metrics_per_device_max)
             .await?;
+        let mut applied = Applied::default();
+        let mut samples = Vec::with_capacity(all.of_reading.len());
+        let mut of_reading = all.of_reading.iter();
+        for (position, (partition, progress)) in partitions.iter().zip(&progress).enumerate() {
+            applied
+                .alerts
+                .extend(alerts_again(&mut tx, partition.batch, *progress).await?);
+            let mut raised = Vec::new();
+            for (reading, series) in partition.readings.iter().zip(&mut of_reading) {
+                let Some(series) = &mut all.series[*series] else {
+                    let reason = format!(
+                        "metric: the device has {metrics_per_device_max} others already, the most allowed"
+                    );
+                    applied.refused.push((position, reading.index, reason));
+                    continue;
+                };
+                if !progress.is_new(reading.offset) {
+                    applied.repeated += 1;
+                    continue;
+                }
+                let (state, crossing) = match rules.get(reading.metric) {
+                    Some(rule) => rule.next(series.state, reading.value),
+                    None => (State::Normal, None),
+                };
+                series.state = state;
+                raised.extend(crossing.map(|crossing| Raised {
+                    series: series.id,
+                    reading,
+                    crossing,
+                }));
+                series.last = Some(Last {
+                    value: reading.value,
+                    at_ms: reading.at_ms,
+                    received_ms: reading.received_ms,
+                    samples: series.last.as_ref().map_or(0, |last| last.samples) + 1,
+                });
+                samples.push(Sample {
+                    series: series.id,
+                    source: progress.source,
+                    reading,
+                });
+            }
+            insert_alerts(&mut tx, progress.source, &raised).await?;
+            applied
+                .alerts
+                .extend(raised.iter().map(|raised| alert(partition.batch, raised)));
             for reply in &partition.replies {
                 if let Some(reason) = super::commands::record_reply(&mut tx, reply).await? {
                     applied.refused.push((position, reply.index, reason));
                 }
             }
-            progress.advance(&mut tx, partition.batch).await?;
         }
+        applied.written = samples.len() as u64;
+        insert_samples(&mut tx, samples).await?;
+        update_series(&mut tx, all.series.iter().flatten()).await?;
+        Progress::advance(&mut tx, progress.iter().zip(batches)).await?;
         tx.commit().await?;
         Ok(applied)
     }
-}
-
-async fn apply_readings(
-    tx: &mut Transaction<'_, Sqlite>,
-    position: usize,
-    partition: &Partition<'_>,
-    progress: Progress,
-    rules: &HashMap<String, Rule>,
-    metrics_per_device_max: u32,
-    applied: &mut Applied,
-) -> sqlx::Result<()> {
-    applied
-        .alerts
-        .extend(alerts_again(tx, partition.batch, progress).await?);
-    let mut series = find_series(tx, &partition.readings).await?;
-    create_series(tx, partition, progress, metrics_per_device_max, &mut series).await?;
-    let mut samples = Vec::with_capacity(partition.readings.len());
-    let mut raised = Vec::new();
-    for reading in &partition.readings {
-        let Some(series) = series.get_mut(&(reading.device, reading.metric)) else {
-            let reason = format!(
-                "metric: the device has {metrics_per_device_max} others already, the most allowed"
-            );
-            applied.refused.push((position, reading.index, reason));
-            continue;
-        };
-        if !progress.is_new(reading.offset) {
-            applied.repeated += 1;
-            continue;
-        }
-        let (state, crossing) = match rules.get(reading.metric) {
-            Some(rule) => rule.next(series.state, reading.value),
-            None => (State::Normal, None),
-        };
-        series.state = state;
-        raised.extend(crossing.map(|crossing| Raised {
-            series: series.id,
-            reading,
-            crossing,
-        }));
-        series.last = Some(Last {
-            value: reading.value,
-            at_ms: reading.at_ms,
-            received_ms: reading.received_ms,
-            samples: series.last.as_ref().map_or(0, |last| last.samples) + 1,
-        });
-        samples.push((series.id, reading));
-    }
-    applied.written += samples.len() as u64;
-    insert_samples(tx, progress.source, &samples).await?;
-    update_series(tx, series.values()).await?;
-    insert_alerts(tx, progress.source, &raised).await?;
-    applied
-        .alerts
-        .extend(raised.iter().map(|raised| alert(partition.batch, raised)));
-    Ok(())
 }
 
 /// The alerts that records of this batch raised when they were applied.
@@ -243,128 +235,156 @@ fn alert(batch: &runtime::Batch, raised: &Raised<'_>) -> Alert {
     }
 }
 
-type SeriesByName<'a> = HashMap<(&'a str, &'a str), Series>;
+/// The series of all readings of a call.
+struct AllSeries<'a> {
+    /// Device and metric of each.
+    names: Vec<(&'a str, &'a str)>,
+    /// Where each reading's series stands, in the order of the partitions and their readings.
+    of_reading: Vec<usize>,
+    /// What the store has of each; `None` for one that may not be made.
+    series: Vec<Option<Series>>,
+}
 
-/// The series of the batch that exist.
-async fn find_series<'a>(
-    tx: &mut Transaction<'_, Sqlite>,
-    readings: &[ReadingAt<'a>],
-) -> sqlx::Result<SeriesByName<'a>> {
-    let mut names: Vec<(&'a str, &'a str)> = readings
-        .iter()
-        .map(|reading| (reading.device, reading.metric))
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    let mut found = HashMap::with_capacity(names.len());
-    for names in names.chunks(ROWS_PER_STATEMENT_MAX) {
-        let mut query = QueryBuilder::<Sqlite>::new("WITH wanted (position, device, metric) AS (");
-        query.push_values(
-            names.iter().enumerate(),
-            |mut row, (position, (device, metric))| {
-                row.push_bind(position as i64)
-                    .push_bind(*device)
-                    .push_bind(*metric);
-            },
-        );
-        // CROSS JOIN keeps the order: one look-up in the index for each name wanted.
-        query.push(
-            ") SELECT w.position, s.id, s.state FROM wanted w
-             CROSS JOIN series s ON s.device = w.device AND s.metric = w.metric",
-        );
-        let rows: Vec<(i64, i64, i64)> = query
-            .build_query_as()
-            .persistent(false)
-            .fetch_all(&mut **tx)
-            .await?;
-        for (position, id, state) in rows {
-            if let Some(name) = usize::try_from(position)
-                .ok()
-                .and_then(|position| names.get(position))
-            {
-                found.insert(
-                    *name,
-                    Series {
+impl<'a> AllSeries<'a> {
+    fn of(partitions: &[Partition<'a>]) -> Self {
+        let readings = || partitions.iter().flat_map(|partition| &partition.readings);
+        let mut known = HashMap::new();
+        let mut names = Vec::new();
+        let of_reading = readings()
+            .map(|reading| {
+                let name = (reading.device, reading.metric);
+                *known.entry(name).or_insert_with(|| {
+                    names.push(name);
+                    names.len() - 1
+                })
+            })
+            .collect();
+        Self {
+            series: names.iter().map(|_| None).collect(),
+            names,
+            of_reading,
+        }
+    }
+
+    /// Looks up those that exist.
+    async fn find(&mut self, tx: &mut Transaction<'_, Sqlite>) -> sqlx::Result<()> {
+        let chunks = self.names.chunks(ROWS_PER_STATEMENT_MAX);
+        for (names, series) in chunks.zip(self.series.chunks_mut(ROWS_PER_STATEMENT_MAX)) {
+            let mut query =
+                QueryBuilder::<Sqlite>::new("WITH wanted (position, device, metric) AS (");
+            query.push_values(
+                names.iter().enumerate(),
+                |mut row, (position, (device, metric))| {
+                    row.push_bind(position as i64)
+                        .push_bind(*device)
+                        .push_bind(*metric);
+                },
+            );
+            // CROSS JOIN keeps the order: one look-up in the index for each name wanted.
+            query.push(
+                ") SELECT w.position, s.id, s.state FROM wanted w
+                 CROSS JOIN series s ON s.device = w.device AND s.metric = w.metric",
+            );
+            let rows: Vec<(i64, i64, i64)> = query
+                .build_query_as()
+                .persistent(is_whole(names))
+                .fetch_all(&mut **tx)
+                .await?;
+            for (position, id, state) in rows {
+                let found = usize::try_from(position)
+                    .ok()
+                    .and_then(|position| series.get_mut(position));
+                if let Some(found) = found {
+                    *found = Some(Series {
                         id,
                         state: State::from_code(state),
                         last: None,
-                    },
-                );
+                    });
+                }
             }
         }
+        Ok(())
     }
-    Ok(found)
-}
 
-/// Creates the series that new readings need, as far as their devices may have more.
-async fn create_series<'a>(
-    tx: &mut Transaction<'_, Sqlite>,
-    partition: &Partition<'a>,
-    progress: Progress,
-    metrics_per_device_max: u32,
-    series: &mut SeriesByName<'a>,
-) -> sqlx::Result<()> {
-    let mut metrics: HashMap<&str, i64> = HashMap::new();
-    for reading in &partition.readings {
-        let name = (reading.device, reading.metric);
-        // A record seen before whose series does not exist was refused then, and is refused again.
-        if !progress.is_new(reading.offset) || series.contains_key(&name) {
-            continue;
-        }
-        let count = match metrics.get_mut(reading.device) {
-            Some(count) => count,
-            None => {
-                let count: i64 = sqlx::query_scalar("SELECT count(*) FROM series WHERE device = ?")
-                    .bind(reading.device)
-                    .fetch_one(&mut **tx)
-                    .await?;
-                metrics.entry(reading.device).or_insert(count)
+    /// Makes those that new readings need, as far as their devices may have more.
+    async fn create(
+        &mut self,
+        tx: &mut Transaction<'_, Sqlite>,
+        partitions: &[Partition<'a>],
+        progress: &[Progress],
+        metrics_per_device_max: u32,
+    ) -> sqlx::Result<()> {
+        let mut metrics: HashMap<&str, i64> = HashMap::new();
+        let mut of_reading = self.of_reading.iter();
+        for (partition, progress) in partitions.iter().zip(progress) {
+            for (reading, series) in partition.readings.iter().zip(&mut of_reading) {
+                let series = &mut self.series[*series];
+                // A record seen before whose series does not exist was refused then, and is refused again.
+                if series.is_some() || !progress.is_new(reading.offset) {
+                    continue;
+                }
+                let count = match metrics.get_mut(reading.device) {
+                    Some(count) => count,
+                    None => {
+                        let count: i64 =
+                            sqlx::query_scalar("SELECT count(*) FROM series WHERE device = ?")
+                                .bind(reading.device)
+                                .fetch_one(&mut **tx)
+                                .await?;
+                        metrics.entry(reading.device).or_insert(count)
+                    }
+                };
+                if *count >= i64::from(metrics_per_device_max) {
+                    continue;
+                }
+                *count += 1;
+                let id: i64 = sqlx::query_scalar(
+                    "INSERT INTO series (device, metric, last_value, last_at_ms, last_received_ms, samples, state)
+                     VALUES (?, ?, ?, ?, ?, 0, 0) RETURNING id",
+                )
+                .bind(reading.device)
+                .bind(reading.metric)
+                .bind(reading.value)
+                .bind(reading.at_ms)
+                .bind(reading.received_ms)
+                .fetch_one(&mut **tx)
+                .await?;
+                *series = Some(Series {
+                    id,
+                    state: State::Normal,
+                    last: None,
+                });
             }
-        };
-        if *count >= i64::from(metrics_per_device_max) {
-            continue;
         }
-        *count += 1;
-        let id: i64 = sqlx::query_scalar(
-            "INSERT INTO series (device, metric, last_value, last_at_ms, last_received_ms, samples, state)
-             VALUES (?, ?, ?, ?, ?, 0, 0) RETURNING id",
-        )
-        .bind(reading.device)
-        .bind(reading.metric)
-        .bind(reading.value)
-        .bind(reading.at_ms)
-        .bind(reading.received_ms)
-        .fetch_one(&mut **tx)
-        .await?;
-        series.insert(
-            name,
-            Series {
-                id,
-                state: State::Normal,
-                last: None,
-            },
-        );
+        Ok(())
     }
-    Ok(())
 }
 
 async fn insert_samples(
     tx: &mut Transaction<'_, Sqlite>,
-    source: i64,
-    samples: &[(i64, &ReadingAt<'_>)],
+    mut samples: Vec<Sample<'_>>,
 ) -> sqlx::Result<()> {
+    // In the order of the table: one after the other goes to the same page.
+    samples.sort_unstable_by_key(|sample| {
+        let reading = sample.reading;
+        (sample.series, reading.at_ms, sample.source, reading.offset)
+    });
     for samples in samples.chunks(ROWS_PER_STATEMENT_MAX) {
         let mut query = QueryBuilder::<Sqlite>::new(
             r#"INSERT OR IGNORE INTO samples (series, at_ms, source, "offset", value) "#,
         );
-        query.push_values(samples, |mut row, (series, reading)| {
-            row.push_bind(*series)
-                .push_bind(reading.at_ms)
-                .push_bind(source)
-                .push_bind(reading.offset)
-                .push_bind(reading.value);
+        query.push_values(samples, |mut row, sample| {
+            row.push_bind(sample.series)
+                .push_bind(sample.reading.at_ms)
+                .push_bind(sample.source)
+                .push_bind(sample.reading.offset)
+                .push_bind(sample.reading.value);
         });
-        query.build().persistent(false).execute(&mut **tx).await?;
+        query
+            .build()
+            .persistent(is_whole(samples))
+            .execute(&mut **tx)
+            .await?;
     }
     Ok(())
 }
@@ -393,7 +413,11 @@ async fn update_series(
              last_received_ms = new.received_ms, samples = series.samples + new.samples
              FROM new WHERE series.id = new.id",
         );
-        query.build().persistent(false).execute(&mut **tx).await?;
+        query
+            .build()
+            .persistent(is_whole(changed))
+            .execute(&mut **tx)
+            .await?;
     }
     Ok(())
 }
@@ -416,7 +440,11 @@ async fn insert_alerts(
                 .push_bind(raised.crossing.threshold)
                 .push_bind(raised.reading.at_ms);
         });
-        query.build().persistent(false).execute(&mut **tx).await?;
+        query
+            .build()
+            .persistent(is_whole(raised))
+            .execute(&mut **tx)
+            .await?;
     }
     Ok(())
 }

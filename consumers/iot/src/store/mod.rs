@@ -16,9 +16,6 @@ const SCHEMA: Schema = Schema {
     versions: &[include_str!("schema.sql")],
 };
 
-/// Rows in one statement. SQLite binds at most 32,766 values; no statement here binds more than ten a row.
-const ROWS_PER_STATEMENT_MAX: usize = 1_000;
-
 /// Rows deleted in one transaction, so that a batch of records waits only milliseconds for it.
 const FORGET_ROWS_MAX: i64 = 5_000;
 

@@ -1,23 +1,26 @@
 //! How far each partition was consumed, in the store beside the effects.
 
-use sqlx::SqliteConnection;
+use std::collections::HashMap;
 
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+
+use super::ROWS_PER_STATEMENT_MAX;
 use crate::{Batch, Record};
 
 /// How far a partition was consumed, kept in the same transaction as the effects.
 ///
-/// This is what makes effects idempotent: in one transaction a handler asks [`Progress::of`] each batch, applies the records
+/// This is what makes effects idempotent: in one transaction a handler asks [`Progress::of`] its batches, applies the records
 /// that are [new](Progress::is_new), looks up what it answered to the others, and [advances](Progress::advance).
 ///
 /// ```ignore
 /// let mut tx = store.write().await?;
-/// for batch in batches {
-///     let progress = Progress::of(&mut tx, batch).await?;
+/// let progress = Progress::of(&mut tx, batches).await?;
+/// for (progress, batch) in progress.iter().zip(batches) {
 ///     for record in batch.iter() {
 ///         if progress.is_new(record.offset()) { /* apply */ } else { /* yield the same downlink again */ }
 ///     }
-///     progress.advance(&mut tx, batch).await?;
 /// }
+/// Progress::advance(&mut tx, progress.iter().zip(batches)).await?;
 /// tx.commit().await?;
 /// ```
 ///
@@ -37,53 +40,89 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Looks up how far the partition of `batch` was consumed.
+    /// Looks up how far the partitions of `batches` were consumed, in their order.
     ///
     /// # Errors
     ///
     /// What SQLite says.
-    pub async fn of(connection: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<Self> {
-        let found = Self::current(&mut *connection, batch).await?;
-        let seen = |record: &Record<'_>| !found.is_new(record.offset());
+    pub async fn of<'b>(
+        connection: &mut SqliteConnection,
+        batches: impl IntoIterator<Item = &'b Batch>,
+    ) -> sqlx::Result<Vec<Self>> {
+        let batches: Vec<&Batch> = batches.into_iter().collect();
+        let mut all = Self::current(&mut *connection, &batches).await?;
+        for (progress, batch) in all.iter_mut().zip(&batches) {
+            if !progress.is_of_another_log(batch) {
+                continue;
+            }
+            tracing::warn!(
+                topic = batch.topic(),
+                partition = batch.partition(),
+                consumed_to = progress.next_offset,
+                "the topic was made anew; all that is in it now is new"
+            );
+            sqlx::query("UPDATE store_progress SET replaced = source WHERE source = ?")
+                .bind(progress.source)
+                .execute(&mut *connection)
+                .await?;
+            for anew in Self::current(&mut *connection, &[batch]).await? {
+                *progress = anew;
+            }
+        }
+        Ok(all)
+    }
+
+    fn is_of_another_log(&self, batch: &Batch) -> bool {
+        let seen = |record: &Record<'_>| !self.is_new(record.offset());
         let is_younger = |record: Record<'_>| {
             record
                 .timestamp_ms()
-                .is_some_and(|ms| ms > found.youngest_ms)
+                .is_some_and(|ms| ms > self.youngest_ms)
         };
-        if found.youngest_ms < 0 || !batch.iter().take_while(seen).any(is_younger) {
-            return Ok(found);
-        }
-        tracing::warn!(
-            topic = batch.topic(),
-            partition = batch.partition(),
-            consumed_to = found.next_offset,
-            "the topic was made anew; all that is in it now is new"
-        );
-        sqlx::query("UPDATE store_progress SET replaced = source WHERE source = ?")
-            .bind(found.source)
-            .execute(&mut *connection)
-            .await?;
-        Self::current(connection, batch).await
+        self.youngest_ms >= 0 && batch.iter().take_while(seen).any(is_younger)
     }
 
-    async fn current(connection: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<Self> {
-        // The update that changes nothing makes SQLite return the row that was there.
-        let (source, next_offset, youngest_ms) = sqlx::query_as(
-            "INSERT INTO store_progress (cluster, topic, partition, next_offset, youngest_ms)
-             VALUES (?, ?, ?, 0, -1)
-             ON CONFLICT (cluster, topic, partition, replaced) DO UPDATE SET next_offset = next_offset
-             RETURNING source, next_offset, youngest_ms",
-        )
-        .bind(batch.cluster().to_owned())
-        .bind(batch.topic().to_owned())
-        .bind(batch.partition())
-        .fetch_one(connection)
-        .await?;
-        Ok(Self {
-            source,
-            next_offset,
-            youngest_ms,
-        })
+    /// One statement for all of them: each is a way to SQLite's thread and back.
+    async fn current(
+        connection: &mut SqliteConnection,
+        batches: &[&Batch],
+    ) -> sqlx::Result<Vec<Self>> {
+        let mut found: HashMap<(String, String, i32), Self> = HashMap::new();
+        for batches in batches.chunks(ROWS_PER_STATEMENT_MAX) {
+            let mut query = QueryBuilder::<Sqlite>::new(
+                "INSERT INTO store_progress (cluster, topic, partition, next_offset, youngest_ms) ",
+            );
+            query.push_values(batches, |mut row, batch| {
+                row.push_bind(batch.cluster())
+                    .push_bind(batch.topic())
+                    .push_bind(batch.partition())
+                    .push("0, -1");
+            });
+            // The update that changes nothing makes SQLite return the rows that were there, in no promised order.
+            query.push(
+                " ON CONFLICT (cluster, topic, partition, replaced) DO UPDATE SET next_offset = next_offset
+                 RETURNING cluster, topic, partition, source, next_offset, youngest_ms",
+            );
+            let rows: Vec<(String, String, i32, i64, i64, i64)> =
+                query.build_query_as().fetch_all(&mut *connection).await?;
+            for (cluster, topic, partition, source, next_offset, youngest_ms) in rows {
+                let progress = Self {
+                    source,
+                    next_offset,
+                    youngest_ms,
+                };
+                found.insert((cluster, topic, partition), progress);
+            }
+        }
+        let of = |batch: &&Batch| {
+            let name = (
+                batch.cluster().to_owned(),
+                batch.topic().to_owned(),
+                batch.partition(),
+            );
+            found.get(&name).copied().ok_or(sqlx::Error::RowNotFound)
+        };
+        batches.iter().map(of).collect()
     }
 
     /// Whether the record with this offset was not consumed yet.
@@ -92,31 +131,51 @@ impl Progress {
         offset >= self.next_offset
     }
 
-    /// Writes down that all of `batch` was consumed.
+    /// Writes down that all of each batch was consumed; what stands beside it is what [`Progress::of`] said of it.
     ///
     /// # Errors
     ///
     /// What SQLite says.
-    pub async fn advance(
-        &self,
+    pub async fn advance<'b>(
         connection: &mut SqliteConnection,
-        batch: &Batch,
+        batches: impl IntoIterator<Item = (&'b Self, &'b Batch)>,
     ) -> sqlx::Result<()> {
-        let Some(next_offset) = batch.next_offset().filter(|next| *next > self.next_offset) else {
-            return Ok(());
-        };
+        let advanced: Vec<Self> = batches
+            .into_iter()
+            .filter_map(|(progress, batch)| progress.after(batch))
+            .collect();
+        for advanced in advanced.chunks(ROWS_PER_STATEMENT_MAX) {
+            let mut query =
+                QueryBuilder::<Sqlite>::new("WITH new (source, next_offset, youngest_ms) AS (");
+            query.push_values(advanced, |mut row, progress| {
+                row.push_bind(progress.source)
+                    .push_bind(progress.next_offset)
+                    .push_bind(progress.youngest_ms);
+            });
+            query.push(
+                ") UPDATE store_progress SET next_offset = new.next_offset, youngest_ms = new.youngest_ms
+                 FROM new WHERE store_progress.source = new.source",
+            );
+            query.build().execute(&mut *connection).await?;
+        }
+        Ok(())
+    }
+
+    /// The progress when all of `batch` is consumed; `None` when it was before.
+    fn after(&self, batch: &Batch) -> Option<Self> {
+        let next_offset = batch
+            .next_offset()
+            .filter(|next| *next > self.next_offset)?;
         let youngest_ms = batch
             .iter()
             .filter_map(Record::timestamp_ms)
             .max()
             .unwrap_or(-1);
-        sqlx::query("UPDATE store_progress SET next_offset = ?, youngest_ms = ? WHERE source = ?")
-            .bind(next_offset)
-            .bind(youngest_ms.max(self.youngest_ms))
-            .bind(self.source)
-            .execute(connection)
-            .await?;
-        Ok(())
+        Some(Self {
+            source: self.source,
+            next_offset,
+            youngest_ms: youngest_ms.max(self.youngest_ms),
+        })
     }
 }
 
@@ -136,10 +195,10 @@ mod tests {
 
     async fn consume(store: &Store, batch: &Batch) -> sqlx::Result<Progress> {
         let mut tx = store.write().await?;
-        let progress = Progress::of(&mut tx, batch).await?;
-        progress.advance(&mut tx, batch).await?;
+        let progress = Progress::of(&mut tx, [batch]).await?;
+        Progress::advance(&mut tx, progress.iter().zip([batch])).await?;
         tx.commit().await?;
-        Ok(progress)
+        Ok(progress[0])
     }
 
     #[tokio::test]
@@ -173,11 +232,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&url(&dir), SCHEMA).await.unwrap();
         let mut tx = store.write().await.unwrap();
-        let progress = Progress::of(&mut tx, &batch("a", 0..10, 100))
-            .await
-            .unwrap();
-        progress
-            .advance(&mut tx, &batch("a", 0..10, 100))
+        let batch_of_ten = batch("a", 0..10, 100);
+        let progress = Progress::of(&mut tx, [&batch_of_ten]).await.unwrap();
+        Progress::advance(&mut tx, progress.iter().zip([&batch_of_ten]))
             .await
             .unwrap();
         drop(tx);
@@ -219,6 +276,42 @@ mod tests {
         // And once more.
         let third = consume(&store, &batch("a", 0..3, 3_000)).await.unwrap();
         assert!(third.source != new.source && third.source != old.source && third.is_new(0));
+    }
+
+    #[tokio::test]
+    async fn partitions_of_one_call_advance_by_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&url(&dir), SCHEMA).await.unwrap();
+        let mut batches: Vec<Batch> = (0..40)
+            .map(|partition| Batch::new("t", partition))
+            .collect();
+        batches.push(Batch::new("u", 3));
+        for (batch, end) in batches.iter_mut().zip(1..) {
+            for offset in 0..end {
+                batch.push(offset, Some(100 + offset), None, None, []);
+            }
+        }
+        consume(&store, &batches[7]).await.unwrap();
+        for first_time in [true, false] {
+            let mut tx = store.write().await.unwrap();
+            let all = Progress::of(&mut tx, &batches).await.unwrap();
+            let mut sources: Vec<i64> = all.iter().map(|progress| progress.source).collect();
+            sources.sort_unstable();
+            sources.dedup();
+            assert_eq!(sources.len(), batches.len());
+            for (index, (progress, batch)) in all.iter().zip(&batches).enumerate() {
+                let expected = if first_time && index != 7 {
+                    0
+                } else {
+                    batch.len()
+                };
+                assert_eq!(progress.next_offset, i64::try_from(expected).unwrap());
+            }
+            Progress::advance(&mut tx, all.iter().zip(&batches))
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+        }
     }
 
     #[tokio::test]
