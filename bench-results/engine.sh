@@ -10,11 +10,17 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . bench-results/common.sh
 
-readonly ALL_MEASURES='idle connect fan-out-bursts fan-out-one pairs wildcard retained slow-reader workers simulated persisted'
+readonly ALL_MEASURES='idle connect fan-out-bursts fan-out-one pairs wildcard retained slow-reader workers simulated persisted backends'
 readonly LONG_MEASURES='mixed-10m'
 
 # What a run may take beyond the time that it measures: connecting, warming up, waiting for what is on its way.
 readonly BESIDES_SECONDS_MAX=120
+
+# A Kafka that has just started compiles itself for half a minute, which takes most of a core.
+readonly KAFKA_WARM_UP_SECONDS=35
+
+# How long the backends may take for what was acknowledged last.
+readonly BACKENDS_SECONDS_MAX=60
 
 # Records of ten minutes at 83,333 and 150,000 messages a second, and as much again to be safe.
 readonly LONG_DISK_GIB=40
@@ -45,17 +51,18 @@ Usage: bench-results/engine.sh [OPTIONS]
                         slow-reader     what the others notice of one that reads nothing          65 s
                         workers         highest rates with one thread and with two                50 s
                         simulated       a million idle clients without sockets                    10 s
-                        persisted       QoS 1 acknowledged by a real Kafka, 1,000 publishers     250 s
+                        persisted       QoS 1 acknowledged by a real Kafka, 1,000 publishers     330 s
+                        backends        through a real Kafka, chat, IoT and dashboard, and back  330 s
                         mixed-10m       ten million simulated clients for ten minutes (--long)   660 s
   --rounds N          repetitions; the summary gives least, median and most (default $ROUNDS)
-  --seconds N         how long a run measures (default $SECONDS_EACH; persisted 60, with --long 600; mixed-10m 600)
-  --long              persisted measures 600 s and is not repeated, and mixed-10m is measured too: half an hour more
+  --seconds N         how long a run measures (default $SECONDS_EACH; persisted and backends 60, with --long 600; mixed-10m 600)
+  --long              persisted and backends measure 600 s and are not repeated, and mixed-10m is measured too: an hour more
   --add               into today's results, in place of earlier ones of the same measures; without it they are begun anew
   --no-build          run what is built, as it is
   --machine NAME      what to call this machine (default: made from its processor)
 
 Examples:
-  bench-results/engine.sh                                          # all of it, 35 minutes
+  bench-results/engine.sh                                          # all of it, 45 minutes
   bench-results/engine.sh --measures "idle pairs" --rounds 1       # a look, 2 minutes
   bench-results/engine.sh --measures persisted --long --add        # 23 minutes, into the results of the first
   bench-results/engine.py bench-results/DIRECTORY                  # the summary again, also of what was interrupted
@@ -154,10 +161,15 @@ runs_of() {
       done ;;
     simulated) echo "idle simulated idle --simulated --clients 1000000 --connect-rate storm --warm-up 1 --seconds 2" ;;
     persisted)
-      seconds="--warm-up 10 --seconds $PERSISTED_SECONDS"
+      seconds="--warm-up $KAFKA_WARM_UP_SECONDS --seconds $PERSISTED_SECONDS"
       echo "even millstream-kafka persisted --rate 83333 $seconds"
       echo "burst-4 millstream-kafka persisted --rate 83333 --burst 4 $seconds"
-      echo "burst-10 millstream-kafka persisted --rate 150000 --burst 10 --warm-up 10 --seconds ${SECONDS_GIVEN:-60}" ;;
+      echo "burst-10 millstream-kafka persisted --rate 150000 --burst 10 --warm-up $KAFKA_WARM_UP_SECONDS --seconds ${SECONDS_GIVEN:-60}" ;;
+    backends)
+      seconds="--warm-up $KAFKA_WARM_UP_SECONDS --seconds $PERSISTED_SECONDS"
+      echo "quarter millstream-up backends --rate 20000 --burst 4 $seconds"
+      echo "burst-4 millstream-up backends --rate 83333 --burst 4 $seconds"
+      echo "burst-10 millstream-up backends --rate 83333 --burst 10 $seconds" ;;
     mixed-10m)
       echo "mixed simulated mixed --simulated --clients 10000000 --rate 83333 --seconds ${SECONDS_GIVEN:-600} --warm-up 10 --keep-alive 300 --connect-rate storm" ;;
   esac
@@ -167,7 +179,7 @@ runs_of() {
 is_repeated() {
   case $1 in
     mixed-10m) false ;;
-    persisted) ! $LONG ;;
+    persisted | backends) ! $LONG ;;
   esac
 }
 
@@ -175,7 +187,7 @@ is_repeated() {
 seconds_of() {
   case $1 in
     mixed-10m) echo "${SECONDS_GIVEN:-600}" ;;
-    persisted) echo "$PERSISTED_SECONDS" ;;
+    persisted | backends) echo "$PERSISTED_SECONDS" ;;
     *) echo "$SECONDS_EACH" ;;
   esac
 }
@@ -183,7 +195,7 @@ seconds_of() {
 # ------------------------------------------------------------------------------------------------------------- programs
 
 raise_open_files 19000
-if wants persisted && $LONG; then
+if { wants persisted || wants backends; } && $LONG; then
   free=$(df --output=avail -k "$SCRATCH" | tail -n 1)
   [ "$free" -ge $((LONG_DISK_GIB * 1048576)) ] ||
     { echo "$SCRIPT: $((free / 1048576)) GiB are free in ${TMPDIR:-/tmp}; --long needs $LONG_DISK_GIB (set TMPDIR)" >&2; exit 2; }
@@ -209,6 +221,11 @@ start_broker() {
     mosquitto) start_mosquitto "$log" ;;
     bare-write) start "$log" "$BARE_WRITE" 127.0.0.1:$PORT ;;
     millstream-kafka) start_kafka 2>"$log" && start_millstream "$log" --kafka "$KAFKA_ADDRESS" || return 1 ;;
+    millstream-up)
+      rm -rf "$SCRATCH/data"
+      start_kafka 2>"$log" || return 1
+      start "$log" "$MILLSTREAM" up --kafka "$KAFKA_ADDRESS" --data "$SCRATCH/data" --mqtt 127.0.0.1:$PORT \
+        --http 127.0.0.1:$HTTP_PORT --log warn ;;
     simulated) return 0 ;;
   esac
   broker_listens
@@ -221,6 +238,21 @@ cpu_seconds_of() {
 records_in_kafka() {
   scripts/kafka.sh run org.apache.kafka.tools.GetOffsetShell --bootstrap-server "$KAFKA_ADDRESS" 2>/dev/null |
     awk -F: '$1 !~ /^__/ {sum += $3} END {print sum + 0}'
+}
+
+# A metric of the node, added up over its labels.
+metric() {
+  curl -s "http://127.0.0.1:$HTTP_PORT/metrics" | awk -v name="$1" '{sub(/[{ ].*/, "", $1)} $1 == name {sum += $NF} END {print sum + 0}'
+}
+
+# What the backends had still to read at the end of the run, and what they have stored when they have read all of it.
+effects() {
+  local lag began=$SECONDS
+  lag=$(metric millstream_consumer_lag)
+  # The first look may be of the second before.
+  while sleep 2; [ "$(metric millstream_consumer_lag)" != 0 ] && [ $((SECONDS - began)) -lt $BACKENDS_SECONDS_MAX ]; do :; done
+  printf ',"lag":%s,"messages_stored":%s,"readings_stored":%s' "$lag" "$(metric millstream_chat_messages_total)" \
+    "$(metric millstream_iot_readings_total)"
 }
 
 # ----------------------------------------------------------------------------------------------------------------- runs
@@ -248,14 +280,14 @@ fi
   echo "ours:      $("$MILLSTREAM" --version), its defaults; millstream-1 with one worker"
   echo "mosquitto: $(mosquitto_version); peers/mosquitto/mosquitto.conf: 64 in flight, 10,000 waiting, nothing on disk, TCP_NODELAY"
   ! wants fan-out-one || echo "bare write: peers/bare-write: the PUBLISH as it came, one write a subscriber, nothing else"
-  ! wants persisted ||
+  { ! wants persisted && ! wants backends; } ||
     echo "kafka:     $(sed -n 's|.*<kafka.version>\(.*\)</kafka.version>.*|\1|p' scripts/kafka/pom.xml), one node by scripts/kafka.sh, empty for each run; $(java -version 2>&1 | head -n 1)"
 } | tee -a "$RESULTS/machine.txt"
 exec > >(tee -a "$RESULTS/run.txt") 2>&1
 
 # One run: run ROUND MEASURE VARIANT BROKER OPTION...
 run() {
-  local round=$1 measure=$2 variant=$3 broker=$4 code=0 began=$SECONDS file target=() kafka_before kafka=''
+  local round=$1 measure=$2 variant=$3 broker=$4 code=0 began=$SECONDS file target=() kafka_before kafka='' effects=''
   shift 4
   file=runs/$measure.$variant.$broker.$round.json
   : >"$SCRATCH/said"
@@ -266,12 +298,13 @@ run() {
     BROKER_ENDED=false
   elif start_broker "$broker"; then
     [ "$broker" = simulated ] || target=(--broker "127.0.0.1:$PORT" --pid "$BROKER_PID")
-    [ "$broker" != millstream-kafka ] || kafka_before=$(cpu_seconds_of "$KAFKA_PID")
+    [ -z "$KAFKA_PID" ] || kafka_before=$(cpu_seconds_of "$KAFKA_PID")
     # It ends with the broker.
     [ "$measure" != retained ] ||
       python3 -B bench-results/engine.py --watch "$BROKER_PID" "$RESULTS/${file%.json}.memory.txt" &
     load $(($(seconds_of "$measure") + BESIDES_SECONDS_MAX)) "$RESULTS/$file" "$@" "${target[@]}" --name "$broker" || code=$?
-    if [ "$broker" = millstream-kafka ] && kill -0 "$KAFKA_PID" 2>/dev/null; then
+    [ "$broker" != millstream-up ] || effects=$(effects) || effects=''
+    if [ -n "$KAFKA_PID" ] && kill -0 "$KAFKA_PID" 2>/dev/null; then
       kafka=$(printf ',"kafka_cpu_s":%s' "$(awk "BEGIN {print $(cpu_seconds_of "$KAFKA_PID") - $kafka_before}")")
       kafka+=$(printf ',"in_kafka":%s' "$(records_in_kafka)")
     fi
@@ -285,7 +318,7 @@ run() {
   [ -s "$RESULTS/$file" ] || file=''
   printf '{"round":%d,"measure":"%s","variant":"%s","broker":"%s","options":"%s","file":"%s","exit_code":%d,"seconds":%d,"broker_ended":%s,"said":%s,"broker_said":%s%s}\n' \
     "$round" "$measure" "$variant" "$broker" "$*" "$file" "$code" $((SECONDS - began)) $BROKER_ENDED \
-    "$(quoted "$(tail -n 3 "$SCRATCH/said")")" "$(quoted "$(tail -n 2 "$SCRATCH/$broker.log" 2>/dev/null | cut -c 1-300)")" "$kafka" >>"$RUNS"
+    "$(quoted "$(tail -n 3 "$SCRATCH/said")")" "$(quoted "$(tail -n 2 "$SCRATCH/$broker.log" 2>/dev/null | cut -c 1-300)")" "$kafka$effects" >>"$RUNS"
   printf '  %-14s %-12s %-16s %3d s  exit code %d%s\n' "$measure" "$variant" "$broker" $((SECONDS - began)) "$code" \
     "$([ "$code" -eq 0 ] || echo ": $(first_reason)")"
 }

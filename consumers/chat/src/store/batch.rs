@@ -105,10 +105,14 @@ impl Store {
                 });
             }
         }
-        insert_messages(&mut tx, &rows, now_ms).await?;
-        update_rooms(&mut tx, &rooms, now_ms).await?;
-        update_members(&mut tx, &rows).await?;
-        Progress::advance(&mut tx, progress.iter().zip(batches)).await?;
+        // All in one go, for the sake of the latency of receipts: each way to the connection's thread and back takes two
+        // switches, which on a busy machine wait for a core.
+        let mut writes = QueryBuilder::new("");
+        insert_messages(&mut writes, &rows, now_ms);
+        update_rooms(&mut writes, &rooms, now_ms);
+        update_members(&mut writes, &rows);
+        Progress::push_advance(&mut writes, progress.iter().zip(batches));
+        writes.build().persistent(false).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(all)
     }
@@ -209,16 +213,10 @@ async fn stored_before(
     Ok(rows.into_iter().filter_map(find).collect())
 }
 
-async fn insert_messages(
-    tx: &mut Transaction<'_, Sqlite>,
-    rows: &[Row<'_>],
-    now_ms: i64,
-) -> sqlx::Result<()> {
+fn insert_messages(writes: &mut QueryBuilder<Sqlite>, rows: &[Row<'_>], now_ms: i64) {
     for part in rows.chunks(ROWS_PER_STATEMENT_MAX) {
-        let mut insert = QueryBuilder::<Sqlite>::new(
-            r#"INSERT INTO messages (room, seq, source, "offset", id, sender, text, received_ms, stored_ms) "#,
-        );
-        insert.push_values(part, |mut row, new| {
+        writes.push(r#"INSERT INTO messages (room, seq, source, "offset", id, sender, text, received_ms, stored_ms) "#);
+        writes.push_values(part, |mut row, new| {
             let message = &new.incoming.message;
             row.push_bind(new.room)
                 .push_bind(new.seq)
@@ -230,43 +228,28 @@ async fn insert_messages(
                 .push_bind(new.incoming.received_ms)
                 .push_bind(now_ms);
         });
-        insert
-            .build()
-            .persistent(is_whole(part))
-            .execute(&mut **tx)
-            .await?;
+        writes.push(";");
     }
-    Ok(())
 }
 
-async fn update_rooms(
-    tx: &mut Transaction<'_, Sqlite>,
-    rooms: &HashMap<&str, RoomState>,
-    now_ms: i64,
-) -> sqlx::Result<()> {
+fn update_rooms(writes: &mut QueryBuilder<Sqlite>, rooms: &HashMap<&str, RoomState>, now_ms: i64) {
     let changed: Vec<&RoomState> = rooms.values().filter(|room| room.changed).collect();
     for part in changed.chunks(ROWS_PER_STATEMENT_MAX) {
-        let mut update = QueryBuilder::<Sqlite>::new("WITH new (room, last_seq, last_at_ms) AS (");
-        update.push_values(part, |mut row, room| {
+        writes.push("WITH new (room, last_seq, last_at_ms) AS (");
+        writes.push_values(part, |mut row, room| {
             row.push_bind(room.room)
                 .push_bind(room.last_seq)
                 .push_bind(now_ms);
         });
-        update.push(
+        writes.push(
             ") UPDATE rooms SET last_seq = new.last_seq, last_at_ms = new.last_at_ms
-             FROM new WHERE rooms.room = new.room",
+             FROM new WHERE rooms.room = new.room;",
         );
-        update
-            .build()
-            .persistent(is_whole(part))
-            .execute(&mut **tx)
-            .await?;
     }
-    Ok(())
 }
 
 /// Who writes is a member, and has read the room up to the own message.
-async fn update_members(tx: &mut Transaction<'_, Sqlite>, rows: &[Row<'_>]) -> sqlx::Result<()> {
+fn update_members(writes: &mut QueryBuilder<Sqlite>, rows: &[Row<'_>]) {
     let mut written: HashMap<(i64, &str), i64> = HashMap::new();
     for row in rows {
         // Rows come in the order of their sequence numbers, so the last is the highest.
@@ -274,18 +257,12 @@ async fn update_members(tx: &mut Transaction<'_, Sqlite>, rows: &[Row<'_>]) -> s
     }
     let written: Vec<_> = written.into_iter().collect();
     for part in written.chunks(ROWS_PER_STATEMENT_MAX) {
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO members (user, room, read_seq) ");
-        insert.push_values(part, |mut row, ((room, user), seq)| {
+        writes.push("INSERT INTO members (user, room, read_seq) ");
+        writes.push_values(part, |mut row, ((room, user), seq)| {
             row.push_bind(*user).push_bind(*room).push_bind(*seq);
         });
-        insert.push(
-            " ON CONFLICT (user, room) DO UPDATE SET read_seq = max(read_seq, excluded.read_seq)",
+        writes.push(
+            " ON CONFLICT (user, room) DO UPDATE SET read_seq = max(read_seq, excluded.read_seq);",
         );
-        insert
-            .build()
-            .persistent(is_whole(part))
-            .execute(&mut **tx)
-            .await?;
     }
-    Ok(())
 }

@@ -140,25 +140,34 @@ impl Progress {
         connection: &mut SqliteConnection,
         batches: impl IntoIterator<Item = (&'b Self, &'b Batch)>,
     ) -> sqlx::Result<()> {
+        let mut writes = QueryBuilder::new("");
+        Self::push_advance(&mut writes, batches);
+        writes.build().execute(connection).await?;
+        Ok(())
+    }
+
+    /// As [`Progress::advance`], as further statements of a query that has others: for those who want few ways to SQLite's
+    /// thread and back. Each ends with a semicolon.
+    pub fn push_advance<'b>(
+        writes: &mut QueryBuilder<Sqlite>,
+        batches: impl IntoIterator<Item = (&'b Self, &'b Batch)>,
+    ) {
         let advanced: Vec<Self> = batches
             .into_iter()
             .filter_map(|(progress, batch)| progress.after(batch))
             .collect();
         for advanced in advanced.chunks(ROWS_PER_STATEMENT_MAX) {
-            let mut query =
-                QueryBuilder::<Sqlite>::new("WITH new (source, next_offset, youngest_ms) AS (");
-            query.push_values(advanced, |mut row, progress| {
+            writes.push("WITH new (source, next_offset, youngest_ms) AS (");
+            writes.push_values(advanced, |mut row, progress| {
                 row.push_bind(progress.source)
                     .push_bind(progress.next_offset)
                     .push_bind(progress.youngest_ms);
             });
-            query.push(
+            writes.push(
                 ") UPDATE store_progress SET next_offset = new.next_offset, youngest_ms = new.youngest_ms
-                 FROM new WHERE store_progress.source = new.source",
+                 FROM new WHERE store_progress.source = new.source;",
             );
-            query.build().execute(&mut *connection).await?;
         }
-        Ok(())
     }
 
     /// The progress when all of `batch` is consumed; `None` when it was before.
