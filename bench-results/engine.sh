@@ -240,19 +240,21 @@ records_in_kafka() {
     awk -F: '$1 !~ /^__/ {sum += $3} END {print sum + 0}'
 }
 
-# A metric of the node, added up over its labels.
+# A metric of the node, added up over its labels; false when there is none of that name.
 metric() {
-  curl -s "http://127.0.0.1:$HTTP_PORT/metrics" | awk -v name="$1" '{sub(/[{ ].*/, "", $1)} $1 == name {sum += $NF} END {print sum + 0}'
+  curl -s "http://127.0.0.1:$HTTP_PORT/metrics" |
+    awk -v name="$1" '{sub(/[{ ].*/, "", $1)} $1 == name {sum += $NF; found = 1} END {if (!found) exit 1; print sum + 0}'
 }
 
 # What the backends had still to read at the end of the run, and what they have stored when they have read all of it.
 effects() {
-  local lag began=$SECONDS
-  lag=$(metric millstream_consumer_lag)
+  local lag messages readings began=$SECONDS
+  lag=$(metric millstream_consumer_lag_records) || return 1
   # The first look may be of the second before.
-  while sleep 2; [ "$(metric millstream_consumer_lag)" != 0 ] && [ $((SECONDS - began)) -lt $BACKENDS_SECONDS_MAX ]; do :; done
-  printf ',"lag":%s,"messages_stored":%s,"readings_stored":%s' "$lag" "$(metric millstream_chat_messages_total)" \
-    "$(metric millstream_iot_readings_total)"
+  while sleep 2; [ "$(metric millstream_consumer_lag_records)" != 0 ] && [ $((SECONDS - began)) -lt $BACKENDS_SECONDS_MAX ]; do :; done
+  messages=$(metric millstream_chat_messages_total) || return 1
+  readings=$(metric millstream_iot_readings_total) || return 1
+  printf ',"lag":%s,"messages_stored":%s,"readings_stored":%s' "$lag" "$messages" "$readings"
 }
 
 # ----------------------------------------------------------------------------------------------------------------- runs
@@ -303,7 +305,7 @@ run() {
     [ "$measure" != retained ] ||
       python3 -B bench-results/engine.py --watch "$BROKER_PID" "$RESULTS/${file%.json}.memory.txt" &
     load $(($(seconds_of "$measure") + BESIDES_SECONDS_MAX)) "$RESULTS/$file" "$@" "${target[@]}" --name "$broker" || code=$?
-    [ "$broker" != millstream-up ] || effects=$(effects) || effects=''
+    [ "$broker" != millstream-up ] || effects=$(effects) || { effects=''; code=4; echo "the node does not tell what its backends stored" >>"$SCRATCH/said"; }
     if [ -n "$KAFKA_PID" ] && kill -0 "$KAFKA_PID" 2>/dev/null; then
       kafka=$(printf ',"kafka_cpu_s":%s' "$(awk "BEGIN {print $(cpu_seconds_of "$KAFKA_PID") - $kafka_before}")")
       kafka+=$(printf ',"in_kafka":%s' "$(records_in_kafka)")

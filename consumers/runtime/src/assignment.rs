@@ -47,6 +47,8 @@ pub(crate) struct Assignment {
     slots: Vec<Slot>,
     /// Where the last record went: records come in runs of one partition.
     last: usize,
+    /// When a record last came, of whichever partition.
+    arrived_at: Option<Instant>,
 }
 
 impl Assignment {
@@ -55,6 +57,7 @@ impl Assignment {
             cluster,
             slots: Vec::new(),
             last: 0,
+            arrived_at: None,
         }
     }
 
@@ -123,7 +126,25 @@ impl Assignment {
         }
         slot.read_offset = Some(offset + 1);
         slot.moved_at = now;
+        self.arrived_at = Some(now);
         Ok(Some(&mut slot.batch))
+    }
+
+    /// Whether partition `index` is stalled: more is to read up to `log_end`, Kafka says, or was fetched, but nothing comes.
+    ///
+    /// All partitions share the queue of what was fetched, and librdkafka's statistics tell its length for each of them. So
+    /// what waits in it says nothing of a partition as long as records of others come out of it.
+    pub(crate) fn is_stalled(
+        &self,
+        index: usize,
+        log_end: i64,
+        timeout: Duration,
+        now: Instant,
+    ) -> bool {
+        let came_lately = |at: Instant| now.saturating_duration_since(at) < timeout;
+        let slot = &self.slots[index];
+        let holds_back = slot.fetched > 0 && !self.arrived_at.is_some_and(came_lately);
+        slot.looks_stalled(timeout, now) && (holds_back || slot.has_more(log_end))
     }
 
     /// The partitions with records that were not tried yet.
@@ -233,16 +254,12 @@ impl Slot {
         std::mem::replace(&mut self.batch, empty)
     }
 
-    /// Whether more is to read, Kafka says, but nothing came for `timeout`.
-    pub(crate) fn is_stalled(&self, log_end: i64, timeout: Duration, now: Instant) -> bool {
-        self.looks_stalled(timeout, now)
-            && (self.fetched > 0
-                || self
-                    .fetch_offset
-                    .or(self.read_offset)
-                    .or(self.committed)
-                    .unwrap_or(0)
-                    < log_end)
+    fn has_more(&self, log_end: i64) -> bool {
+        self.fetch_offset
+            .or(self.read_offset)
+            .or(self.committed)
+            .unwrap_or(0)
+            < log_end
     }
 
     /// Whether nothing came for `timeout` although something could: worth asking Kafka where the log ends.
@@ -434,8 +451,7 @@ mod tests {
         let later = start + timeout;
         let mut assignment = assignment(start);
         assignment.observe(&seen(0, 10, 10, 0), start);
-        let slot =
-            |assignment: &Assignment, end, at| assignment.slots()[0].is_stalled(end, timeout, at);
+        let slot = |assignment: &Assignment, end, at| assignment.is_stalled(0, end, timeout, at);
         assert!(
             !slot(&assignment, 11, later - Duration::from_millis(1)),
             "not long enough"
@@ -444,6 +460,14 @@ mod tests {
         assert!(slot(&assignment, 11, later), "more to read");
         assignment.observe(&seen(0, 10, 10, 1), later);
         assert!(slot(&assignment, 10, later), "fetched but not handed out");
+        arrive(&mut assignment, 1, 7, start + Duration::from_secs(1));
+        assert!(!slot(&assignment, 10, later), "what waits is of another");
+        assert!(
+            slot(&assignment, 11, later),
+            "more to read, though others come"
+        );
+        let silent = later + Duration::from_secs(1);
+        assert!(slot(&assignment, 10, silent), "nothing comes of any");
         assignment.observe(&seen(0, 11, 11, 0), later);
         assert!(!slot(&assignment, 12, later), "it moved");
         arrive(&mut assignment, 0, 11, later);

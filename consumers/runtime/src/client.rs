@@ -177,7 +177,7 @@ pub(crate) struct PartitionSnapshot {
     pub(crate) fetch_offset: i64,
     /// The committed offset; negative without one.
     pub(crate) committed: i64,
-    /// Records fetched and not yet taken.
+    /// Records fetched and not yet taken, of all partitions: they share one queue.
     pub(crate) fetched: i64,
 }
 

@@ -167,7 +167,7 @@ impl Health {
             else {
                 return Ok(());
             };
-            if slot.is_stalled(end, timeout, now) {
+            if assignment.is_stalled(index, end, timeout, now) {
                 let (topic, partition, seconds) = (&slot.topic, slot.partition, timeout.as_secs());
                 return Err(format!(
                     "nothing came from {topic}/{partition} for {seconds} s, but its log goes on to {end}"
