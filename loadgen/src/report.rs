@@ -16,7 +16,7 @@ pub mod text;
 mod units;
 
 #[cfg(test)]
-#[path = "../../../consumers/dashboard/tests/support/browser.rs"]
+#[path = "../../consumers/dashboard/tests/support/browser.rs"]
 mod browser;
 #[cfg(test)]
 mod browser_tests;

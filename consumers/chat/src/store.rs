@@ -12,7 +12,7 @@ pub use views::Direction;
 
 const SCHEMA: Schema = Schema {
     backend: "chat",
-    versions: &[include_str!("schema.sql")],
+    versions: &[include_str!("store/schema.sql")],
 };
 
 /// The store. Clones share the connections.

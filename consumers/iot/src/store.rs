@@ -13,7 +13,7 @@ pub use views::{Cursor, Range};
 
 const SCHEMA: Schema = Schema {
     backend: "iot",
-    versions: &[include_str!("schema.sql")],
+    versions: &[include_str!("store/schema.sql")],
 };
 
 /// Rows deleted in one transaction, so that a batch of records waits only milliseconds for it.
