@@ -9,6 +9,7 @@ pub mod reference;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use settings::Section as _;
 
 use crate::exit::Failure;
 use crate::{demo, http, log, up};
@@ -35,33 +36,6 @@ pub struct Config {
     pub iot: iot::Config,
     /// The dashboard backend.
     pub dashboard: dashboard::Config,
-}
-
-/// A value that is not allowed: the key with its section, the value, and what is allowed.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Wrong {
-    /// Section and key, with dots.
-    pub key: String,
-    /// The value as it was given.
-    pub value: String,
-    /// What is allowed.
-    pub allowed: String,
-}
-
-impl std::fmt::Display for Wrong {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} = {} is not allowed: allowed is {}",
-            self.key, self.value, self.allowed
-        )
-    }
-}
-
-impl From<Wrong> for Failure {
-    fn from(wrong: Wrong) -> Self {
-        Self::cannot_start(wrong)
-    }
 }
 
 impl Config {
@@ -96,37 +70,21 @@ impl Config {
     ///
     /// # Errors
     /// The first value that is not allowed.
-    pub fn validate(&self) -> Result<(), Wrong> {
-        if !self.log.filter.is_empty()
-            && let Err(why) = log::parse(&self.log.filter)
-        {
-            let allowed = format!("{} ({why})", allowed("log", "filter"));
-            return Err(wrong(
-                "log",
-                "filter",
-                format!("{:?}", self.log.filter),
-                allowed,
-            ));
+    pub fn validate(&self) -> Result<(), settings::Error> {
+        for (section, result) in [
+            ("log", self.log.check_keys()),
+            ("http", self.http.check_keys()),
+            ("up", self.up.check_keys()),
+            ("demo", self.demo.check_keys()),
+            ("broker", self.broker.validate()),
+            ("bridge", self.bridge.validate()),
+            ("chat", self.chat.validate()),
+            ("iot", self.iot.validate()),
+            ("dashboard", self.dashboard.validate()),
+        ] {
+            result.map_err(|error| error.below(section))?;
         }
-        self.http.validate()?;
-        if let Some((key, value)) = self.demo.wrong() {
-            return Err(wrong("demo", key, value, allowed("demo", key)));
-        }
-        self.broker
-            .validate()
-            .map_err(|e| wrong("broker", &e.key, e.value, e.allowed))?;
-        self.bridge
-            .validate()
-            .map_err(|e| wrong("bridge", &e.key, e.value, e.allowed))?;
-        self.chat
-            .validate()
-            .map_err(|e| wrong_in_backend("chat", e))?;
-        self.iot
-            .validate()
-            .map_err(|e| wrong_in_backend("iot", e))?;
-        self.dashboard
-            .validate()
-            .map_err(|e| wrong_in_backend("dashboard", e))
+        Ok(())
     }
 
     /// The resolved configuration as TOML, every key with its value, secrets left out.
@@ -140,42 +98,12 @@ impl Config {
     }
 }
 
-/// A wrong value of `section`.
-pub fn wrong(
-    section: &str,
-    key: &str,
-    value: impl std::fmt::Display,
-    allowed: impl Into<String>,
-) -> Wrong {
-    Wrong {
-        key: format!("{section}.{key}"),
-        value: value.to_string(),
-        allowed: allowed.into(),
-    }
-}
-
-/// A wrong value of a backend; the consumer runtime names its keys without the table that they are in.
-fn wrong_in_backend(section: &str, error: runtime::ConfigError) -> Wrong {
-    let in_runtime = runtime::REFERENCE.iter().any(|(key, ..)| *key == error.key);
-    let table = if in_runtime {
-        format!("{}.", reference::CONSUMER)
-    } else {
-        String::new()
-    };
-    wrong(
-        section,
-        &format!("{table}{}", error.key),
-        error.value,
-        error.allowed,
-    )
-}
-
 /// What the reference allows for `section.key`; empty when it has no entry.
-pub fn allowed(section: &str, key: &str) -> &'static str {
+pub fn allowed(section: &str, key: &str) -> String {
     reference::sections()
         .into_iter()
         .find(|other| other.name == section)
-        .and_then(|section| section.entry(key).map(|entry| entry.allowed))
+        .and_then(|section| section.entry(key).map(|entry| entry.allowed.to_string()))
         .unwrap_or_default()
 }
 

@@ -15,46 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use ledger::Totals;
 use ledger::{EFFECTS_MAX, Ledger};
-
-/// The `[demo]` section: how big the fleet is.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Rooms.
-    pub rooms: usize,
-    /// Talkers in each room.
-    pub talkers_per_room: u32,
-    /// Milliseconds between two messages of one talker.
-    pub message_interval_ms: u64,
-    /// Devices, with two metrics each.
-    pub devices: usize,
-    /// Milliseconds between two measurements of one device.
-    pub device_interval_ms: u64,
-    /// Milliseconds between two commands to devices.
-    pub command_interval_ms: u64,
-    /// Milliseconds after its acknowledgement in which a message must have arrived everywhere.
-    pub lost_after_ms: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            rooms: 4,
-            talkers_per_room: 5,
-            message_interval_ms: 2_000,
-            devices: 20,
-            device_interval_ms: 1_000,
-            command_interval_ms: 3_000,
-            lost_after_ms: 15_000,
-        }
-    }
-}
 
 /// Rooms that the demo may have.
 const ROOMS_MAX: usize = 1_000;
@@ -65,81 +31,28 @@ const DEVICES_MAX: usize = 5_000;
 /// Longest interval of the demo.
 const INTERVAL_MS_MAX: u64 = 3_600_000;
 
-/// Reference of the `[demo]` section: key, allowed values, meaning.
-pub const REFERENCE: &[(&str, &str, &str)] = &[
-    ("rooms", "0 to 1000", "Chat rooms of the demo fleet."),
-    (
-        "talkers_per_room",
-        "1 to 31",
-        "Users in each room; each one talks, and reads all others.",
-    ),
-    (
-        "message_interval_ms",
-        "1 to 3600000 milliseconds",
-        "Time between two messages of one talker.",
-    ),
-    (
-        "devices",
-        "0 to 5000",
-        "Devices of the demo fleet; each reports temperature and humidity.",
-    ),
-    (
-        "device_interval_ms",
-        "1 to 3600000 milliseconds",
-        "Time between two measurements of one device.",
-    ),
-    (
-        "command_interval_ms",
-        "1 to 3600000 milliseconds",
-        "Time between two commands that the demo's operator gives.",
-    ),
-    (
-        "lost_after_ms",
-        "1 to 3600000 milliseconds",
-        "A message of the fleet counts as lost when it did not arrive everywhere this long after its acknowledgement. \
-         The clock stands still while Kafka is unreachable.",
-    ),
-];
+settings::section! {
+    /// The `[demo]` section: how big the fleet is.
+    pub struct Config {
+        /// Chat rooms of the demo fleet.
+        pub rooms: usize = 4, [..=ROOMS_MAX, "rooms"];
+        /// Users in each room; each one talks, and reads all others.
+        pub talkers_per_room: u32 = 5, [1..=TALKERS_PER_ROOM_MAX, "users"];
+        /// Time between two messages of one talker.
+        pub message_interval_ms: u64 = 2_000, [1..=INTERVAL_MS_MAX, "milliseconds"];
+        /// Devices of the demo fleet; each reports temperature and humidity.
+        pub devices: usize = 20, [..=DEVICES_MAX, "devices"];
+        /// Time between two measurements of one device.
+        pub device_interval_ms: u64 = 1_000, [1..=INTERVAL_MS_MAX, "milliseconds"];
+        /// Time between two commands that the demo's operator gives.
+        pub command_interval_ms: u64 = 3_000, [1..=INTERVAL_MS_MAX, "milliseconds"];
+        /// A message of the fleet counts as lost when it did not arrive everywhere this long after its acknowledgement.
+        /// The clock stands still while Kafka is unreachable.
+        pub lost_after_ms: u64 = 15_000, [1..=INTERVAL_MS_MAX, "milliseconds"];
+    }
+}
 
 impl Config {
-    /// The first key with a value that is not allowed, and the value.
-    pub fn wrong(&self) -> Option<(&'static str, String)> {
-        let interval = 1..=INTERVAL_MS_MAX;
-        let checks: [(&'static str, u64, bool); 7] = [
-            ("rooms", self.rooms as u64, self.rooms <= ROOMS_MAX),
-            (
-                "talkers_per_room",
-                u64::from(self.talkers_per_room),
-                (1..=TALKERS_PER_ROOM_MAX).contains(&self.talkers_per_room),
-            ),
-            (
-                "message_interval_ms",
-                self.message_interval_ms,
-                interval.contains(&self.message_interval_ms),
-            ),
-            ("devices", self.devices as u64, self.devices <= DEVICES_MAX),
-            (
-                "device_interval_ms",
-                self.device_interval_ms,
-                interval.contains(&self.device_interval_ms),
-            ),
-            (
-                "command_interval_ms",
-                self.command_interval_ms,
-                interval.contains(&self.command_interval_ms),
-            ),
-            (
-                "lost_after_ms",
-                self.lost_after_ms,
-                interval.contains(&self.lost_after_ms),
-            ),
-        ];
-        checks
-            .into_iter()
-            .find(|(_, _, allowed)| !allowed)
-            .map(|(key, value, _)| (key, value.to_string()))
-    }
-
     fn message_interval(&self) -> Duration {
         Duration::from_millis(self.message_interval_ms)
     }
@@ -332,6 +245,8 @@ fn key(name: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use settings::Section as _;
+
     use super::*;
 
     fn fleet() -> Demo {
@@ -373,11 +288,12 @@ mod tests {
 
     #[test]
     fn wrong_values_are_named() {
-        assert_eq!(Config::default().wrong(), None);
+        Config::default().check_keys().unwrap();
         let config = Config {
             talkers_per_room: 32,
             ..Config::default()
         };
-        assert_eq!(config.wrong(), Some(("talkers_per_room", "32".into())));
+        let error = config.check_keys().unwrap_err().to_string();
+        assert!(error.contains("talkers_per_room = 32"), "{error}");
     }
 }

@@ -52,6 +52,12 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+impl From<settings::Error> for Failure {
+    fn from(wrong: settings::Error) -> Self {
+        Self::cannot_start(wrong)
+    }
+}
+
 /// Operators grep for one line, so a library's error of several lines becomes one.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -11,87 +11,34 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde::{Deserialize, Serialize};
+use settings::Kind;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::address;
-use crate::config::{Wrong, allowed, wrong};
 use crate::node::{Health, Node};
 
 /// How long open requests may take to end at a shutdown. Live event streams never end by themselves.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// The `[http]` section: one address for each kind of process.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// `millstream up` and `millstream broker`.
-    pub broker: String,
-    /// `millstream chat`.
-    pub chat: String,
-    /// `millstream iot`.
-    pub iot: String,
-    /// `millstream dashboard`.
-    pub dashboard: String,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            broker: "127.0.0.1:8080".into(),
-            chat: "127.0.0.1:8081".into(),
-            iot: "127.0.0.1:8082".into(),
-            dashboard: "127.0.0.1:8083".into(),
-        }
+settings::section! {
+    /// The `[http]` section: one address for each kind of process.
+    pub struct Config {
+        /// Address of `up` (page, APIs, metrics, health, status) and of `broker` (metrics, health, status).
+        pub broker: String = "127.0.0.1:8080".into(), [is ADDRESS];
+        /// Address of `chat` as a process of its own.
+        pub chat: String = "127.0.0.1:8081".into(), [is ADDRESS];
+        /// Address of `iot` as a process of its own.
+        pub iot: String = "127.0.0.1:8082".into(), [is ADDRESS];
+        /// Address of `dashboard` as a process of its own.
+        pub dashboard: String = "127.0.0.1:8083".into(), [is ADDRESS];
     }
 }
 
-/// Reference of the `[http]` section: key, allowed values, meaning.
-pub const REFERENCE: &[(&str, &str, &str)] = &[
-    (
-        "broker",
-        "HOST:PORT",
-        "Address of `up` (page, APIs, metrics, health, status) and of `broker` (metrics, health, status).",
-    ),
-    (
-        "chat",
-        "HOST:PORT",
-        "Address of `chat` as a process of its own.",
-    ),
-    (
-        "iot",
-        "HOST:PORT",
-        "Address of `iot` as a process of its own.",
-    ),
-    (
-        "dashboard",
-        "HOST:PORT",
-        "Address of `dashboard` as a process of its own.",
-    ),
-];
-
-impl Config {
-    /// Checks the form of every address.
-    pub fn validate(&self) -> Result<(), Wrong> {
-        for (key, value) in [
-            ("broker", &self.broker),
-            ("chat", &self.chat),
-            ("iot", &self.iot),
-            ("dashboard", &self.dashboard),
-        ] {
-            if address::resolve(key, value).is_err() {
-                return Err(wrong(
-                    "http",
-                    key,
-                    format!("{value:?}"),
-                    allowed("http", key),
-                ));
-            }
-        }
-        Ok(())
-    }
-}
+const ADDRESS: Kind<String> = Kind {
+    words: "HOST:PORT",
+    fits: |text| address::resolve("http", text).is_ok(),
+};
 
 /// What every process answers: `/health/live`, `/health/ready` and `/api/status`.
 pub fn common_routes(node: Arc<Node>) -> Router {

@@ -6,27 +6,25 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::{Deserialize, Serialize};
+use settings::Kind;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::exit::Failure;
 
-/// The `[log]` section.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Which events are logged; empty for the command's own choice.
-    pub filter: String,
+settings::section! {
+    /// The `[log]` section.
+    pub struct Config {
+        /// Which events are logged to standard error. `--log` and the environment variable `RUST_LOG` win over it. The
+        /// choice of `up`, which shows on its screen how it is, is warn; that of all others is info.
+        pub filter: String = String::new(), [is FILTER];
+    }
 }
 
-/// Reference of the `[log]` section: key, allowed values, meaning.
-pub const REFERENCE: &[(&str, &str, &str)] = &[(
-    "filter",
-    "error, warn, info, debug, trace, off, or TARGET=LEVEL separated by commas; empty for the command's choice",
-    "Which events are logged to standard error. `--log` and the environment variable `RUST_LOG` win over it. The choice \
-     of `up`, which shows on its screen how it is, is warn; that of all others is info.",
-)];
+const FILTER: Kind<String> = Kind {
+    words: "error, warn, info, debug, trace, off, or TARGET=LEVEL separated by commas; empty for the command's choice",
+    fits: |text| text.is_empty() || parse(text).is_ok(),
+};
 
 /// Whether a status line stands on the terminal at this moment, without a line end.
 static STATUS_LINE: AtomicBool = AtomicBool::new(false);

@@ -3,38 +3,28 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use crate::backend::{ALL, Kind};
 use crate::config::Config as Whole;
 use crate::exit::Failure;
 
-/// The `[up]` section.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Bootstrap servers of a Kafka; empty for one in memory.
-    pub kafka: String,
-    /// Directory of the databases; empty for the default.
-    pub data: String,
+settings::section! {
+    /// The `[up]` section.
+    pub struct Config {
+        /// The Kafka that all parts of `up` use, whatever their own sections say. The one in memory forgets everything at
+        /// the end.
+        pub kafka: String = String::new(), [is KAFKA];
+        /// Where the backends' databases are, whatever their own sections say. The databases of a Kafka in memory are in
+        /// its directory `in-memory` and begin anew at each start, as that Kafka does.
+        pub data: String = String::new(), ["a directory; empty for ./data with a Kafka, a temporary one without"];
+    }
 }
 
-/// Reference of the `[up]` section: key, allowed values, meaning.
-pub const REFERENCE: &[(&str, &str, &str)] = &[
-    (
-        "kafka",
-        "HOST:PORT, several separated by commas; empty for one in memory",
-        "The Kafka that all parts of `up` use, whatever their own sections say. The one in memory forgets everything at \
-         the end.",
-    ),
-    (
-        "data",
-        "a directory; empty for ./data with a Kafka, a temporary one without",
-        "Where the backends' databases are, whatever their own sections say. The databases of a Kafka in memory are in \
-         its directory `in-memory` and begin anew at each start, as that Kafka does.",
-    ),
-];
+const KAFKA: settings::Kind<String> = settings::Kind {
+    words: "HOST:PORT, several with commas between; empty for one in memory",
+    fits: |servers| servers.is_empty() || (settings::kafka::SERVERS.fits)(servers),
+};
 
 /// The directory of the databases when there is a real Kafka and nothing else was said.
 const DATA: &str = "data";

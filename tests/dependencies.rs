@@ -7,16 +7,17 @@ use serde_json::Value;
 
 /// Which crate of this workspace may use which others. A new edge needs a reason in docs/ARCHITECTURE.md.
 const ALLOWED: &[(&str, &[&str])] = &[
+    ("settings", &[]),
     ("topic", &[]),
     ("codec", &["topic"]),
-    ("broker", &["codec", "topic"]),
+    ("broker", &["codec", "settings", "topic"]),
     ("envelope", &["topic"]),
-    ("bridge", &["broker", "envelope", "topic"]),
-    ("runtime", &["envelope"]),
-    ("chat", &["envelope", "runtime"]),
-    ("iot", &["envelope", "runtime"]),
-    ("dashboard", &["envelope", "runtime"]),
-    ("loadgen", &["broker", "codec", "topic"]),
+    ("bridge", &["broker", "envelope", "settings", "topic"]),
+    ("runtime", &["envelope", "settings"]),
+    ("chat", &["envelope", "runtime", "settings"]),
+    ("iot", &["envelope", "runtime", "settings"]),
+    ("dashboard", &["envelope", "runtime", "settings"]),
+    ("loadgen", &["broker", "codec", "settings", "topic"]),
     (
         "millstream",
         &[
@@ -29,6 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "iot",
             "loadgen",
             "runtime",
+            "settings",
             "topic",
         ],
     ),

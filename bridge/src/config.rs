@@ -1,76 +1,88 @@
-//! The bridge's part of the configuration file: what it may say, checked once. Its reference page is in `reference`.
+//! The bridge's part of the configuration file: what it may say, checked once.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::path::Path;
 
-use broker::ConfigError;
 use serde::{Deserialize, Serialize};
+use settings::{Kind, Section as _, kafka};
 
 use crate::routes::{RouteConfig, Routes, default_routes};
 
-/// How the bridge of one broker node is set up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Kafka's addresses to begin with: `host:port`, several with commas between.
-    pub kafka: String,
-    /// This node's name, unlike any other node's; empty is the host's name.
-    pub node: String,
-    /// What is stored where; the first route whose filter matches decides, and what none matches is not stored.
-    pub routes: Vec<RouteConfig>,
-    /// Whether topics that Kafka does not have are created.
-    pub create_topics: bool,
-    /// Partitions of a topic that is created.
-    pub partitions: i32,
-    /// Replicas of a topic that is created; 0 is the cluster's default.
-    pub replication: i32,
-    /// How long the start waits for Kafka, in milliseconds.
-    pub start_timeout_ms: u64,
-    /// The producer.
-    pub producer: ProducerConfig,
-    /// The way back, from Kafka to MQTT.
-    pub downlink: DownlinkConfig,
-    /// Further settings of librdkafka, for example for TLS and passwords.
-    pub properties: BTreeMap<String, String>,
+settings::section! {
+    /// How the bridge of one broker node is set up.
+    #[derive(Eq)]
+    pub struct Config {
+        /// Kafka's addresses to begin with; the others are learned from there.
+        pub kafka: String = "127.0.0.1:9092".to_owned(), [is kafka::SERVERS];
+        /// This node's name, unlike any other node's: it stands in every record, and the position in the downlink topic
+        /// is kept under it.
+        pub node: String = String::new(), [is NODE];
+        /// What is stored where; the first route whose filter matches decides, and what none matches is not stored. A
+        /// route has `filter` (a topic filter), `store` (true or false; default true), `topic` (the Kafka topic), `key`
+        /// (the record's key: text in which `{topic}`, `{client_id}` and `{1}`, `{2}`, … for what the filter's wildcards
+        /// stand for are replaced; default `{topic}`), `ack` (`"persisted"`: acknowledged when Kafka has confirmed it,
+        /// the default; `"received"`: at once) and `deliver` (`"now"`: subscribers do not wait for Kafka, the default;
+        /// `"after-persisted"`). Routes given here replace the default ones.
+        pub routes: Vec<RouteConfig> = default_routes(), ["list of routes"];
+        /// Whether topics that Kafka does not have are created at the start, or the start fails.
+        pub create_topics: bool = true, ["true or false"];
+        /// Partitions of a topic that is created.
+        pub partitions: i32 = 6, [1..=10_000, "partitions"];
+        /// Replicas of a topic that is created.
+        pub replication: i32 = 0, [0..=100, "replicas; 0 is the cluster's default"];
+        /// How long the start waits for Kafka before it fails. A Kafka that goes away later is waited for without end.
+        pub start_timeout_ms: u64 = 10_000, [100..=600_000, "milliseconds"];
+        /// How messages are sent to Kafka.
+        pub producer: ProducerConfig = ProducerConfig::default(), [section];
+        /// How messages come back from Kafka to be published.
+        pub downlink: DownlinkConfig = DownlinkConfig::default(), [section];
+        /// Further settings of librdkafka for every connection to Kafka, for example `"security.protocol" = "ssl"`.
+        /// Those on which the bridge's promises rest are refused.
+        pub properties: BTreeMap<String, String> = BTreeMap::new(), ["table of librdkafka settings"];
+    }
 }
 
-/// How messages are sent to Kafka.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ProducerConfig {
-    /// How long a message may wait for others to share a request with, in milliseconds.
-    pub linger_ms: u32,
-    /// How batches are compressed.
-    pub compression: Compression,
-    /// The largest batch before compression, in bytes; a topic that allows less lowers it.
-    pub batch_bytes_max: u32,
-    /// The largest message that is offered to Kafka, in bytes. The topic's own `max.message.bytes` decides below it.
-    pub message_bytes_max: u32,
-    /// Messages that may wait for Kafka's confirmation.
-    pub queue_messages_max: u32,
-    /// Payload bytes that may wait for Kafka's confirmation.
-    pub queue_bytes_max: u64,
+settings::section! {
+    /// How messages are sent to Kafka.
+    #[derive(Eq)]
+    pub struct ProducerConfig {
+        /// How long a message may wait for others to share a request with.
+        pub linger_ms: u32 = 3, [0..=10_000, "milliseconds"];
+        /// How record batches are compressed.
+        pub compression: Compression = Compression::Lz4, ["\"none\", \"lz4\" or \"zstd\""];
+        /// The largest batch before compression. A topic with a smaller `max.message.bytes` lowers it, so that no small
+        /// message is refused for the size of its batch.
+        pub batch_bytes_max: u32 = 1_000_000, [MESSAGE_BYTES_MIN..=MESSAGE_BYTES_CEILING, "bytes"];
+        /// The largest message that is offered to Kafka; below it the topic's `max.message.bytes` decides. A larger one is
+        /// refused (0x97 for 5.0, a closed connection for 3.x).
+        pub message_bytes_max: u32 = 1_048_576, [MESSAGE_BYTES_MIN..=MESSAGE_BYTES_CEILING, "bytes"];
+        /// Messages that may wait for Kafka's confirmation: beyond it publishers of QoS 1 and 2 are held, and QoS 0 is
+        /// dropped and counted, which may fill half of it.
+        pub queue_messages_max: u32 = 200_000, [1..=10_000_000, "messages"];
+        /// Payload bytes that may wait for Kafka's confirmation. Beside them a waiting message takes about 1 KB.
+        pub queue_bytes_max: u64 = 128 * 1_048_576, [1..=QUEUE_BYTES_CEILING, "bytes, at least message_bytes_max"];
+    }
 }
 
-/// How messages come back from Kafka to be published.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DownlinkConfig {
-    /// Whether this node reads the downlink topic.
-    pub enabled: bool,
-    /// The topic to which backends append.
-    pub topic: String,
-    /// Where records go that cannot be published.
-    pub dead_letter_topic: String,
-    /// The consumer group under which this node's position is kept; empty is `millstream-downlink-` and the node's name.
-    pub group: String,
-    /// Messages that were handed to the broker and have not reached all their sessions yet.
-    pub outstanding_messages_max: u32,
-    /// Bytes of these messages.
-    pub outstanding_bytes_max: u64,
-    /// How often the position is committed, in milliseconds.
-    pub commit_interval_ms: u64,
+settings::section! {
+    /// How messages come back from Kafka to be published.
+    #[derive(Eq)]
+    pub struct DownlinkConfig {
+        /// Whether this node publishes what backends append to the downlink topic.
+        pub enabled: bool = true, ["true or false"];
+        /// The topic to which backends append.
+        pub topic: String = "mqtt.downlink".to_owned(), [is kafka::TOPIC];
+        /// Where records of the downlink topic go that cannot be published.
+        pub dead_letter_topic: String = "mqtt.downlink.dlq".to_owned(), [is kafka::TOPIC];
+        /// The consumer group under which this node's position is kept. A node without a position begins at the end.
+        pub group: String = String::new(), ["text; empty is millstream-downlink-NODE"];
+        /// Messages handed to the broker that have not reached all their sessions yet; beyond it nothing is read.
+        pub outstanding_messages_max: u32 = 10_000, [1..=10_000_000, "messages"];
+        /// Bytes of the messages that have not reached all their sessions yet; beyond it nothing is read.
+        pub outstanding_bytes_max: u64 = 64 * 1_048_576, [1_048_576.., "bytes"];
+        /// How often the position is committed: what a killed node may publish again.
+        pub commit_interval_ms: u64 = 200, [10..=60_000, "milliseconds"];
+    }
 }
 
 /// A compression of record batches.
@@ -91,50 +103,6 @@ impl Compression {
             Self::None => "none",
             Self::Lz4 => "lz4",
             Self::Zstd => "zstd",
-        }
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            kafka: "127.0.0.1:9092".to_owned(),
-            node: String::new(),
-            routes: default_routes(),
-            create_topics: true,
-            partitions: 6,
-            replication: 0,
-            start_timeout_ms: 10_000,
-            producer: ProducerConfig::default(),
-            downlink: DownlinkConfig::default(),
-            properties: BTreeMap::new(),
-        }
-    }
-}
-
-impl Default for ProducerConfig {
-    fn default() -> Self {
-        Self {
-            linger_ms: 3,
-            compression: Compression::Lz4,
-            batch_bytes_max: 1_000_000,
-            message_bytes_max: 1_048_576,
-            queue_messages_max: 200_000,
-            queue_bytes_max: 128 * 1_048_576,
-        }
-    }
-}
-
-impl Default for DownlinkConfig {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            topic: "mqtt.downlink".to_owned(),
-            dead_letter_topic: "mqtt.downlink.dlq".to_owned(),
-            group: String::new(),
-            outstanding_messages_max: 10_000,
-            outstanding_bytes_max: 64 * 1_048_576,
-            commit_interval_ms: 200,
         }
     }
 }
@@ -170,47 +138,38 @@ const OWN_PROPERTIES: &[&str] = &[
     "transactional.id",
 ];
 
-/// Longest name that Kafka gives a topic, in bytes.
-const KAFKA_TOPIC_BYTES_MAX: usize = 249;
 /// Longest name of a node, in bytes: it stands in a header of every record.
 const NODE_BYTES_MAX: usize = 64;
+const NODE: Kind<String> = Kind {
+    words: "text of at most 64 bytes without control characters; empty is the host's name",
+    fits: |node| node.len() <= NODE_BYTES_MAX && !node.chars().any(char::is_control),
+};
 /// Bytes that a record has beside its payload at least; a bound on batches below this would refuse everything.
 const MESSAGE_BYTES_MIN: u32 = 1_024;
 /// The largest message and batch that librdkafka can be set to.
 const MESSAGE_BYTES_CEILING: u32 = 1_000_000_000;
+/// librdkafka counts its queue in units of 1,024 bytes, up to 31 bits of them.
+const QUEUE_BYTES_CEILING: u64 = 2_147_483_647 * 1_024;
 
 impl Config {
     /// Checks every value and how they relate.
     ///
     /// # Errors
     /// The first value that is not allowed, with its key and what is.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        kafka_addresses("kafka", &self.kafka)?;
-        if self.node.len() > NODE_BYTES_MAX || self.node.chars().any(char::is_control) {
-            let allowed =
-                format!("text of at most {NODE_BYTES_MAX} bytes without control characters");
-            return Err(error("node", format!("{:?}", self.node), allowed));
-        }
+    pub fn validate(&self) -> Result<(), settings::Error> {
+        self.check_keys()?;
         Routes::compile(&self.routes)?;
-        in_range("partitions", self.partitions, 1, 10_000)?;
-        in_range("replication", self.replication, 0, 100)?;
-        in_range("start_timeout_ms", self.start_timeout_ms, 100, 600_000)?;
-        self.producer.validate()?;
-        self.downlink.validate()?;
-        for (name, value) in &self.properties {
-            if OWN_PROPERTIES.contains(&name.as_str()) {
-                let allowed = "a setting of librdkafka that the bridge does not set itself";
-                return Err(error(
-                    &format!("properties.{name}"),
-                    format!("{value:?}"),
-                    allowed,
-                ));
-            }
-        }
+        self.producer
+            .validate()
+            .map_err(|error| error.below("producer"))?;
+        self.downlink
+            .validate()
+            .map_err(|error| error.below("downlink"))?;
+        kafka::refuse_own_properties(&self.properties, OWN_PROPERTIES)?;
         crate::kafka::producer(self, self.producer.batch_bytes_max)
             .create_native_config()
             .map_err(|cause| {
-                error(
+                settings::Error::new(
                     "properties",
                     format!("{:?}", self.properties),
                     format!("settings of librdkafka ({cause})"),
@@ -262,126 +221,32 @@ impl Config {
 }
 
 impl ProducerConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        in_range("producer.linger_ms", self.linger_ms, 0, 10_000)?;
-        in_range(
-            "producer.message_bytes_max",
-            self.message_bytes_max,
-            MESSAGE_BYTES_MIN,
-            MESSAGE_BYTES_CEILING,
-        )?;
-        in_range(
-            "producer.batch_bytes_max",
-            self.batch_bytes_max,
-            MESSAGE_BYTES_MIN,
-            MESSAGE_BYTES_CEILING,
-        )?;
-        in_range(
-            "producer.queue_messages_max",
-            self.queue_messages_max,
-            1,
-            10_000_000,
-        )?;
-        // A message that Kafka would take must have room, or its publisher would be held for ever. librdkafka counts in
-        // units of 1,024 bytes, up to 31 bits of them.
+    fn validate(&self) -> Result<(), settings::Error> {
+        // A message that Kafka would take must have room, or its publisher would be held for ever.
         let least = u64::from(self.message_bytes_max).next_multiple_of(1_024);
         if self.queue_bytes_max < least {
-            let allowed =
-                format!("at least producer.message_bytes_max, rounded up to KiB ({least})");
-            return Err(error(
-                "producer.queue_bytes_max",
+            let allowed = format!("at least message_bytes_max, rounded up to KiB ({least})");
+            return Err(settings::Error::new(
+                "queue_bytes_max",
                 self.queue_bytes_max,
                 allowed,
             ));
         }
-        in_range(
-            "producer.queue_bytes_max",
-            self.queue_bytes_max,
-            least,
-            2_147_483_647 * 1_024,
-        )
+        Ok(())
     }
 }
 
 impl DownlinkConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        kafka_topic("downlink.topic", &self.topic)?;
-        kafka_topic("downlink.dead_letter_topic", &self.dead_letter_topic)?;
+    fn validate(&self) -> Result<(), settings::Error> {
         if self.topic == self.dead_letter_topic {
-            return Err(error(
-                "downlink.dead_letter_topic",
+            return Err(settings::Error::text(
+                "dead_letter_topic",
                 &self.topic,
                 "another topic than downlink.topic",
             ));
         }
-        in_range(
-            "downlink.outstanding_messages_max",
-            self.outstanding_messages_max,
-            1,
-            10_000_000,
-        )?;
-        in_range(
-            "downlink.outstanding_bytes_max",
-            self.outstanding_bytes_max,
-            1_048_576,
-            u64::MAX,
-        )?;
-        in_range(
-            "downlink.commit_interval_ms",
-            self.commit_interval_ms,
-            10,
-            60_000,
-        )
+        Ok(())
     }
-}
-
-pub(crate) fn error(key: &str, value: impl Display, allowed: impl Into<String>) -> ConfigError {
-    ConfigError {
-        key: key.to_owned(),
-        value: value.to_string(),
-        allowed: allowed.into(),
-    }
-}
-
-fn in_range<T: PartialOrd + Display + Copy>(
-    key: &str,
-    value: T,
-    least: T,
-    most: T,
-) -> Result<(), ConfigError> {
-    if value < least || value > most {
-        return Err(error(key, value, format!("{least} to {most}")));
-    }
-    Ok(())
-}
-
-/// Checks a name by Kafka's rule for topics.
-pub(crate) fn kafka_topic(key: &str, name: &str) -> Result<(), ConfigError> {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if name.is_empty()
-        || name.len() > KAFKA_TOPIC_BYTES_MAX
-        || matches!(name, "." | "..")
-        || !name.bytes().all(legal)
-    {
-        let allowed = format!("a Kafka topic: 1 to {KAFKA_TOPIC_BYTES_MAX} of A-Z a-z 0-9 . _ -");
-        return Err(error(key, format!("{name:?}"), allowed));
-    }
-    Ok(())
-}
-
-fn kafka_addresses(key: &str, addresses: &str) -> Result<(), ConfigError> {
-    let well_formed = |address: &str| {
-        address.trim().rsplit_once(':').is_some_and(|(host, port)| {
-            !host.is_empty()
-                && !host.contains(char::is_whitespace)
-                && port.parse::<u16>().is_ok_and(|port| port != 0)
-        })
-    };
-    if !addresses.split(',').all(well_formed) {
-        let allowed = "HOST:PORT, several with commas between, such as \"127.0.0.1:9092\"";
-        return Err(error(key, format!("{addresses:?}"), allowed));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -458,8 +323,8 @@ mod tests {
             ),
             (
                 |c| drop(c.properties.insert("acks".into(), "1".into())),
-                "properties.acks = \"1\"",
-                "does not set itself",
+                "properties.acks = …",
+                "for which there is another key",
             ),
             (
                 |c| drop(c.properties.insert("no.such.setting".into(), "1".into())),

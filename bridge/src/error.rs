@@ -1,14 +1,12 @@
 //! Why a bridge does not start. Each is one sentence for the operator.
 
-use broker::ConfigError;
-
 /// Why the bridge did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// A value of the configuration is not allowed.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] settings::Error),
     /// Kafka did not answer.
     #[error(
         "Kafka at {kafka} did not answer within {waited_ms} ms ({cause}): is it running, and is the address right?"

@@ -21,19 +21,15 @@ mod embedded;
 mod error;
 mod kafka;
 mod poller;
-mod reference;
 mod routes;
 mod sink;
 mod status;
 mod topics;
 mod watch;
 
-pub use broker::ConfigError;
-
 pub use bridge::Bridge;
 pub use config::{Compression, Config, DownlinkConfig, ProducerConfig};
 pub use embedded::EmbeddedKafka;
 pub use error::StartError;
-pub use reference::REFERENCE;
 pub use routes::{Ack, Deliver, RouteConfig, default_routes};
 pub use status::{DownlinkStatus, Reachability, Refused, Status};

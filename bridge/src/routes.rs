@@ -5,10 +5,7 @@
 
 use std::fmt::Write as _;
 
-use broker::ConfigError;
 use serde::{Deserialize, Serialize};
-
-use crate::config::{error, kafka_topic};
 
 /// One route as it stands in the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,7 +178,7 @@ fn wildcard<'a>(filter: &str, topic: &'a str, nth: usize) -> &'a str {
 }
 
 impl Key {
-    fn compile(template: &str, filter: &str, field: &str) -> Result<Self, ConfigError> {
+    fn compile(template: &str, filter: &str, field: &str) -> Result<Self, settings::Error> {
         let wildcards = filter
             .split('/')
             .filter(|level| matches!(*level, "+" | "#"))
@@ -191,9 +188,9 @@ impl Key {
             for nth in 1..=wildcards {
                 let _ = write!(allowed, ", {{{nth}}}");
             }
-            error(
+            settings::Error::text(
                 field,
-                format!("{template:?}"),
+                template,
                 format!("{allowed}; at least one character"),
             )
         };
@@ -244,32 +241,36 @@ pub(crate) struct Routes {
 
 impl Routes {
     /// Checks and compiles the routes of a configuration.
-    pub(crate) fn compile(configs: &[RouteConfig]) -> Result<Self, ConfigError> {
+    pub(crate) fn compile(configs: &[RouteConfig]) -> Result<Self, settings::Error> {
         let mut routes = Vec::with_capacity(configs.len());
         for (at, config) in configs.iter().enumerate() {
             let field = |name: &str| format!("routes[{at}].{name}");
             topic::validate_filter(&config.filter).map_err(|cause| {
-                error(
-                    &field("filter"),
-                    format!("{:?}", config.filter),
+                settings::Error::text(
+                    field("filter"),
+                    &config.filter,
                     format!("a topic filter ({cause})"),
                 )
             })?;
             // Only stored routes have a use for the topic.
             if config.store {
-                kafka_topic(&field("topic"), &config.topic)?;
+                settings::is_kind(&field("topic"), &config.topic, settings::kafka::TOPIC)?;
             } else if !config.topic.is_empty() {
                 let allowed = "nothing in a route with store = false";
-                return Err(error(
-                    &field("topic"),
-                    format!("{:?}", config.topic),
+                return Err(settings::Error::text(
+                    field("topic"),
+                    &config.topic,
                     allowed,
                 ));
             }
             if config.ack == Ack::Received && config.deliver == Deliver::AfterPersisted {
                 let allowed =
                     "\"now\" in a route with ack = \"received\", which waits for no confirmation";
-                return Err(error(&field("deliver"), "\"after-persisted\"", allowed));
+                return Err(settings::Error::new(
+                    field("deliver"),
+                    "\"after-persisted\"",
+                    allowed,
+                ));
             }
             routes.push(Route {
                 filter: config.filter.as_str().into(),

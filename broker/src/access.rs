@@ -6,8 +6,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::ConfigError;
-
 /// Whether a rule lets a client do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -51,20 +49,16 @@ fn any_client() -> String {
 }
 
 impl Rule {
-    pub(crate) fn validate(&self, at: usize) -> Result<(), ConfigError> {
-        let key = format!("access[{at}].filter");
+    pub(crate) fn validate(&self) -> Result<(), settings::Error> {
         if self.action == Action::Connect {
             if self.filter.is_empty() {
                 return Ok(());
             }
-            return Err(ConfigError::new(
-                key,
-                &self.filter,
-                "no filter where the action is \"connect\"",
-            ));
+            let allowed = "no filter where the action is \"connect\"";
+            return Err(settings::Error::text("filter", &self.filter, allowed));
         }
         topic::validate_filter(&self.filter.replace("%c", "c"))
-            .map_err(|error| ConfigError::new(key, format!("{:?}", self.filter), error.to_string()))
+            .map_err(|error| settings::Error::text("filter", &self.filter, error.to_string()))
     }
 
     fn is_for(&self, client_id: &str) -> bool {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::handle::{Handle, Inbox, Shared};
 use crate::limits::EVENTS_PER_TURN_MAX;
 use crate::retained::Retained;
@@ -31,7 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub enum StartError {
     /// The configuration is not valid.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] settings::Error),
     /// The port cannot be listened on.
     #[error("cannot listen for MQTT on {address}: {}", listen_advice(.source))]
     Listen {

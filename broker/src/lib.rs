@@ -32,7 +32,7 @@ mod worker;
 
 pub use access::{Action, Effect, Rule};
 pub use codec;
-pub use config::{Config, ConfigError, REFERENCE};
+pub use config::Config;
 pub use driver::{Broker, Running, StartError};
 pub use handle::{Delivered, Handle};
 pub use limits::Limits;

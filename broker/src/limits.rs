@@ -3,92 +3,62 @@
 //! A bound's name ends in its unit (`_bytes`, `_ms`, `_s`, `_messages`, …) and in `_max` where it is an upper
 //! bound. [`Limits::validate`] asserts how the bounds relate; nothing else in the crate invents a number.
 
-use serde::{Deserialize, Serialize};
+use settings::Section as _;
 
-use crate::config::ConfigError;
-
-/// The bounds that an operator may change. Defaults suit a node with many mostly idle clients.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Open network connections on this node; one more is closed at once.
-    pub connections_max: u32,
-    /// From the accepted connection to the end of its CONNECT packet.
-    pub connect_timeout_ms: u64,
-    /// A whole MQTT packet, fixed header included; announced to 5.0 clients.
-    pub packet_bytes_max: u32,
-    /// A client identifier.
-    pub client_id_bytes_max: u32,
-    /// Levels of a topic name or filter.
-    pub topic_levels_max: u32,
-    /// Subscriptions of one session.
-    pub subscriptions_max: u32,
-    /// QoS 1 and 2 publishes of one client that are not acknowledged yet; announced to 5.0 clients.
-    pub receive_maximum: u16,
-    /// QoS 1 and 2 messages sent to one client and not acknowledged by it.
-    pub inflight_messages_max: u16,
-    /// Messages that wait for one client, connected or not, beyond those in flight.
-    pub queue_messages_max: u32,
-    /// Bytes (topic, payload, properties) that wait for one client beyond those in flight.
-    pub queue_bytes_max: u64,
-    /// Encoded bytes that wait in memory for one client's socket.
-    pub outbox_bytes_max: u64,
-    /// How long a client's socket may take nothing while bytes wait for it.
-    pub write_stall_ms: u64,
-    /// Topic aliases that a 5.0 client may set, and that we use towards it.
-    pub topic_alias_maximum: u16,
-    /// The longest time that a session outlives its connection.
-    pub session_expiry_max_s: u32,
-    /// Keep-alive that a 5.0 client is told to use when it asks for more (or for none); 0 leaves it alone.
-    pub keep_alive_max_s: u16,
-    /// Sessions held for clients that are not connected.
-    pub offline_sessions_max: u32,
-    /// Retained messages.
-    pub retained_messages_max: u32,
-    /// Bytes of retained messages (topic, payload, properties).
-    pub retained_bytes_max: u64,
-    /// Bytes handled for one client in one turn of a worker, so that the others get theirs.
-    pub read_bytes_per_turn: u32,
-    /// Connections accepted in one turn of a worker.
-    pub accepts_per_turn: u32,
-    /// Retained messages copied to one client in one turn of a worker.
-    pub retained_per_turn: u32,
-    /// Entries from other threads that may wait for a worker before those that write them stop reading sockets.
-    pub inbox_entries_max: u32,
-    /// Connections that the kernel may hold for `accept`.
-    pub listen_backlog: u32,
-    /// How long a shutdown waits for publishes to be stored and outboxes to empty.
-    pub drain_timeout_ms: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 10_000_000,
-            connect_timeout_ms: 10_000,
-            packet_bytes_max: 1_048_576,
-            client_id_bytes_max: 1_024,
-            topic_levels_max: 128,
-            subscriptions_max: 10_000,
-            receive_maximum: 1_024,
-            inflight_messages_max: 64,
-            queue_messages_max: 10_000,
-            queue_bytes_max: 8 * 1_048_576,
-            outbox_bytes_max: 2 * 1_048_576,
-            write_stall_ms: 30_000,
-            topic_alias_maximum: 16,
-            session_expiry_max_s: 7 * 86_400,
-            keep_alive_max_s: 0,
-            offline_sessions_max: 10_000_000,
-            retained_messages_max: 10_000_000,
-            retained_bytes_max: 4 * 1_073_741_824,
-            read_bytes_per_turn: 65_536,
-            accepts_per_turn: 256,
-            retained_per_turn: 256,
-            inbox_entries_max: 65_536,
-            listen_backlog: 4_096,
-            drain_timeout_ms: 10_000,
-        }
+settings::section! {
+    /// The bounds that an operator may change. Defaults suit a node with many mostly idle clients.
+    #[derive(Eq)]
+    pub struct Limits {
+        /// Open connections on this node; one more is closed at once.
+        pub connections_max: u32 = 10_000_000, [1.., "connections"];
+        /// From the accepted connection to the end of its CONNECT.
+        pub connect_timeout_ms: u64 = 10_000, [100.., "milliseconds"];
+        /// A whole MQTT packet, fixed header included. Announced to 5.0 clients.
+        pub packet_bytes_max: u32 = 1_048_576, [128..=268_435_460, "bytes"];
+        /// A client identifier; a longer one is refused.
+        pub client_id_bytes_max: u32 = 1_024, [23..=65_535, "bytes"];
+        /// Levels of a topic name or filter.
+        pub topic_levels_max: u32 = 128, [1..=topic::LEVELS_MAX as u32, "levels"];
+        /// Subscriptions of one session; one more is refused with 0x97 (0x80 in 3.x).
+        pub subscriptions_max: u32 = 10_000, [1.., "subscriptions"];
+        /// QoS 1 and 2 publishes of one client that are not acknowledged yet. Announced to 5.0 clients: one that sends
+        /// more is disconnected with 0x93; a 3.x client is not read from until some are.
+        pub receive_maximum: u16 = 1_024, [1..=16_384, "messages"];
+        /// QoS 1 and 2 messages sent to one client and not acknowledged; the client's receive maximum may lower it.
+        pub inflight_messages_max: u16 = 64, [1..=16_384, "messages"];
+        /// Messages that wait for one client, connected or not, beyond those in flight; one more is dropped and counted.
+        pub queue_messages_max: u32 = 10_000, [1.., "messages"];
+        /// Bytes (topic, payload, properties) that wait for one client beyond those in flight.
+        pub queue_bytes_max: u64 = 8 * 1_048_576, [1.., "bytes, at least packet_bytes_max"];
+        /// Encoded bytes that wait for one client's socket: beyond it QoS 0 is dropped and counted, QoS 1 and 2 wait in
+        /// the queue.
+        pub outbox_bytes_max: u64 = 2 * 1_048_576, [1.., "bytes, at least packet_bytes_max"];
+        /// How long a client's socket may take nothing while bytes wait for it, before it is disconnected.
+        pub write_stall_ms: u64 = 30_000, [1_000.., "milliseconds"];
+        /// Topic aliases a 5.0 client may set, and that are used towards it.
+        pub topic_alias_maximum: u16 = 16, [0..=65_535, "aliases"];
+        /// The longest time a session outlives its connection; also for 3.x sessions that are not clean.
+        pub session_expiry_max_s: u32 = 7 * 86_400, [0.., "seconds"];
+        /// Keep-alive told to a 5.0 client that asks for more, or for none.
+        pub keep_alive_max_s: u16 = 0, [0..=65_535, "seconds; 0 is no bound"];
+        /// Sessions held on this node for clients that are not connected; beyond it a session ends with its connection.
+        pub offline_sessions_max: u32 = 10_000_000, [0.., "sessions"];
+        /// Retained messages on this node; beyond it a message is delivered and not retained, and counted.
+        pub retained_messages_max: u32 = 10_000_000, [0.., "messages"];
+        /// Bytes of retained messages (topic, payload and properties).
+        pub retained_bytes_max: u64 = 4 * 1_073_741_824, [0.., "bytes"];
+        /// Bytes handled for one client before the others get their turn.
+        pub read_bytes_per_turn: u32 = 65_536, [4_096.., "bytes"];
+        /// Connections accepted in one turn of a worker.
+        pub accepts_per_turn: u32 = 256, [1.., "connections"];
+        /// Retained messages copied to one client in one turn.
+        pub retained_per_turn: u32 = 256, [1.., "messages"];
+        /// Entries that may wait for a worker before the workers that write them stop reading sockets.
+        pub inbox_entries_max: u32 = 65_536, [64.., "entries"];
+        /// Connections the kernel holds until they are accepted (the kernel's own bound net.core.somaxconn applies too).
+        pub listen_backlog: u32 = 4_096, [1.., "connections"];
+        /// How long a shutdown waits for publishes to be stored and for outboxes to empty.
+        pub drain_timeout_ms: u64 = 10_000, [0.., "milliseconds"];
     }
 }
 
@@ -128,93 +98,18 @@ impl Limits {
     ///
     /// # Errors
     /// Names the key, its value and what is allowed.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let at_least = |key: &'static str, value: u64, least: u64| {
-            if value < least {
-                return Err(ConfigError::new(
-                    format!("limits.{key}"),
-                    value,
-                    format!("at least {least}"),
-                ));
-            }
-            Ok(())
-        };
-        at_least("connections_max", self.connections_max.into(), 1)?;
-        at_least("connect_timeout_ms", self.connect_timeout_ms, 100)?;
-        at_least("packet_bytes_max", self.packet_bytes_max.into(), 128)?;
-        at_least("client_id_bytes_max", self.client_id_bytes_max.into(), 23)?;
-        at_least("topic_levels_max", self.topic_levels_max.into(), 1)?;
-        at_least("subscriptions_max", self.subscriptions_max.into(), 1)?;
-        at_least("receive_maximum", self.receive_maximum.into(), 1)?;
-        at_least(
-            "inflight_messages_max",
-            self.inflight_messages_max.into(),
-            1,
-        )?;
-        at_least("queue_messages_max", self.queue_messages_max.into(), 1)?;
-        at_least("queue_bytes_max", self.queue_bytes_max, 1)?;
-        at_least("outbox_bytes_max", self.outbox_bytes_max, 1)?;
-        at_least("write_stall_ms", self.write_stall_ms, 1_000)?;
-        at_least(
-            "read_bytes_per_turn",
-            self.read_bytes_per_turn.into(),
-            4_096,
-        )?;
-        at_least("accepts_per_turn", self.accepts_per_turn.into(), 1)?;
-        at_least("retained_per_turn", self.retained_per_turn.into(), 1)?;
-        at_least("inbox_entries_max", self.inbox_entries_max.into(), 64)?;
-        at_least("listen_backlog", self.listen_backlog.into(), 1)?;
-        let at_most = |key: &'static str, value: u64, most: u64| {
-            if value > most {
-                return Err(ConfigError::new(
-                    format!("limits.{key}"),
-                    value,
-                    format!("at most {most}"),
-                ));
-            }
-            Ok(())
-        };
-        at_most(
-            "packet_bytes_max",
-            self.packet_bytes_max.into(),
-            268_435_460,
-        )?;
-        at_most(
-            "client_id_bytes_max",
-            self.client_id_bytes_max.into(),
-            65_535,
-        )?;
-        at_most(
-            "topic_levels_max",
-            self.topic_levels_max.into(),
-            topic::LEVELS_MAX as u64,
-        )?;
-        at_most("receive_maximum", self.receive_maximum.into(), 16_384)?;
-        at_most(
-            "inflight_messages_max",
-            self.inflight_messages_max.into(),
-            16_384,
-        )?;
+    pub fn validate(&self) -> Result<(), settings::Error> {
+        self.check_keys()?;
         // A packet that may be received must fit where it is sent from, or it could never be delivered.
-        if self.outbox_bytes_max < u64::from(self.packet_bytes_max) {
-            return Err(ConfigError::new(
-                "limits.outbox_bytes_max",
-                self.outbox_bytes_max,
-                format!(
-                    "at least limits.packet_bytes_max ({})",
-                    self.packet_bytes_max
-                ),
-            ));
-        }
-        if self.queue_bytes_max < u64::from(self.packet_bytes_max) {
-            return Err(ConfigError::new(
-                "limits.queue_bytes_max",
-                self.queue_bytes_max,
-                format!(
-                    "at least limits.packet_bytes_max ({})",
-                    self.packet_bytes_max
-                ),
-            ));
+        let packet = u64::from(self.packet_bytes_max);
+        for (key, bytes) in [
+            ("outbox_bytes_max", self.outbox_bytes_max),
+            ("queue_bytes_max", self.queue_bytes_max),
+        ] {
+            if bytes < packet {
+                let allowed = format!("at least packet_bytes_max ({packet})");
+                return Err(settings::Error::new(key, bytes, allowed));
+            }
         }
         Ok(())
     }
@@ -236,7 +131,7 @@ mod tests {
             ..Limits::default()
         };
         let error = limits.validate().unwrap_err().to_string();
-        assert!(error.contains("limits.outbox_bytes_max"), "{error}");
-        assert!(error.contains("limits.packet_bytes_max"), "{error}");
+        assert!(error.contains("outbox_bytes_max"), "{error}");
+        assert!(error.contains("packet_bytes_max"), "{error}");
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub use shard::Shard;
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::handle::{Handle, Inbox, Shared};
 use crate::sink::Sink;
 use crate::stats::Stats;
@@ -63,7 +63,7 @@ impl Sim {
     ///
     /// # Errors
     /// When the configuration is not valid.
-    pub fn new(config: &Config, sink: Arc<dyn Sink>, seed: u64) -> Result<Self, ConfigError> {
+    pub fn new(config: &Config, sink: Arc<dyn Sink>, seed: u64) -> Result<Self, settings::Error> {
         let (shared, workers) = shard::workers(config, &sink, seed)?;
         let count = workers.len();
         Ok(Self {

@@ -15,7 +15,7 @@ mod swarm;
 use std::sync::Arc;
 
 use broker::sim::Shard;
-use broker::{Config, ConfigError, NoSink, Sink};
+use broker::{Config, NoSink, Sink};
 
 use crate::clock;
 use state::Table;
@@ -48,7 +48,7 @@ pub enum SimClock {
 pub enum BuildError {
     /// The broker's configuration is not valid.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] settings::Error),
     /// Virtual time belongs to one shard.
     #[error("shards = {0} is not allowed in virtual time: 1 is")]
     VirtualShards(usize),

@@ -38,7 +38,7 @@ pub fn explain(text: &str, error: &toml::de::Error) -> String {
     let allowed = found
         .key
         .split_once('.')
-        .map_or("", |(section, key)| super::allowed(section, key));
+        .map_or_else(String::new, |(section, key)| super::allowed(section, key));
     if allowed.is_empty() {
         return format!("{place}: {}: {message}", found.key);
     }

@@ -1,25 +1,11 @@
 //! The reference of the configuration, generated from each part's defaults and its own list of keys.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde_json::Value;
+use settings::Key;
 
 use super::Config;
-
-/// One key.
-#[derive(Clone)]
-pub struct Entry {
-    /// Its name below the section.
-    pub key: Cow<'static, str>,
-    /// What is allowed, with the unit.
-    pub allowed: &'static str,
-    /// What it is.
-    pub what: &'static str,
-}
-
-/// A crate's own list of keys: name, what is allowed, what it is.
-type List = &'static [(&'static str, &'static str, &'static str)];
 
 /// One section of the file.
 pub struct Section {
@@ -28,43 +14,23 @@ pub struct Section {
     /// What it is, for the page.
     pub about: &'static str,
     /// Its keys.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<Key>,
 }
 
 impl Section {
-    /// A section whose keys a crate lists.
-    fn new(name: &'static str, about: &'static str, list: List) -> Self {
-        let entries = list.iter().map(|(key, allowed, what)| Entry {
-            key: Cow::Borrowed(key),
-            allowed,
-            what,
-        });
+    fn new<S: settings::Section>(name: &'static str, about: &'static str) -> Self {
         Self {
             name,
             about,
-            entries: entries.collect(),
+            entries: S::keys(),
         }
     }
 
-    /// A backend's section, with the consumer runtime's keys in the place of its table [`CONSUMER`].
-    fn backend(name: &'static str, about: &'static str, list: List) -> Self {
-        let mut section = Self::new(name, about, list);
-        section.entries.retain(|entry| entry.key != CONSUMER);
-        section
-            .entries
-            .extend(runtime::REFERENCE.iter().map(|(key, allowed, what)| Entry {
-                key: Cow::Owned(format!("{CONSUMER}.{key}")),
-                allowed,
-                what,
-            }));
-        section
-    }
-
     /// The entry of `key`; what is inside a list or a free table (`routes[2].filter`) is described by that.
-    pub fn entry(&self, key: &str) -> Option<&Entry> {
+    pub fn entry(&self, key: &str) -> Option<&Key> {
         let mut key = key;
         loop {
-            if let Some(entry) = self.entries.iter().find(|entry| entry.key == key) {
+            if let Some(entry) = self.entries.iter().find(|entry| entry.name == key) {
                 return Some(entry);
             }
             key = key.rsplit_once(['.', '[']).map(|(outer, _)| outer)?;
@@ -72,48 +38,23 @@ impl Section {
     }
 }
 
-/// The table of each backend in which the consumer runtime's keys are.
-pub const CONSUMER: &str = "consumer";
-
 /// Every section, in the order of the page.
 pub fn sections() -> Vec<Section> {
     vec![
-        Section::new("log", "Logging of every process.", crate::log::REFERENCE),
-        Section::new(
-            "http",
-            "Where each process serves HTTP.",
-            crate::http::REFERENCE,
-        ),
-        Section::new(
-            "up",
-            "What `millstream up` adds to its parts.",
-            crate::up::REFERENCE,
-        ),
-        Section::new(
-            "demo",
-            "The fleet of `millstream up --demo`.",
-            crate::demo::REFERENCE,
-        ),
-        Section::new(
-            "broker",
-            "The MQTT tier: `up` and `broker`.",
-            broker::REFERENCE,
-        ),
-        Section::new(
+        Section::new::<crate::log::Config>("log", "Logging of every process."),
+        Section::new::<crate::http::Config>("http", "Where each process serves HTTP."),
+        Section::new::<crate::up::Config>("up", "What `millstream up` adds to its parts."),
+        Section::new::<crate::demo::Config>("demo", "The fleet of `millstream up --demo`."),
+        Section::new::<broker::Config>("broker", "The MQTT tier: `up` and `broker`."),
+        Section::new::<bridge::Config>(
             "bridge",
             "MQTT to Kafka and back: `up`, and `broker` with `--kafka`.",
-            bridge::REFERENCE,
         ),
-        Section::backend(
-            "chat",
-            "The chat backend: `up` and `chat`.",
-            chat::REFERENCE,
-        ),
-        Section::backend("iot", "The IoT backend: `up` and `iot`.", iot::REFERENCE),
-        Section::backend(
+        Section::new::<chat::Config>("chat", "The chat backend: `up` and `chat`."),
+        Section::new::<iot::Config>("iot", "The IoT backend: `up` and `iot`."),
+        Section::new::<dashboard::Config>(
             "dashboard",
             "The dashboard backend: `up` and `dashboard`.",
-            dashboard::REFERENCE,
         ),
     ]
 }
@@ -125,17 +66,22 @@ pub fn page() -> String {
     for section in sections() {
         let _ = write!(page, "\n## [{}]\n\n{}\n\n", section.name, section.about);
         page.push_str("| key | default | allowed | what it is |\n|---|---|---|---|\n");
-        for Entry { key, allowed, what } in &section.entries {
+        for Key {
+            name: key,
+            allowed,
+            about,
+        } in &section.entries
+        {
             let default = value_of(&defaults[section.name], key);
             let _ = writeln!(
                 page,
                 "| `{key}` | {} | {} | {} |",
                 shown(default),
                 cell(allowed),
-                cell(what)
+                cell(about)
             );
         }
-        for Entry { key, .. } in &section.entries {
+        for Key { name: key, .. } in &section.entries {
             let list = value_of(&defaults[section.name], key).and_then(Value::as_array);
             if let Some(list) = list.filter(|list| list.iter().any(Value::is_object)) {
                 let _ = write!(
@@ -257,7 +203,7 @@ mod tests {
             let in_reference: BTreeSet<String> = section
                 .entries
                 .iter()
-                .map(|entry| entry.key.to_string())
+                .map(|entry| entry.name.to_string())
                 .collect();
             assert_eq!(
                 in_reference.len(),
@@ -281,10 +227,15 @@ mod tests {
     #[test]
     fn entries_say_something() {
         for section in sections() {
-            for Entry { key, allowed, what } in section.entries {
+            for Key {
+                name,
+                allowed,
+                about,
+            } in section.entries
+            {
                 assert!(
-                    !allowed.is_empty() && what.ends_with('.'),
-                    "{}.{key}",
+                    !allowed.is_empty() && about.ends_with('.'),
+                    "{}.{name}",
                     section.name
                 );
             }
@@ -293,11 +244,14 @@ mod tests {
 
     #[test]
     fn an_element_of_a_list_is_described_by_the_list() {
-        let section = Section::new(
-            "s",
-            "",
-            &[("list", "a list", "A list."), ("list_max", "1", "Other.")],
-        );
+        let section = Section {
+            name: "s",
+            about: "",
+            entries: vec![
+                Key::new("list", "a list", " A list."),
+                Key::new("list_max", "1", " Other."),
+            ],
+        };
         assert_eq!(section.entry("list[2].x").unwrap().allowed, "a list");
         assert_eq!(section.entry("list_max").unwrap().allowed, "1");
         assert!(section.entry("other").is_none());

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::handle::{Handle, Shared};
 use crate::retained::Retained;
 use crate::router::Router;
@@ -42,7 +42,7 @@ pub(super) fn workers(
     config: &Config,
     sink: &Arc<dyn Sink>,
     seed: u64,
-) -> Result<(Arc<Shared>, Vec<Worker>), ConfigError> {
+) -> Result<(Arc<Shared>, Vec<Worker>), settings::Error> {
     config.validate()?;
     let hasher =
         ahash::RandomState::with_seeds(seed, seed ^ 0x5bd1_e995, seed.rotate_left(17), !seed);
@@ -68,7 +68,11 @@ impl Shard {
     ///
     /// # Errors
     /// When the configuration is not valid.
-    pub fn all(config: &Config, sink: &Arc<dyn Sink>, seed: u64) -> Result<Vec<Self>, ConfigError> {
+    pub fn all(
+        config: &Config,
+        sink: &Arc<dyn Sink>,
+        seed: u64,
+    ) -> Result<Vec<Self>, settings::Error> {
         let (shared, workers) = workers(config, sink, seed)?;
         let shard = |(index, worker)| Self {
             index,

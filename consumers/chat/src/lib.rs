@@ -21,7 +21,7 @@ use axum::Router;
 use prometheus::Registry;
 use runtime::http::operator_routes;
 
-pub use config::{Config, REFERENCE};
+pub use config::Config;
 
 use handler::ChatHandler;
 use metrics::Metrics;
@@ -32,7 +32,7 @@ use store::Store;
 pub enum StartError {
     /// A value of the configuration is not allowed.
     #[error(transparent)]
-    Config(#[from] runtime::ConfigError),
+    Config(#[from] settings::Error),
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] runtime::store::StoreError),

@@ -22,7 +22,7 @@ use runtime::http::operator_routes;
 use tokio::sync::{Semaphore, watch as tokio_watch};
 use tokio::task::JoinHandle;
 
-pub use config::{Config, REFERENCE};
+pub use config::Config;
 
 use count::Counter;
 use handler::Count;
@@ -36,7 +36,7 @@ use watch::Watcher;
 pub enum StartError {
     /// A value of the configuration is not allowed.
     #[error(transparent)]
-    Config(#[from] runtime::ConfigError),
+    Config(#[from] settings::Error),
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] runtime::store::StoreError),

@@ -27,7 +27,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 pub use alert::{Rule, RuleError};
-pub use config::{Config, REFERENCE};
+pub use config::Config;
 
 use append::Appender;
 use clock::now_ms;
@@ -44,7 +44,7 @@ const RETENTION_EVERY_S: u64 = 600;
 pub enum StartError {
     /// A value of the configuration is not allowed.
     #[error(transparent)]
-    Config(#[from] runtime::ConfigError),
+    Config(#[from] settings::Error),
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] runtime::store::StoreError),

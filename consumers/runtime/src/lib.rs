@@ -30,7 +30,7 @@ mod status;
 pub mod store;
 
 pub use batch::{Batch, MalformedRecord, Record};
-pub use config::{Config, ConfigError, REFERENCE, Tuning, validate_servers, validate_topic};
+pub use config::{Config, Tuning};
 pub use handler::{HandleError, Handler, Outcome, Poison, Stage};
 pub use pattern::Pattern;
 pub use running::{Running, StartError, start};

@@ -65,6 +65,21 @@ impl<const N: usize> Pattern<N> {
         })
     }
 
+    /// The pattern to which the key `key` of a section is set.
+    ///
+    /// # Errors
+    ///
+    /// Names the key, what is allowed, and what is wrong with this value.
+    pub fn of_key<S: settings::Section>(
+        key: &str,
+        text: &str,
+        names: [&str; N],
+    ) -> Result<Self, settings::Error> {
+        Self::new(text, names).map_err(|clause| {
+            settings::Error::text(key, text, format!("{}; this one {clause}", S::allowed(key)))
+        })
+    }
+
     /// What stands in `topic` for each name, in the order in which [`Pattern::new`] was given them; `None` when the topic
     /// is another one.
     #[must_use]

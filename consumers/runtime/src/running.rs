@@ -16,7 +16,7 @@ use crate::client::{Context, common_settings, consumer_settings};
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
 use crate::reader::Reader;
-use crate::{Config, ConfigError, Handler, State, Status};
+use crate::{Config, Handler, State, Status};
 
 /// How long one question to Kafka takes at most while the start waits for an answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ const DEAD_LETTER_PARTITIONS: i32 = 1;
 pub enum StartError {
     /// A value of the configuration is not allowed.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] settings::Error),
     /// librdkafka refuses the settings.
     #[error("Kafka client settings are refused: {0}")]
     Client(String),
