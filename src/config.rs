@@ -92,9 +92,7 @@ impl Config {
     /// # Errors
     /// When a value cannot be written as TOML, which would be a bug.
     pub fn resolved(&self) -> anyhow::Result<String> {
-        let mut value = toml::Value::try_from(self)?;
-        hide_secrets(&mut value);
-        Ok(toml::to_string_pretty(&value)?)
+        Ok(toml::to_string_pretty(self)?)
     }
 }
 
@@ -105,29 +103,6 @@ pub fn allowed(section: &str, key: &str) -> String {
         .find(|other| other.name == section)
         .and_then(|section| section.entry(key).map(|entry| entry.allowed.to_string()))
         .unwrap_or_default()
-}
-
-/// What is printed instead of a secret.
-const HIDDEN: &str = "(hidden)";
-
-/// librdkafka's names of its secrets end so.
-const SECRETS: &[&str] = &["password", "secret", "key", "pem", "config"];
-
-fn hide_secrets(value: &mut toml::Value) {
-    match value {
-        toml::Value::Table(table) => {
-            for (key, value) in table.iter_mut() {
-                // Keys of ours have underscores, librdkafka's have dots: only the latter can be secret.
-                if key.contains('.') && SECRETS.iter().any(|end| key.ends_with(end)) {
-                    *value = toml::Value::String(HIDDEN.into());
-                } else {
-                    hide_secrets(value);
-                }
-            }
-        }
-        toml::Value::Array(values) => values.iter_mut().for_each(hide_secrets),
-        _ => {}
-    }
 }
 
 #[cfg(test)]
@@ -208,15 +183,42 @@ mod tests {
 
     #[test]
     fn secrets_of_kafka_are_not_printed() {
-        let mut value: toml::Value = toml::from_str(
-            "[bridge.properties]\n\"sasl.password\" = \"hunter2\"\n\"client.id\" = \"x\"\n",
-        )
-        .unwrap();
-        hide_secrets(&mut value);
-        let text = value.to_string();
-        assert!(
-            !text.contains("hunter2") && text.contains(HIDDEN) && text.contains("\"x\""),
-            "{text}"
-        );
+        let text = "[bridge.properties]\n\"sasl.password\" = \"hunter2\"\n\"ssl.ca.location\" = \"/x\"\n\
+                    [chat.consumer.properties]\n\"ssl.key.password\" = \"hunter2\"\n";
+        let printed = Config::parse(text).unwrap().resolved().unwrap();
+        assert!(!printed.contains("hunter2"), "{printed}");
+        assert_eq!(printed.matches("\"***\"").count(), 2, "{printed}");
+        assert!(printed.contains("\"/x\""), "{printed}");
+    }
+
+    #[test]
+    fn a_wrong_property_is_named_and_no_secret_is_printed_with_it() {
+        for (text, parts) in [
+            (
+                "[bridge.properties]\n\"sasl.password\" = \"hunter2\"\n\"sasl.pasword\" = \"hunter2\"\n",
+                &["line 3", "bridge.properties.sasl.pasword", "No such"][..],
+            ),
+            (
+                "[chat.consumer.properties]\n\"sasl.password\" = 2222\n",
+                &["line 2", "chat.consumer.properties", "***"],
+            ),
+            (
+                "[bridge.properties]\n\"sasl.password\" = \"env:NO_SUCH_VARIABLE_2222\"\n",
+                &["line 2", "NO_SUCH_VARIABLE_2222", "not set"],
+            ),
+            (
+                "[bridge.properties]\n\"socket.timeout.ms\" = \"soon\"\n",
+                &["line 2", "bridge.properties.socket.timeout.ms", "\"soon\""],
+            ),
+        ] {
+            let message = Config::parse(text).unwrap_err();
+            assert!(
+                !message.contains("hunter2") && !message.contains(" 2222"),
+                "{message}"
+            );
+            for part in parts {
+                assert!(message.contains(part), "{message:?} lacks {part:?}");
+            }
+        }
     }
 }

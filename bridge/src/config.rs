@@ -1,10 +1,10 @@
 //! The bridge's part of the configuration file: what it may say, checked once.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use settings::{Kind, Section as _, kafka};
+use settings::kafka::{self, Properties};
+use settings::{Kind, Section as _};
 
 use crate::routes::{RouteConfig, Routes, default_routes};
 
@@ -38,7 +38,7 @@ settings::section! {
         pub downlink: DownlinkConfig = DownlinkConfig::default(), [section];
         /// Further settings of librdkafka for every connection to Kafka, for example `"security.protocol" = "ssl"`.
         /// Those on which the bridge's promises rest are refused.
-        pub properties: BTreeMap<String, String> = BTreeMap::new(), ["table of librdkafka settings"];
+        pub properties: Properties = Properties::default(), [words Properties::WORDS];
     }
 }
 
@@ -165,17 +165,8 @@ impl Config {
         self.downlink
             .validate()
             .map_err(|error| error.below("downlink"))?;
-        kafka::refuse_own_properties(&self.properties, OWN_PROPERTIES)?;
-        crate::kafka::producer(self, self.producer.batch_bytes_max)
-            .create_native_config()
-            .map_err(|cause| {
-                settings::Error::new(
-                    "properties",
-                    format!("{:?}", self.properties),
-                    format!("settings of librdkafka ({cause})"),
-                )
-            })?;
-        Ok(())
+        self.properties
+            .check(OWN_PROPERTIES, crate::kafka::takes_property)
     }
 
     /// This node's name: the configured one, else the host's.
@@ -322,14 +313,14 @@ mod tests {
                 "1 to",
             ),
             (
-                |c| drop(c.properties.insert("acks".into(), "1".into())),
-                "properties.acks = …",
+                |c| c.properties.insert("acks", "1"),
+                "properties.acks = \"1\"",
                 "for which there is another key",
             ),
             (
-                |c| drop(c.properties.insert("no.such.setting".into(), "1".into())),
+                |c| c.properties.insert("no.such.setting", "1"),
                 "no.such.setting",
-                "settings of librdkafka",
+                "what librdkafka knows",
             ),
         ];
         for (change, says, allows) in cases {

@@ -27,6 +27,15 @@ const PREFETCH_KIB_MAX: u32 = 16_384;
 /// half a core from it, and the latency grew from tens of milliseconds to seconds. With one, the thread sleeps.
 const REQUESTS_IN_FLIGHT_MAX: &str = "1";
 
+/// Whether librdkafka knows a property and takes this value, else why not.
+pub(crate) fn takes_property(name: &str, value: &str) -> Result<(), String> {
+    let created = ClientConfig::new().set(name, value).create_native_config();
+    created.map(drop).map_err(|error| match error {
+        KafkaError::ClientConfig(_, why, ..) => why,
+        other => other.to_string(),
+    })
+}
+
 /// What every client of this node has in common.
 pub(crate) fn client(config: &Config) -> ClientConfig {
     let mut client = ClientConfig::new();
@@ -39,7 +48,7 @@ pub(crate) fn client(config: &Config) -> ClientConfig {
             "reconnect.backoff.max.ms",
             RECONNECT_BACKOFF_MS_MAX.to_string(),
         );
-    for (name, value) in &config.properties {
+    for (name, value) in config.properties.reveal() {
         client.set(name, value);
     }
     client
@@ -179,9 +188,7 @@ mod tests {
     #[test]
     fn the_promises_cannot_be_configured_away() {
         let mut config = Config::default();
-        config
-            .properties
-            .insert("socket.timeout.ms".into(), "1234".into());
+        config.properties.insert("socket.timeout.ms", "1234");
         let producer = producer(&config, 5_000);
         assert_eq!(producer.get("socket.timeout.ms"), Some("1234"));
         assert_eq!(producer.get("acks"), Some("all"));

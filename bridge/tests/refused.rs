@@ -144,10 +144,10 @@ fn a_topic_that_was_deleted_is_an_unknown_one() {
     // So that this test does not wait for half a minute.
     config
         .properties
-        .insert("topic.metadata.propagation.max.ms".into(), "1000".into());
+        .insert("topic.metadata.propagation.max.ms", "1000");
     config
         .properties
-        .insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
+        .insert("topic.metadata.refresh.interval.ms", "1000");
     let node = Node::start(&config);
     let mut client = Client::connect(node.address, Version::V5, &unique("c"));
     client.publish("doomed/a", Qos::AtLeastOnce, b"x", Properties::default());

@@ -1,7 +1,11 @@
 //! What every part says of Kafka in the same words: addresses, topics, consumer groups, properties of librdkafka.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::secret::{HIDDEN, Secret};
 use crate::{Error, Kind};
 
 /// Longest name that Kafka gives a topic, in characters; also the bound on a consumer group's name.
@@ -54,21 +58,113 @@ fn is_server(server: &str) -> bool {
     })
 }
 
-/// Refuses properties of librdkafka that are not for the configuration. Values are never printed: they may be secret.
-///
-/// # Errors
-/// Names the first one.
-pub fn refuse_own_properties(
-    properties: &BTreeMap<String, String>,
-    own: &[&str],
-) -> Result<(), Error> {
-    match properties.keys().find(|name| own.contains(&name.as_str())) {
-        None => Ok(()),
-        Some(name) => Err(Error::new(
-            format!("properties.{name}"),
-            "…",
-            "any property of librdkafka but this one, on which the promises rest or for which there is another key",
-        )),
+/// Properties of librdkafka, as a table of the configuration. Each value may be given as `env:NAME` or `file:PATH`, and
+/// those that hold secrets are not printed.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Properties(BTreeMap<String, Secret>);
+
+impl Properties {
+    /// The words of a key that holds such a table.
+    pub const WORDS: &str =
+        "table of librdkafka properties; a value may be given as \"env:NAME\" or \"file:PATH\"";
+
+    /// Sets a property.
+    pub fn insert(&mut self, name: &str, value: &str) {
+        self.0.insert(name.to_owned(), value.into());
+    }
+
+    /// Names and values, the secret ones in clear: for librdkafka, for nobody else.
+    pub fn reveal(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.reveal()))
+    }
+
+    /// Refuses the properties in `own`, and those that librdkafka, asked by `accepts`, does not take; the latter says
+    /// why.
+    ///
+    /// # Errors
+    /// Names the first one alone; its value is printed unless it may be secret.
+    pub fn check(
+        &self,
+        own: &[&str],
+        accepts: impl Fn(&str, &str) -> Result<(), String>,
+    ) -> Result<(), Error> {
+        for (name, value) in self.reveal() {
+            let refused = |allowed: String| {
+                let value = self.printed(name).unwrap_or_default();
+                Err(Error::text(format!("properties.{name}"), value, allowed))
+            };
+            if own.contains(&name) {
+                return refused(
+                    "any property of librdkafka but this one, on which the promises rest or for which there is \
+                     another key"
+                        .to_owned(),
+                );
+            }
+            if let Err(why) = accepts(name, value) {
+                // librdkafka's words may repeat the value.
+                let why = if why.contains(value) && may_be_secret(name) {
+                    "it does not take this one".to_owned()
+                } else {
+                    why
+                };
+                return refused(format!("what librdkafka knows and takes ({why})"));
+            }
+        }
+        Ok(())
+    }
+
+    fn printed(&self, name: &str) -> Option<&str> {
+        let value = self.0.get(name)?;
+        Some(match value.origin() {
+            Some(origin) => origin,
+            None if may_be_secret(name) => HIDDEN,
+            None => value.reveal(),
+        })
+    }
+}
+
+/// Whether a property may hold a secret. A name that librdkafka does not know is one misspelt, perhaps of a secret.
+fn may_be_secret(name: &str) -> bool {
+    const SHOWN: &[&str] = &[
+        ".location",
+        ".locations",
+        ".mechanism",
+        ".mechanisms",
+        ".protocol",
+        ".username",
+        ".ms",
+        ".bytes",
+        ".method",
+    ];
+    const HINTS: &[&str] = &[
+        "sasl",
+        "pass",
+        "secret",
+        "pem",
+        "key",
+        "token",
+        "config",
+        "credential",
+        "jaas",
+        "ssl",
+    ];
+    !SHOWN.iter().any(|end| name.ends_with(end)) && HINTS.iter().any(|hint| name.contains(hint))
+}
+
+impl fmt::Debug for Properties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(self.0.keys().map(|name| (name, self.printed(name))))
+            .finish()
+    }
+}
+
+impl Serialize for Properties {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.keys().map(|name| (name, self.printed(name))))
     }
 }
 
@@ -102,16 +198,82 @@ mod tests {
         }
     }
 
+    fn properties(given: &[(&str, &str)]) -> Properties {
+        let mut properties = Properties::default();
+        for (name, value) in given {
+            properties.insert(name, value);
+        }
+        properties
+    }
+
     #[test]
-    fn a_refused_property_is_named_and_its_value_is_not() {
-        let given = BTreeMap::from([("acks".to_owned(), "hunter2".to_owned())]);
-        let error = refuse_own_properties(&given, &["acks"])
+    fn a_refused_property_is_named_alone_and_its_secret_is_not() {
+        let given = properties(&[
+            ("sasl.password", "hunter2"),
+            ("sasl.pasword", "hunter2"),
+            ("x.ms", "1"),
+        ]);
+        let takes = |name: &str, value: &str| match name {
+            "sasl.pasword" => Err("No such configuration property: \"sasl.pasword\"".to_owned()),
+            "x.ms" => Err(format!("Invalid value \"{value}\"")),
+            _ => Ok(()),
+        };
+        let error = given
+            .check(&["sasl.password"], takes)
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("properties.acks") && !error.contains("hunter2"),
+            error.contains("properties.sasl.password = \"***\""),
             "{error}"
         );
-        refuse_own_properties(&given, &["group.id"]).unwrap();
+        let error = given.check(&[], takes).unwrap_err().to_string();
+        assert!(
+            error.contains("properties.sasl.pasword = \"***\"") && error.contains("No such"),
+            "{error}"
+        );
+        assert!(
+            !error.contains("hunter2") && !error.contains("x.ms"),
+            "{error}"
+        );
+        let error = properties(&[("x.ms", "one")])
+            .check(&[], takes)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("properties.x.ms = \"one\"") && error.contains("Invalid value"),
+            "{error}"
+        );
+        properties(&[("y", "1")]).check(&["x"], takes).unwrap();
+    }
+
+    #[test]
+    fn librdkafkas_words_do_not_give_a_secret_away() {
+        let given = properties(&[("ssl.key.pem", "hunter2")]);
+        let error = given
+            .check(&[], |_, value| Err(format!("cannot read {value}")))
+            .unwrap_err()
+            .to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn printed_properties_show_what_is_no_secret() {
+        let given: Properties = serde_json::from_str(
+            r#"{"sasl.password":"hunter2","ssl.key.password":"env:CARGO_PKG_NAME","ssl.key.pem":"hunter2",
+                "security.protocol":"sasl_ssl","ssl.ca.location":"/ca.pem","sasl.username":"me","socket.timeout.ms":"5"}"#,
+        )
+        .unwrap();
+        let shown = serde_json::json!({
+            "sasl.password": "***", "ssl.key.password": "env:CARGO_PKG_NAME", "ssl.key.pem": "***",
+            "security.protocol": "sasl_ssl", "ssl.ca.location": "/ca.pem", "sasl.username": "me",
+            "socket.timeout.ms": "5",
+        });
+        assert_eq!(serde_json::to_value(&given).unwrap(), shown);
+        assert!(!format!("{given:?}").contains("hunter2"), "{given:?}");
+        assert!(
+            given
+                .reveal()
+                .any(|property| property == ("ssl.key.password", "settings"))
+        );
     }
 }

@@ -7,8 +7,10 @@
 mod error;
 pub mod kafka;
 mod key;
+mod secret;
 mod section;
 
 pub use error::Error;
 pub use key::{Key, Kind, in_range, is_kind, words};
+pub use secret::{HIDDEN, Secret};
 pub use section::Section;

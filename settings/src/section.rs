@@ -37,7 +37,7 @@ pub trait Section: Default {
 /// Each field has a comment, which is its line in the reference, then `name: Type = default, [allowed];` with one of
 /// - `[1..=64, "threads"]`: a number in a range, with its unit;
 /// - `[is KIND]`: a value of a [`Kind`](crate::Kind);
-/// - `["words"]`: what its type allows, or what the section checks itself, in words;
+/// - `["words"]`, or `[words CONSTANT]`: what its type allows, or what the section checks itself, in words;
 /// - `[section]`: a table, which is a section itself.
 ///
 /// It makes the struct with serde's traits (unknown keys refused, defaults for what is left out), [`Default`] and
@@ -92,6 +92,9 @@ macro_rules! section {
     (@key $field:ident, $Type:ty, $doc:expr, is $kind:expr) => {
         ::std::vec![$crate::Key::new(stringify!($field), $kind.words, $doc)]
     };
+    (@key $field:ident, $Type:ty, $doc:expr, words $words:expr) => {
+        ::std::vec![$crate::Key::new(stringify!($field), $words, $doc)]
+    };
     (@key $field:ident, $Type:ty, $doc:expr, $words:literal) => {
         ::std::vec![$crate::Key::new(stringify!($field), $words, $doc)]
     };
@@ -105,6 +108,7 @@ macro_rules! section {
     (@check $self:ident, $field:ident, is $kind:expr) => {
         $crate::is_kind(stringify!($field), &$self.$field, $kind)?;
     };
+    (@check $self:ident, $field:ident, words $words:expr) => {};
     (@check $self:ident, $field:ident, $words:literal) => {};
     (@check $self:ident, $field:ident, $range:expr, $unit:literal) => {
         $crate::in_range(stringify!($field), $self.$field, $range, $unit)?;

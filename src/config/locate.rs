@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// The message for an error of the TOML reader, beginning with its place.
@@ -55,21 +56,20 @@ pub fn place_of_key(text: &str, key: &str) -> String {
     };
     let mut at = None;
     let mut value: Option<&DeValue<'_>> = None;
-    for part in key.split('.') {
-        let (name, indices) = part
-            .split_once('[')
-            .map_or((part, ""), |(name, rest)| (name, rest));
+    let mut rest = key;
+    while !rest.is_empty() {
         let inside = match value {
             None => Some(table.get_ref()),
             Some(value) => value.as_table(),
         };
-        let Some((name, mut next)) =
-            inside.and_then(|table| table.iter().find(|(other, _)| other.get_ref() == name))
-        else {
+        let Some(step) = inside.and_then(|table| step(table, rest)) else {
             break;
         };
-        at = Some(name.span().start);
-        for index in indices
+        rest = step.rest;
+        at = Some(step.at);
+        let mut next = step.value;
+        for index in step
+            .indices
             .split(['[', ']'])
             .filter_map(|index| index.parse::<usize>().ok())
         {
@@ -81,6 +81,37 @@ pub fn place_of_key(text: &str, key: &str) -> String {
         value = Some(next.get_ref());
     }
     at.map_or_else(String::new, |at| line(text, at))
+}
+
+/// One table deeper on the way to a key.
+struct Step<'t, 'k> {
+    /// Where the entry's name stands in the file.
+    at: usize,
+    value: &'t Spanned<DeValue<'t>>,
+    /// What follows the name in brackets.
+    indices: &'k str,
+    /// The key below this entry.
+    rest: &'k str,
+}
+
+/// The entry of `table` to which the beginning of `key` leads, the indices behind it, and the rest of `key`. Names with dots
+/// in them (those of librdkafka's properties) are found, too: the longest one wins.
+fn step<'t, 'k>(table: &'t DeTable<'t>, key: &'k str) -> Option<Step<'t, 'k>> {
+    let ends = key.match_indices('.').map(|(at, _)| at).chain([key.len()]);
+    ends.rev().find_map(|end| {
+        let part = &key[..end];
+        let (name, indices) = part.split_at(part.find('[').unwrap_or(end));
+        if !(indices.is_empty() || indices.ends_with(']')) {
+            return None;
+        }
+        let (name, value) = table.iter().find(|(other, _)| other.get_ref() == name)?;
+        Some(Step {
+            at: name.span().start,
+            value,
+            indices,
+            rest: key[end..].trim_start_matches('.'),
+        })
+    })
 }
 
 struct Found {
@@ -100,7 +131,7 @@ fn deepest<'t>(
         let found = |path: &[&str]| {
             Some(Found {
                 key: path.join("."),
-                value: text.get(value.span()).map(one_line).unwrap_or_default(),
+                value: shown(path, text.get(value.span()).unwrap_or_default()),
             })
         };
         // A table's own span covers only its header, so children are asked first.
@@ -128,6 +159,14 @@ fn inside<'t>(
             .find_map(|value| inside(value.get_ref(), span, text, path)),
         _ => None,
     }
+}
+
+/// A value as it stands in the file, unless it may be secret.
+fn shown(path: &[&str], value: &str) -> String {
+    if path.contains(&"properties") && !value.contains("env:") && !value.contains("file:") {
+        return settings::HIDDEN.to_owned();
+    }
+    one_line(value)
 }
 
 fn contains(outer: &Range<usize>, inner: &Range<usize>) -> bool {

@@ -152,7 +152,7 @@ impl Asker {
                 .set("enable.auto.commit", "false")
                 .set("allow.auto.create.topics", "false")
                 .set_log_level(RDKafkaLogLevel::Critical);
-            for (key, value) in &self.config.consumer.properties {
+            for (key, value) in self.config.consumer.properties.reveal() {
                 client.set(key, value);
             }
             self.clients.insert(group.to_owned(), client.create()?);

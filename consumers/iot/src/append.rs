@@ -55,7 +55,7 @@ impl Appender {
                 config.tuning.produce_timeout_ms.to_string(),
             )
             .set_log_level(RDKafkaLogLevel::Critical);
-        for (key, value) in &config.tuning.properties {
+        for (key, value) in config.tuning.properties.reveal() {
             client.set(key, value);
         }
         Ok(Self {

@@ -59,8 +59,17 @@ fn common(config: &Config) -> ClientConfig {
     client
 }
 
+/// Whether librdkafka knows a property and takes this value, else why not.
+pub(crate) fn takes_property(name: &str, value: &str) -> Result<(), String> {
+    let created = ClientConfig::new().set(name, value).create_native_config();
+    created.map(drop).map_err(|error| match error {
+        KafkaError::ClientConfig(_, why, ..) => why,
+        other => other.to_string(),
+    })
+}
+
 fn with_properties(mut client: ClientConfig, config: &Config) -> ClientConfig {
-    for (key, value) in &config.tuning.properties {
+    for (key, value) in config.tuning.properties.reveal() {
         client.set(key, value);
     }
     client

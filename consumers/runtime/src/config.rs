@@ -1,12 +1,12 @@
 //! What a consumer is told, with every bound and default.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::de::Error as _;
 use serde::{Deserialize as _, Deserializer};
 use serde_json::{Map, Value};
-use settings::{Error, Kind, Section as _, is_kind, kafka};
+use settings::kafka::{self, Properties};
+use settings::{Error, Kind, Section as _, is_kind};
 
 /// Where to read, as whom, and where answers go.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ settings::section! {
         /// Kafka gives the partitions of a consumer that was silent for so long to others.
         pub session_timeout_ms: u32 = 10_000, [6_000..=1_800_000, "milliseconds, and what Kafka allows"];
         /// Further librdkafka properties, for example for TLS and SASL; they win over the other keys.
-        pub properties: BTreeMap<String, String> = BTreeMap::new(), ["a table of librdkafka properties"];
+        pub properties: Properties = Properties::default(), [words Properties::WORDS];
     }
 }
 
@@ -157,7 +157,8 @@ impl Tuning {
                 allowed,
             ));
         }
-        kafka::refuse_own_properties(&self.properties, &OWN_PROPERTIES)
+        self.properties
+            .check(&OWN_PROPERTIES, crate::client::takes_property)
     }
 
     pub(crate) fn batch_wait(&self) -> Duration {
@@ -235,11 +236,7 @@ mod tests {
             ),
             (
                 |c| {
-                    drop(
-                        c.tuning
-                            .properties
-                            .insert("enable.auto.commit".into(), "true".into()),
-                    )
+                    c.tuning.properties.insert("enable.auto.commit", "true");
                 },
                 "consumer.properties.enable.auto.commit",
                 "on which the promises rest",
