@@ -1,6 +1,6 @@
 //! The commands, one file each: parse, validate, bind, run, drain.
 
-mod backend;
+mod backend_process;
 pub mod broker;
 mod broker_node;
 pub mod chat;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::future::join_all;
 
-use crate::backend::Backend;
+use crate::backends::Backend;
 use crate::cli::Common;
 use crate::config::Config;
 use crate::exit::Failure;
@@ -75,14 +75,18 @@ async fn within<T>(limit: Duration, what: &str, step: impl Future<Output = T>) -
 /// Finishes what the backends began, all at the same time.
 async fn drain_backends(backends: Vec<Backend>) {
     let ends = backends.into_iter().map(|backend| {
-        let what = format!("the {} backend to finish", backend.kind().name());
-        let away = backend.status().kafka_unreachable_since_ms.is_some();
+        let what = format!("the {} backend to finish", backend.kind.name());
+        let away = backend
+            .running
+            .status()
+            .kafka_unreachable_since_ms
+            .is_some();
         let limit = if away {
             KAFKA_AWAY_DRAIN
         } else {
             BACKEND_DRAIN
         };
-        async move { within(limit, &what, backend.shutdown()).await }
+        async move { within(limit, &what, backend.running.shutdown()).await }
     });
     join_all(ends).await;
 }

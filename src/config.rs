@@ -5,6 +5,7 @@
 
 mod locate;
 pub mod reference;
+pub mod up;
 
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use settings::Section as _;
 
 use crate::exit::Failure;
-use crate::{demo, http, log, up};
+use crate::{demo, http, log};
 
 /// The whole configuration file. Every section and every key may be left out.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

@@ -4,10 +4,11 @@
 //! ended. What the parts do is in their crates.
 
 mod address;
-mod backend;
+mod backends;
 mod cli;
 mod commands;
 mod config;
+mod data_dir;
 mod demo;
 mod exit;
 mod http;
@@ -16,7 +17,6 @@ mod metrics;
 mod node;
 mod screen;
 mod signals;
-mod up;
 
 use std::io::Write;
 use std::process::ExitCode;

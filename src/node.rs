@@ -14,7 +14,7 @@ use prometheus::{Registry, TextEncoder};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::backend::Backend;
+use crate::backends::Backend;
 use crate::demo::{self, Demo};
 use crate::metrics;
 use crate::screen::Numbers;
@@ -130,7 +130,9 @@ impl Node {
     /// What the consumer of a backend's own process does.
     pub fn consumer(&self) -> runtime::Status {
         let backends = lock(&self.backends);
-        backends.first().map_or_else(drained, Backend::status)
+        backends
+            .first()
+            .map_or_else(drained, |backend| backend.running.status())
     }
 
     /// Takes the backends out, to be drained.
@@ -191,7 +193,7 @@ impl Node {
             problems.push(status.to_string());
         }
         for backend in &*lock(&self.backends) {
-            let (name, status) = (backend.kind().name(), backend.status());
+            let (name, status) = (backend.kind.name(), backend.running.status());
             // A consumer that waits for Kafka or retries goes on by itself; one that stopped does not.
             live &= status.state != runtime::State::Failed;
             problems.extend(status.problem.map(|problem| format!("{name}: {problem}")));
@@ -251,7 +253,12 @@ impl Node {
         if !backends.is_empty() {
             let consumers: Map<String, Value> = backends
                 .iter()
-                .map(|backend| (backend.kind().name().to_owned(), json!(backend.status())))
+                .map(|backend| {
+                    (
+                        backend.kind.name().to_owned(),
+                        json!(backend.running.status()),
+                    )
+                })
                 .collect();
             status["consumers"] = consumers.into();
         }
@@ -282,7 +289,7 @@ impl Node {
         }
         numbers.lag = lock(&self.backends)
             .iter()
-            .map(|backend| backend.status().lag)
+            .map(|backend| backend.running.status().lag)
             .sum();
         numbers.lost = self.with_demo(|demo| demo.status().totals.lost);
         numbers
@@ -306,7 +313,7 @@ impl Node {
         }
         let mut families = registry.gather();
         for backend in &*lock(&self.backends) {
-            merge(&mut families, backend.registry().gather());
+            merge(&mut families, backend.running.registry().gather());
         }
         TextEncoder::new().encode_to_string(&families)
     }

@@ -1,14 +1,14 @@
 //! `millstream iot`: the iot backend as a process of its own.
 
-use super::backend;
-use crate::backend::Kind;
+use super::backend_process;
+use crate::backends::Kind;
 use crate::cli;
 use crate::exit::Failure;
 
 /// Runs the backend until it is told to end.
 ///
 /// # Errors
-/// See [`backend::run`].
+/// See [`backend_process::run`].
 pub fn run(options: cli::Backend) -> Result<(), Failure> {
-    backend::run(Kind::Iot, options)
+    backend_process::run(Kind::Iot, options)
 }

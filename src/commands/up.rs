@@ -15,15 +15,15 @@ use futures_util::future::join_all;
 
 use super::broker_node::{Bound, BrokerNode, http_address, mqtt_address};
 use super::{block_on, blocking, drain_backends, prepare};
-use crate::backend::{ALL, Kind};
+use crate::backends::{ALL, Kind};
 use crate::config::Config;
+use crate::data_dir::DataDir;
 use crate::demo::Demo;
 use crate::exit::Failure;
 use crate::http::{self, Server};
 use crate::node::{Listen, Node};
 use crate::screen::{Start, StatusLine};
 use crate::signals::Shutdown;
-use crate::up::Data;
 use crate::{address, cli, signals};
 
 /// How long the demo's last messages may take to arrive everywhere at a shutdown.
@@ -90,7 +90,7 @@ async fn serve(
     let listener = address::listen("--http", http)?;
     let bound = Bound::bind(&config)?;
     let in_memory = config.up.kafka.is_empty();
-    let data = Data::open(data.as_deref(), in_memory)?;
+    let data = DataDir::open(data.as_deref(), in_memory)?;
     data.place(&mut config);
 
     let embedded = in_memory.then(|| embedded(&config)).transpose()?;
@@ -174,10 +174,10 @@ impl Running {
                     continue;
                 }
             };
-            let name = backend.kind().name();
+            let name = backend.kind.name();
             // With the slash, so that relative links of its pages lead below it.
             router = router
-                .nest(&format!("/{name}/"), backend.router())
+                .nest(&format!("/{name}/"), backend.running.router())
                 .route(&format!("/{name}"), to(name));
             self.node.add_backend(backend);
         }

@@ -43,7 +43,7 @@ pub fn sections() -> Vec<Section> {
     vec![
         Section::new::<crate::log::Config>("log", "Logging of every process."),
         Section::new::<crate::http::Config>("http", "Where each process serves HTTP."),
-        Section::new::<crate::up::Config>("up", "What `millstream up` adds to its parts."),
+        Section::new::<super::up::Config>("up", "What `millstream up` adds to its parts."),
         Section::new::<crate::demo::Config>("demo", "The fleet of `millstream up --demo`."),
         Section::new::<broker::Config>("broker", "The MQTT tier: `up` and `broker`."),
         Section::new::<bridge::Config>(

@@ -29,9 +29,9 @@ impl Store {
         runtime::store::Store::open(url, SCHEMA).await.map(Self)
     }
 
-    /// Closes the connections; what was written stays.
-    pub async fn close(&self) {
-        self.0.close().await;
+    /// The runtime's store below it.
+    pub fn file(&self) -> &runtime::store::Store {
+        &self.0
     }
 }
 

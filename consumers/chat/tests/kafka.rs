@@ -5,8 +5,8 @@ mod support;
 
 use std::collections::HashMap;
 
-use chat::{Config, Running, StartError, start};
-use runtime::{State, Tuning};
+use chat::{Config, start};
+use runtime::{Running, StartError, State, Tuning};
 use serde_json::{Value, json};
 use support::{Kafka, Sent, unique, until};
 

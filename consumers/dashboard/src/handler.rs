@@ -232,7 +232,7 @@ mod tests {
             .await
             .expect("counts");
         let before = case.totals().await;
-        case.count.store.close().await;
+        case.count.store.file().close().await;
         let url = format!("sqlite:{}", case._dir.path().join("dashboard.db").display());
         let store = Store::open(&url).await.expect("opens");
         assert_eq!(store.totals(0).await.expect("reads"), before);

@@ -59,14 +59,21 @@ pub(crate) struct Shared {
 pub(crate) struct Sampler {
     pub shared: Arc<Shared>,
     pub store: Store,
-    pub consumer: runtime::Running,
-    pub watcher: Arc<Watcher>,
+    pub consumer: runtime::Consumer,
+    pub watcher: Watcher,
     pub active_window_s: u32,
 }
 
 impl Sampler {
-    /// Looks and tells until `stop` changes.
-    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+    /// Looks and tells until `stop` changes, then ends the watcher too.
+    pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
+        self.look_until(stop).await;
+        if let Err(error) = tokio::task::spawn_blocking(move || self.watcher.stop()).await {
+            tracing::error!(%error, "the thread that watches Kafka's logs could not be ended");
+        }
+    }
+
+    async fn look_until(&self, mut stop: watch::Receiver<bool>) {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = Instant::now();

@@ -96,8 +96,9 @@ impl Store {
         runtime::store::Store::open(url, SCHEMA).await.map(Self)
     }
 
-    pub(crate) async fn close(&self) {
-        self.0.close().await;
+    /// The runtime's store below it.
+    pub(crate) fn file(&self) -> &runtime::store::Store {
+        &self.0
     }
 
     /// Counts what of the batches was not counted before. Returns the records that cannot be counted.

@@ -7,9 +7,10 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use dashboard::{Config, Running};
+use dashboard::Config;
 use process::Process;
 use rdkafka::mocking::MockCluster;
+use runtime::Running;
 use serde_json::{Value, json};
 use support::{Kafka, Sent, unique, until};
 

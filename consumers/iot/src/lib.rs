@@ -20,11 +20,10 @@ mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use prometheus::Registry;
-use runtime::http::operator_routes;
+use runtime::store::StoreError;
+use runtime::{Parts, Running, StartError};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 
 pub use alert::{Rule, RuleError};
 pub use config::Config;
@@ -38,45 +37,6 @@ use store::Store;
 
 /// How often old data is deleted, in seconds.
 const RETENTION_EVERY_S: u64 = 600;
-
-/// Why the backend does not start. Each is one sentence for the user.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A value of the configuration is not allowed.
-    #[error(transparent)]
-    Config(#[from] settings::Error),
-    /// The database cannot be opened.
-    #[error(transparent)]
-    Store(#[from] runtime::store::StoreError),
-    /// The database cannot be written to.
-    #[error("database {url} cannot be written to: {source}")]
-    Write {
-        /// As it was given.
-        url: String,
-        /// What SQLite says.
-        source: sqlx::Error,
-    },
-    /// The consumer does not start.
-    #[error(transparent)]
-    Runtime(#[from] runtime::StartError),
-    /// librdkafka refuses the settings of the producer of commands.
-    #[error("Kafka client settings are refused: {0}")]
-    Client(#[from] rdkafka::error::KafkaError),
-    /// The metrics cannot be registered.
-    #[error("metrics cannot be registered: {0}")]
-    Metrics(#[from] prometheus::Error),
-}
-
-/// The backend, started.
-#[derive(Debug)]
-pub struct Running {
-    runtime: runtime::Running,
-    registry: Registry,
-    router: Router,
-    stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
-    store: Store,
-}
 
 /// Starts the backend: opens its store, waits for Kafka to answer, and consumes from then on.
 ///
@@ -97,7 +57,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
                 .map(|(metric, rule)| (metric.as_str(), rule)),
         )
         .await
-        .map_err(|source| StartError::Write {
+        .map_err(|source| StoreError::Write {
             url: config.database.clone(),
             source,
         })?;
@@ -108,10 +68,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         metrics_per_device_max: config.metrics_per_device_max,
         metrics: metrics.clone(),
     };
-    let runtime = runtime::start(config.runtime(), handler, &registry).await?;
-
+    let consumer = runtime::start(config.runtime(), handler, &registry).await?;
+    let mut parts = Parts::new(consumer, registry, store.file().clone());
     let posted = Arc::new(Notify::new());
-    let (stop, stopped) = watch::channel(false);
     let dispatcher = Dispatcher {
         store: store.clone(),
         appender,
@@ -119,71 +78,21 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         metrics: metrics.clone(),
         posted: Arc::clone(&posted),
     };
-    let tasks = vec![
-        tokio::spawn(dispatcher.run(stopped.clone())),
-        tokio::spawn(forget_old(store.clone(), config.retention_days, stopped)),
-    ];
-    let api = api::Api {
-        store: store.clone(),
+    parts.spawn(dispatcher.run(parts.stopped()));
+    parts.spawn(forget_old(
+        store.clone(),
+        config.retention_days,
+        parts.stopped(),
+    ));
+    Ok(parts.run(api::router(api::Api {
+        store,
         metrics,
         posted,
         configured_rules: Arc::new(config.rules),
         rules_max: config.rules_max,
         commands_pending_max: config.commands_pending_max,
         command_expiry_s: config.command_expiry_s,
-    };
-    let of_consumer = runtime.clone();
-    let operators = operator_routes(move || of_consumer.status(), registry.clone());
-    Ok(Running {
-        runtime,
-        registry,
-        router: api::router(api).merge(operators),
-        stop,
-        tasks,
-        store,
-    })
-}
-
-impl Running {
-    /// The HTTP API and the pages for operators. All links in it are relative: nest it anywhere.
-    pub fn router(&self) -> Router {
-        self.router.clone()
-    }
-
-    /// The metrics of the backend and of its consumer.
-    #[must_use]
-    pub fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
-    /// What the consumer does.
-    #[must_use]
-    pub fn status(&self) -> runtime::Status {
-        self.runtime.status()
-    }
-
-    /// Completes when the consumer has ended: with the reason when it stopped by itself.
-    ///
-    /// # Errors
-    ///
-    /// The reason in one sentence.
-    pub async fn ended(&self) -> Result<(), String> {
-        self.runtime.ended().await
-    }
-
-    /// Finishes what was begun, commits, leaves the group and closes the store. Commands that were not sent stay stored.
-    pub async fn shutdown(self) {
-        if let Err(reason) = self.runtime.shutdown().await {
-            tracing::error!(reason, "the consumer had stopped before");
-        }
-        self.stop.send_replace(true);
-        for task in self.tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task of the iot backend ended badly");
-            }
-        }
-        self.store.close().await;
-    }
+    })))
 }
 
 /// Deletes what is older than the retention, now and then, until `stop` changes.

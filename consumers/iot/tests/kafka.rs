@@ -8,8 +8,9 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use iot::{Config, Rule, Running};
+use iot::{Config, Rule};
 use process::Process;
+use runtime::Running;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqlitePool;
 use support::{Kafka, Read, Sent, unique, until};

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::batch::Batch;
 use crate::client::{PartitionSnapshot, Snapshot};
-use crate::{Batch, PartitionStatus, RetryStatus};
+use crate::status::{PartitionStatus, RetryStatus};
 
 /// Buffers of a batch larger than this are given back after use.
 const BUFFER_BYTES_KEPT_MAX: usize = 256 << 10;

@@ -1,6 +1,7 @@
 //! librdkafka as this crate uses it: its settings, and what its callbacks leave for the reader to pick up.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -9,7 +10,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 
-use crate::Config;
+use crate::config::Config;
+
+/// How long one question to Kafka may hold up whoever asks it.
+pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Librdkafka's own default for the longest time between two polls, after which a consumer loses its partitions. Here because
 /// other timeouts must stay below it.

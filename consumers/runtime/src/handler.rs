@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use envelope::Downlink;
 
-use crate::{Batch, Record};
+use crate::batch::{Batch, Record};
 
 /// A backend's effect on its store.
 ///

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::assignment::Assignment;
-use crate::client::{Context, Membership, POLL_INTERVAL_MS_MAX, Snapshot};
-use crate::session::ASK_TIMEOUT;
-use crate::{Config, PartitionStatus, State, Status};
+use crate::client::{ASK_TIMEOUT, Context, Membership, POLL_INTERVAL_MS_MAX, Snapshot};
+use crate::config::Config;
+use crate::status::{PartitionStatus, State, Status};
 
 /// How often missing topics are looked for again.
 const TOPICS_INTERVAL: Duration = Duration::from_secs(5);
@@ -242,7 +242,8 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{RetryStatus, Tuning};
+    use crate::config::Tuning;
+    use crate::status::RetryStatus;
 
     fn health() -> Health {
         let config = Config {

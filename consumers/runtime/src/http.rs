@@ -16,7 +16,7 @@ use prometheus::{Registry, TextEncoder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{State, Status};
+use crate::status::{State, Status};
 
 /// An answer that refuses a request: `{"error": {"message": …, "field": …, "allowed": …}}`.
 #[derive(Debug, Clone, PartialEq, Eq)]

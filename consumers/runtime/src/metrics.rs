@@ -5,7 +5,8 @@ use prometheus::{
     Registry,
 };
 
-use crate::{Config, Status};
+use crate::config::Config;
+use crate::status::Status;
 
 /// Where a transient failure happened.
 pub(crate) const STEP_HANDLE: &str = "handle";

@@ -10,8 +10,10 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 
+use crate::batch::{Batch, Record};
 use crate::client::{forward_log, producer_settings};
-use crate::{Batch, Config, Outcome, Poison};
+use crate::config::Config;
+use crate::handler::{Outcome, Poison};
 
 /// How long one wait for confirmations takes before the deadline is looked at again.
 const POLL: Duration = Duration::from_millis(50);
@@ -228,7 +230,7 @@ impl Outlet {
                         format!("{}{}", poison.topic, self.config.tuning.dead_letter_suffix);
                     let record = batch.at_offset(poison.offset);
                     let mut headers = Some(OwnedHeaders::new_with_capacity(16));
-                    for (name, value) in record.into_iter().flat_map(crate::Record::headers) {
+                    for (name, value) in record.into_iter().flat_map(Record::headers) {
                         add(&mut headers, name, value);
                     }
                     let message = if *with_payload {
@@ -251,11 +253,11 @@ impl Outlet {
                     letter.for_each_header(|name, value| add(&mut headers, name, Some(value)));
                     let headers = headers.unwrap_or_default();
                     let payload = record
-                        .and_then(crate::Record::payload_or_tombstone)
+                        .and_then(Record::payload_or_tombstone)
                         .filter(|_| *with_payload);
                     (
                         &dead_letter_topic,
-                        record.and_then(crate::Record::key),
+                        record.and_then(Record::key),
                         payload,
                         headers,
                     )

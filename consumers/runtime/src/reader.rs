@@ -1,41 +1,33 @@
-//! The consumer with all that outlives a rebuild, and the order of effects.
+//! One life of a librdkafka consumer: reads, hands over, retries and commits.
+//!
+//! One thread does it all in turns, so nothing is in flight while librdkafka calls back: when a partition is taken away, what
+//! is finished can be committed and the rest forgotten. librdkafka fetches in the background meanwhile.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::client::Context;
-use crate::metrics::{Metrics, STEP_HANDLE, STEP_PRODUCE};
-use crate::outlet::Outlet;
-use crate::running::{self, Shared};
-use crate::session::Session;
-use crate::{Batch, Config, HandleError, Handler, Outcome, State};
+use crate::assignment::{Assignment, Backoff};
+use crate::batch::Batch;
+use crate::client::{ASK_TIMEOUT, Context, Event};
+use crate::effects::Effects;
+use crate::handler::{HandleError, Handler};
+use crate::health::Health;
+use crate::metrics::STEP_COMMIT;
 
-/// How long an attempt to make the reader anew takes at most.
-const REBUILD_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest wait for records; a stop is noticed within this time.
+const POLL_WAIT: Duration = Duration::from_millis(100);
 
-/// Pause between attempts to make the reader anew.
-const REBUILD_PAUSE: Duration = Duration::from_secs(1);
+/// How often the status is renewed while nothing special happens.
+const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long the end waits for librdkafka to leave the group.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// How often the patience with a reader that gets nothing doubles at most.
-const STALL_DOUBLINGS_MAX: u32 = 5;
-
-/// What the consumer's thread owns.
-pub(crate) struct Reader<H> {
-    pub(crate) config: Config,
-    pub(crate) handler: H,
-    pub(crate) tokio: tokio::runtime::Handle,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) metrics: Metrics,
-    pub(crate) outlet: Outlet,
-    pub(crate) cluster: Arc<str>,
-    /// Rebuilds since a record was last handled.
-    pub(crate) rebuilds_in_vain: u32,
-}
+/// How often stalled partitions and missing topics are looked for. A turn that takes longer stands out.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why reading ended.
 pub(crate) enum End {
@@ -44,148 +36,436 @@ pub(crate) enum End {
     Fatal(String),
 }
 
-impl<H: Handler> Reader<H> {
-    /// Reads until told to stop.
-    pub(crate) fn run(mut self, first: BaseConsumer<Context>) -> Result<(), String> {
-        let mut consumer = first;
-        loop {
-            let end = Session::new(&mut self, &consumer).run();
-            close(consumer);
-            match end {
-                End::Stop => return Ok(()),
-                End::Fatal(reason) => return Err(reason),
-                End::Rebuild(reason) => {
-                    tracing::warn!(group = self.config.group, reason, "the reader is rebuilt");
-                    self.metrics.rebuilds.inc();
-                    self.rebuilds_in_vain = self.rebuilds_in_vain.saturating_add(1);
-                    self.shared.with_status(|status| status.rebuilds += 1);
-                }
+/// See the module.
+pub(crate) struct Reader<'a, H> {
+    effects: &'a mut Effects<H>,
+    consumer: &'a BaseConsumer<Context>,
+    assignment: Assignment,
+    health: Health,
+    /// Whether an offset was stored that no commit has taken.
+    uncommitted: bool,
+    committed_at: Instant,
+    checked_at: Instant,
+    /// When the status was renewed; `None` when something special has happened since.
+    status_at: Option<Instant>,
+}
+
+impl<'a, H: Handler> Reader<'a, H> {
+    /// A reader of `cluster` that gives up, to be made anew, when nothing comes for `stall_timeout` though it could.
+    pub(crate) fn new(
+        effects: &'a mut Effects<H>,
+        consumer: &'a BaseConsumer<Context>,
+        cluster: Arc<str>,
+        stall_timeout: Duration,
+    ) -> Self {
+        let now = Instant::now();
+        let assignment = Assignment::new(cluster);
+        let health = Health::new(&effects.config, stall_timeout);
+        Self {
+            effects,
+            consumer,
+            assignment,
+            health,
+            uncommitted: false,
+            committed_at: now,
+            checked_at: now,
+            status_at: None,
+        }
+    }
+
+    /// Reads until there is a reason not to.
+    pub(crate) fn run(mut self) -> End {
+        let topics: Vec<&str> = self
+            .effects
+            .config
+            .topics
+            .iter()
+            .map(String::as_str)
+            .collect();
+        if let Err(error) = self.consumer.subscribe(&topics) {
+            return End::Fatal(format!("Kafka refuses the subscription: {error}"));
+        }
+        let end = loop {
+            if self.effects.shared.is_stopping() {
+                break End::Stop;
             }
-            consumer = loop {
-                if self.shared.is_stopping() {
-                    return Ok(());
-                }
-                match running::connect(&self.config, REBUILD_TIMEOUT) {
-                    Ok((consumer, cluster)) => {
-                        self.cluster = cluster;
-                        break consumer;
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "the reader cannot be rebuilt yet");
-                        self.shared.with_status(|status| {
-                            status.state = State::Unreachable;
-                            status.problem = Some(error.to_string());
-                        });
-                        std::thread::sleep(REBUILD_PAUSE);
-                    }
-                }
-            };
+            if let Err(end) = self.turn() {
+                break end;
+            }
+        };
+        if !matches!(end, End::Rebuild(_)) {
+            self.commit_last();
         }
+        for slot in self.assignment.slots() {
+            self.effects.metrics.forget(&slot.topic, slot.partition);
+        }
+        end
     }
 
-    /// How long the next reader may get nothing before it is rebuilt too. It doubles with each rebuild that did not help: a
-    /// Kafka that takes longer than that to let a reader in would otherwise never see one stay.
-    pub(crate) fn stall_timeout(&self) -> Duration {
-        let doublings = self.rebuilds_in_vain.min(STALL_DOUBLINGS_MAX);
-        Duration::from_millis(self.config.tuning.stall_timeout_ms.into()) * (1 << doublings)
-    }
-
-    /// Effects in the order in which nothing is lost: store, answers and dead letters.
-    pub(crate) fn apply(&mut self, batches: &[Batch]) -> Result<(), HandleError> {
-        let records: usize = batches.iter().map(Batch::len).sum();
-        self.metrics.batch_records.observe(count(records));
-        let timer = self.metrics.handle_seconds.start_timer();
-        let limit = Duration::from_millis(self.config.tuning.handle_timeout_ms.into());
-        let handler = &mut self.handler;
-        let late = || HandleError::Transient(format!("no result after {} ms", limit.as_millis()));
-        let result = self
-            .tokio
-            .block_on(async { tokio::time::timeout(limit, handler.handle(batches)).await })
-            .unwrap_or_else(|_| Err(late()));
-        timer.observe_duration();
-        let failures = &self.metrics.failures;
-        let outcome = result.inspect_err(|_| failures.with_label_values(&[STEP_HANDLE]).inc())?;
-        let produced = self.outlet.produce(&outcome, batches).map_err(|error| {
-            failures.with_label_values(&[STEP_PRODUCE]).inc();
-            HandleError::Transient(error)
-        })?;
-        for (number, reason) in &produced.refused {
-            let topic = outcome
-                .downlink
-                .get(*number)
-                .map(|message| message.topic.as_str());
-            tracing::error!(
-                group = self.config.group,
-                topic,
-                reason,
-                "Kafka refuses an answer for good"
-            );
+    /// Reads, handles what is new, retries what is due, commits, and looks after things.
+    fn turn(&mut self) -> Result<(), End> {
+        self.collect()?;
+        let fresh = self.assignment.fresh();
+        if !fresh.is_empty() {
+            self.handle(&fresh)?;
         }
-        self.metrics
-            .downlinks_refused
-            .inc_by(produced.refused.len() as u64);
-        self.metrics
-            .dead_letters_truncated
-            .inc_by(produced.truncated);
-        let downlinks = (outcome.downlink.len() - produced.refused.len()) as u64;
-        self.metrics.downlinks.inc_by(downlinks);
-        self.count(batches, &outcome, downlinks);
+        if let Some(due) = self.assignment.due(Instant::now()) {
+            self.retry(due)?;
+        }
+        let now = Instant::now();
+        self.commit(now);
+        if now.duration_since(self.checked_at) >= CHECK_INTERVAL {
+            self.checked_at = now;
+            if self.health.check_topics(self.consumer, now) {
+                self.status_at = None;
+            }
+            self.health.check_membership(now).map_err(End::Rebuild)?;
+            self.health
+                .check_stalls(self.consumer, &mut self.assignment, now)
+                .map_err(End::Rebuild)?;
+        }
+        if self
+            .status_at
+            .is_none_or(|at| now.duration_since(at) >= STATUS_INTERVAL)
+        {
+            self.publish_status(now);
+        }
         Ok(())
     }
 
-    fn count(&mut self, batches: &[Batch], outcome: &Outcome, downlinks: u64) {
-        let mut records = 0;
-        self.rebuilds_in_vain = 0;
-        for batch in batches {
-            records += batch.len() as u64;
-            self.metrics
-                .records
-                .with_label_values(&[batch.topic()])
-                .inc_by(batch.len() as u64);
-        }
-        for poison in &outcome.poison {
-            tracing::debug!(
-                topic = &*poison.topic,
-                partition = poison.partition,
-                offset = poison.offset,
-                class = poison.class,
-                reason = poison.reason,
-                "dead letter"
-            );
-            self.metrics
-                .dead_letters
-                .with_label_values(&[&*poison.topic, poison.class])
-                .inc();
-        }
-        self.shared.with_status(|status| {
-            status.records += records;
-            status.downlinks += downlinks;
-            status.dead_letters += outcome.poison.len() as u64;
+    /// Takes records until there are enough, or none comes any more.
+    fn collect(&mut self) -> Result<(), End> {
+        let started = Instant::now();
+        let mut wait = self.assignment.next_due().map_or(POLL_WAIT, |due| {
+            due.saturating_duration_since(started).min(POLL_WAIT)
         });
+        let tuning = &self.effects.config.tuning;
+        let (records_max, bytes_max) = (tuning.batch_records_max, tuning.batch_bytes_max as usize);
+        let batch_wait = tuning.batch_wait();
+        let (mut records, mut bytes) = (0, 0);
+        let mut now = started;
+        let mut deadline = None;
+        while records < records_max && bytes < bytes_max {
+            match self.consumer.poll(wait) {
+                Some(Ok(message)) => {
+                    let (topic, partition) = (message.topic(), message.partition());
+                    let offset = message.offset();
+                    let arrival = self.assignment.arrival(topic, partition, offset, now);
+                    let arrival = arrival.map_err(|reason| {
+                        // What was finished is an offset of another log and must not be committed any more.
+                        forget_stored(self.consumer, topic, partition, offset);
+                        End::Rebuild(reason)
+                    })?;
+                    if let Some(batch) = arrival {
+                        let before = batch.bytes();
+                        push(batch, &message);
+                        records += 1;
+                        bytes += batch.bytes() - before;
+                    }
+                    if deadline.is_none() {
+                        now = Instant::now();
+                        deadline = Some(now + batch_wait);
+                    }
+                    // What is here already is taken without asking for the time.
+                    wait = Duration::ZERO;
+                }
+                Some(Err(error)) => {
+                    self.complain(&error)?;
+                    wait = Duration::ZERO;
+                }
+                None => {
+                    // Also the end of a callback: a partition may have come or gone.
+                    self.take_events();
+                    now = Instant::now();
+                    match deadline {
+                        Some(deadline) if now < deadline => wait = deadline - now,
+                        _ => break,
+                    }
+                }
+            }
+        }
+        self.take_events();
+        Ok(())
     }
-}
 
-/// Leaves the group. librdkafka may hang in that when Kafka is away, so another thread does it, and is left alone after a while.
-fn close(consumer: BaseConsumer<Context>) {
-    let (done, closed) = std::sync::mpsc::sync_channel::<()>(1);
-    let closing = std::thread::Builder::new()
-        .name("consumer-close".to_owned())
-        .spawn(move || {
-            drop(consumer);
-            drop(done);
-        });
-    // Without a thread the closure, and the consumer in it, was dropped right there.
-    if closing.is_ok()
-        && closed.recv_timeout(CLOSE_TIMEOUT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
-    {
-        tracing::warn!(
-            "the consumer group could not be left in time; Kafka notices by the session timeout"
+    fn complain(&mut self, error: &KafkaError) -> Result<(), End> {
+        if let KafkaError::MessageConsumptionFatal(code) = error {
+            return Err(End::Rebuild(format!(
+                "the Kafka client failed for good: {code}"
+            )));
+        }
+        match error.rdkafka_error_code() {
+            // These come and go with the connection; the statistics tell for how long.
+            Some(
+                RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::OperationTimedOut,
+            ) => {}
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                self.health.suspect_topics();
+            }
+            code => {
+                let text = code.map_or_else(|| error.to_string(), |code| code.to_string());
+                tracing::warn!(
+                    group = self.effects.config.group,
+                    error = text,
+                    "Kafka consumer"
+                );
+                self.health.complaint(text, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    fn take_events(&mut self) {
+        for event in self.consumer.context().take_events() {
+            match event {
+                Event::Assigned(partitions) => self.assigned(&partitions),
+                Event::Revoked(partitions) => {
+                    self.effects.metrics.rebalances.inc();
+                    tracing::info!(
+                        group = self.effects.config.group,
+                        partitions = partitions.len(),
+                        "partitions were taken away"
+                    );
+                    for (topic, partition) in &partitions {
+                        self.assignment.revoke(topic, *partition);
+                        self.effects.metrics.forget(topic, *partition);
+                    }
+                    self.status_at = None;
+                }
+                Event::CommitFailed(error) => {
+                    tracing::debug!(group = self.effects.config.group, error, "a commit failed");
+                    self.effects
+                        .metrics
+                        .failures
+                        .with_label_values(&[STEP_COMMIT])
+                        .inc();
+                    self.uncommitted = true;
+                }
+                Event::Statistics(snapshot) => {
+                    self.assignment.observe(&snapshot, Instant::now());
+                    self.health.observe(&snapshot, Instant::now());
+                    self.status_at = None;
+                }
+            }
+        }
+    }
+
+    fn assigned(&mut self, partitions: &[(String, i32)]) {
+        self.effects.metrics.rebalances.inc();
+        tracing::info!(
+            group = self.effects.config.group,
+            partitions = partitions.len(),
+            "partitions were given"
         );
+        let now = Instant::now();
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for (topic, partition) in partitions {
+            self.assignment.assign(topic, *partition, now);
+            list.add_partition(topic, *partition);
+        }
+        // It may have been ours before, and been paused.
+        if !partitions.is_empty()
+            && let Err(error) = self.consumer.resume(&list)
+        {
+            tracing::debug!(%error, "resume");
+        }
+        self.status_at = None;
+    }
+
+    /// Hands the records of these partitions over, in one call.
+    fn handle(&mut self, indices: &[usize]) -> Result<(), End> {
+        let batches: Vec<Batch> = indices
+            .iter()
+            .map(|&index| self.assignment.slot_mut(index).take_batch())
+            .collect();
+        let began = Instant::now();
+        let result = self.effects.apply(&batches);
+        let now = Instant::now();
+        // What stood still while the handler ran did so because of us.
+        if now.duration_since(began) >= CHECK_INTERVAL {
+            self.assignment.moved(now);
+        }
+        match result {
+            Ok(()) => {
+                for (&index, batch) in indices.iter().zip(batches) {
+                    self.assignment.slot_mut(index).done(batch);
+                }
+                self.store_offsets(indices);
+                Ok(())
+            }
+            Err(HandleError::Fatal(reason)) => Err(End::Fatal(reason)),
+            Err(HandleError::Transient(reason)) => {
+                self.failed(indices, batches, &reason, now);
+                Ok(())
+            }
+        }
+    }
+
+    /// Pauses the partitions of a call that failed and keeps their records.
+    fn failed(&mut self, indices: &[usize], batches: Vec<Batch>, reason: &str, now: Instant) {
+        tracing::warn!(
+            group = self.effects.config.group,
+            partitions = indices.len(),
+            reason,
+            "will retry"
+        );
+        self.effects
+            .shared
+            .with_status(|status| status.failures += 1);
+        let tuning = &self.effects.config.tuning;
+        let backoff = Backoff {
+            min: Duration::from_millis(tuning.retry_backoff_ms_min.into()),
+            max: Duration::from_millis(tuning.retry_backoff_ms_max.into()),
+        };
+        for (&index, batch) in indices.iter().zip(batches) {
+            self.assignment
+                .slot_mut(index)
+                .failed(batch, reason.to_owned(), backoff, now);
+        }
+        if let Err(error) = self.consumer.pause(&self.list(indices)) {
+            // It goes on to be read; its records wait behind the failed ones.
+            tracing::warn!(%error, "a partition could not be paused");
+        }
+        self.status_at = None;
+    }
+
+    /// Tries one paused partition again, alone, so that it fails alone.
+    fn retry(&mut self, index: usize) -> Result<(), End> {
+        if !self.health.is_unreachable() {
+            self.ask_log_end(index);
+        }
+        self.handle(&[index])?;
+        if self.assignment.slots()[index].retry.is_none() {
+            let list = self.list(&[index]);
+            if let Err(error) = self.consumer.resume(&list) {
+                tracing::warn!(%error, "a partition could not be resumed");
+            }
+            self.status_at = None;
+        }
+        Ok(())
+    }
+
+    fn ask_log_end(&mut self, index: usize) {
+        let slot = &self.assignment.slots()[index];
+        match self
+            .consumer
+            .fetch_watermarks(&slot.topic, slot.partition, ASK_TIMEOUT)
+        {
+            Ok((_, end)) => self.assignment.slot_mut(index).log_end = Some(end),
+            Err(error) => tracing::debug!(%error, "Kafka does not say where a log ends"),
+        }
+    }
+
+    fn list(&self, indices: &[usize]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(indices.len());
+        for &index in indices {
+            let slot = &self.assignment.slots()[index];
+            list.add_partition(&slot.topic, slot.partition);
+        }
+        list
+    }
+
+    /// Tells librdkafka what to commit: the next commit, also the one at a handover, takes it.
+    fn store_offsets(&mut self, indices: &[usize]) {
+        let mut list = TopicPartitionList::with_capacity(indices.len());
+        for &index in indices {
+            let slot = &self.assignment.slots()[index];
+            if let Some(offset) = slot.next_offset
+                && let Err(error) =
+                    list.add_partition_offset(&slot.topic, slot.partition, Offset::Offset(offset))
+            {
+                tracing::warn!(%error, offset, "an offset cannot be committed");
+            }
+        }
+        if let Err(error) = self.consumer.store_offsets(&list) {
+            tracing::debug!(%error, "offsets could not be stored; the partitions are not ours any more");
+        }
+        self.uncommitted = true;
+    }
+
+    fn commit(&mut self, now: Instant) {
+        let interval = Duration::from_millis(self.effects.config.tuning.commit_interval_ms.into());
+        if !self.uncommitted || now.duration_since(self.committed_at) < interval {
+            return;
+        }
+        self.committed_at = now;
+        // A failure comes back as an event.
+        self.uncommitted = false;
+        self.send_commit(CommitMode::Async);
+    }
+
+    fn send_commit(&mut self, mode: CommitMode) {
+        match self.consumer.commit_consumer_state(mode) {
+            Ok(()) => {}
+            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::NoOffset) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a commit failed");
+                self.effects
+                    .metrics
+                    .failures
+                    .with_label_values(&[STEP_COMMIT])
+                    .inc();
+                self.uncommitted = true;
+            }
+        }
+    }
+
+    /// Commits what is finished and waits for it, but not for a Kafka that is away: then some records come again.
+    fn commit_last(&mut self) {
+        self.take_events();
+        if !self.health.is_unreachable() {
+            self.send_commit(CommitMode::Sync);
+        }
+        self.publish_status(Instant::now());
+    }
+
+    fn publish_status(&mut self, now: Instant) {
+        self.status_at = Some(now);
+        let partitions = self.assignment.status(now);
+        let last_error = self.consumer.context().last_error();
+        let metrics = &self.effects.metrics;
+        let health = &mut self.health;
+        self.effects.shared.with_status(|status| {
+            health.describe(status, partitions, last_error.as_deref(), now);
+            metrics.observe(status);
+        });
     }
 }
 
-/// A count as a histogram's value; batches are far below 2^52.
-#[allow(clippy::cast_precision_loss)]
-fn count(records: usize) -> f64 {
-    records as f64
+/// Takes back an offset that was stored and not committed.
+fn forget_stored(consumer: &BaseConsumer<Context>, topic: &str, partition: i32, offset: i64) {
+    let mut list = TopicPartitionList::with_capacity(1);
+    let stored = list
+        .add_partition_offset(topic, partition, Offset::Offset(offset))
+        .and_then(|()| consumer.store_offsets(&list));
+    if let Err(error) = stored {
+        tracing::debug!(%error, "an offset could not be taken back");
+    }
+}
+
+/// Copies a record into the batch.
+fn push(batch: &mut Batch, message: &BorrowedMessage<'_>) {
+    let (offset, timestamp) = (message.offset(), message.timestamp().to_millis());
+    let (key, payload) = (message.key(), message.payload());
+    let Some(headers) = message.headers() else {
+        batch.push(offset, timestamp, key, payload, []);
+        return;
+    };
+    // rdkafka panics at a header name that is no UTF-8, which anybody who may write to the topic could send.
+    let pushed = catch_unwind(AssertUnwindSafe(|| {
+        let headers = (0..headers.count()).filter_map(|index| headers.try_get(index));
+        batch.push(
+            offset,
+            timestamp,
+            key,
+            payload,
+            headers.map(|header| (header.key, header.value)),
+        );
+    }));
+    if pushed.is_err() {
+        batch.push_without_headers(offset, timestamp, key, payload);
+    }
 }

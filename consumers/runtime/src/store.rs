@@ -10,7 +10,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Connection, Sqlite, Transaction};
 
-use crate::HandleError;
+use crate::handler::HandleError;
 
 mod progress;
 
@@ -69,6 +69,14 @@ pub enum StoreError {
     /// The file cannot be opened or read.
     #[error("cannot open database {url}: {source}")]
     Open {
+        /// As it was given.
+        url: String,
+        /// What SQLite says.
+        source: sqlx::Error,
+    },
+    /// The file cannot be written to.
+    #[error("database {url} cannot be written to: {source}")]
+    Write {
         /// As it was given.
         url: String,
         /// What SQLite says.

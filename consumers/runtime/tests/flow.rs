@@ -8,7 +8,7 @@ use std::time::Duration;
 use envelope::Downlink;
 use prometheus::Registry;
 use runtime::{
-    Batch, Config, HandleError, Handler, Outcome, Poison, Running, Stage, StartError, State,
+    Batch, Config, Consumer, HandleError, Handler, Outcome, Poison, Stage, StartError, State,
     Tuning, start,
 };
 use support::{Kafka, Sent, unique, until};
@@ -76,7 +76,7 @@ impl Test {
     async fn start(
         &self,
         decide: impl FnMut(&[Batch]) -> Result<Outcome, HandleError> + Send + 'static,
-    ) -> (Running, Seen) {
+    ) -> (Consumer, Seen) {
         let seen = Seen::default();
         let handler = Recorder {
             seen: Arc::clone(&seen),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::ROWS_PER_STATEMENT_MAX;
-use crate::{Batch, Record};
+use crate::batch::{Batch, Record};
 
 /// How far a partition was consumed, kept in the same transaction as the effects.
 ///

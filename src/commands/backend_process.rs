@@ -5,7 +5,7 @@ use std::sync::Arc;
 use runtime::http::operator_routes;
 
 use super::{block_on, drain_backends, prepare};
-use crate::backend::Kind;
+use crate::backends::Kind;
 use crate::exit::Failure;
 use crate::http::{self, Server};
 use crate::node::{Listen, Node};
@@ -43,7 +43,7 @@ pub fn run(kind: Kind, options: cli::Backend) -> Result<(), Failure> {
             ..Listen::default()
         };
         let node = Arc::new(Node::new(kind.name(), listen));
-        let (router, registry) = (backend.router(), backend.registry().clone());
+        let (router, registry) = (backend.running.router(), backend.running.registry().clone());
         node.add_backend(backend);
         let of_consumer = node.clone();
         let operators = operator_routes(move || of_consumer.consumer(), registry);

@@ -1,30 +1,13 @@
-//! The `[up]` section: what `millstream up` adds to its parts, and where their databases are.
+//! The directory in which `up` keeps the databases of its parts.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::backend::{ALL, Kind};
-use crate::config::Config as Whole;
+use crate::backends::{ALL, Kind};
+use crate::config::Config;
 use crate::exit::Failure;
-
-settings::section! {
-    /// The `[up]` section.
-    pub struct Config {
-        /// The Kafka that all parts of `up` use, whatever their own sections say. The one in memory forgets everything at
-        /// the end.
-        pub kafka: String = String::new(), [is KAFKA];
-        /// Where the backends' databases are, whatever their own sections say. The databases of a Kafka in memory are in
-        /// its directory `in-memory` and begin anew at each start, as that Kafka does.
-        pub data: String = String::new(), ["a directory; empty for ./data with a Kafka, a temporary one without"];
-    }
-}
-
-const KAFKA: settings::Kind<String> = settings::Kind {
-    words: "HOST:PORT, several with commas between; empty for one in memory",
-    fits: |servers| servers.is_empty() || (settings::kafka::SERVERS.fits)(servers),
-};
 
 /// The directory of the databases when there is a real Kafka and nothing else was said.
 const DATA: &str = "data";
@@ -34,14 +17,14 @@ const IN_MEMORY: &str = "in-memory";
 const LOCK: &str = "millstream.lock";
 
 /// The directory of the databases, held for this process alone.
-pub struct Data {
+pub struct DataDir {
     path: PathBuf,
     temporary: Option<TempDir>,
     /// Let go when the process ends, however it ends.
     _lock: Option<File>,
 }
 
-impl Data {
+impl DataDir {
     /// Makes the directory and takes it for this process. `asked` is what the operator said.
     ///
     /// # Errors
@@ -94,7 +77,7 @@ impl Data {
     }
 
     /// Points every backend's database into the directory.
-    pub fn place(&self, config: &mut Whole) {
+    pub fn place(&self, config: &mut Config) {
         for kind in ALL {
             // The path is part of a URL, in which these two have a meaning.
             let path = self.file(kind).display().to_string();
@@ -144,8 +127,8 @@ mod tests {
     #[test]
     fn a_directory_has_one_process() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Data::open(Some(dir.path()), false).unwrap();
-        let message = Data::open(Some(dir.path()), false)
+        let first = DataDir::open(Some(dir.path()), false).unwrap();
+        let message = DataDir::open(Some(dir.path()), false)
             .err()
             .unwrap()
             .to_string();
@@ -154,7 +137,7 @@ mod tests {
             "{message}"
         );
         drop(first);
-        Data::open(Some(dir.path()), false).unwrap();
+        DataDir::open(Some(dir.path()), false).unwrap();
     }
 
     #[test]
@@ -164,20 +147,20 @@ mod tests {
             (true, dir.path().join("in-memory/chat.db")),
             (false, dir.path().join("chat.db")),
         ] {
-            let data = Data::open(Some(dir.path()), in_memory).unwrap();
-            let mut config = Whole::default();
+            let data = DataDir::open(Some(dir.path()), in_memory).unwrap();
+            let mut config = Config::default();
             data.place(&mut config);
             assert_eq!(config.chat.database, format!("sqlite:{}", path.display()));
             std::fs::write(&path, "x").unwrap();
             drop(data);
-            Data::open(Some(dir.path()), in_memory).unwrap();
+            DataDir::open(Some(dir.path()), in_memory).unwrap();
             assert_eq!(path.exists(), !in_memory);
         }
     }
 
     #[test]
     fn without_a_wish_and_a_kafka_nothing_stays() {
-        let data = Data::open(None, true).unwrap();
+        let data = DataDir::open(None, true).unwrap();
         let path = data.path.clone();
         assert!(path.is_dir());
         drop(data);
@@ -187,7 +170,7 @@ mod tests {
     #[test]
     fn a_directory_that_cannot_be_made_is_said_so() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let message = Data::open(Some(file.path()), false)
+        let message = DataDir::open(Some(file.path()), false)
             .err()
             .unwrap()
             .to_string();

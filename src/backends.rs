@@ -2,8 +2,7 @@
 //!
 //! They are libraries of their own that know nothing of each other; this is the only place that lists them.
 
-use axum::Router;
-use prometheus::Registry;
+use runtime::Running;
 
 use crate::config::Config;
 use crate::exit::Failure;
@@ -80,26 +79,21 @@ impl Kind {
     /// # Errors
     /// A start failure: Kafka cannot be reached, or the database cannot be opened.
     pub async fn start(self, config: &Config) -> Result<Backend, Failure> {
-        let failed = |error: &dyn std::error::Error| {
-            Failure::cannot_start(format!("the {} backend cannot start: {error}", self.name()))
+        let started = match self {
+            Self::Chat => chat::start(config.chat.clone()).await,
+            Self::Iot => iot::start(config.iot.clone()).await,
+            Self::Dashboard => dashboard::start(config.dashboard.clone()).await,
         };
-        Ok(match self {
-            Self::Chat => Backend::Chat(
-                chat::start(config.chat.clone())
-                    .await
-                    .map_err(|e| failed(&e))?,
-            ),
-            Self::Iot => Backend::Iot(
-                iot::start(config.iot.clone())
-                    .await
-                    .map_err(|e| failed(&e))?,
-            ),
-            Self::Dashboard => Backend::Dashboard(
-                dashboard::start(config.dashboard.clone())
-                    .await
-                    .map_err(|e| failed(&e))?,
-            ),
-        })
+        match started {
+            Ok(running) => Ok(Backend {
+                kind: self,
+                running,
+            }),
+            Err(error) => Err(Failure::cannot_start(format!(
+                "the {} backend cannot start: {error}",
+                self.name()
+            ))),
+        }
     }
 }
 
@@ -114,53 +108,9 @@ pub struct Settings<'c> {
 }
 
 /// A backend at work.
-pub enum Backend {
-    /// Rooms and their history.
-    Chat(chat::Running),
-    /// Devices, their values and commands.
-    Iot(iot::Running),
-    /// Counts, rates, latencies and the page.
-    Dashboard(dashboard::Running),
-}
-
-/// The same expression on whichever backend it is.
-macro_rules! on {
-    ($backend:expr, $running:ident => $what:expr) => {
-        match $backend {
-            Backend::Chat($running) => $what,
-            Backend::Iot($running) => $what,
-            Backend::Dashboard($running) => $what,
-        }
-    };
-}
-
-impl Backend {
+pub struct Backend {
     /// Which one it is.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Chat(_) => Kind::Chat,
-            Self::Iot(_) => Kind::Iot,
-            Self::Dashboard(_) => Kind::Dashboard,
-        }
-    }
-
-    /// Its HTTP API, with relative links only.
-    pub fn router(&self) -> Router {
-        on!(self, running => running.router())
-    }
-
-    /// What its consumer does.
-    pub fn status(&self) -> runtime::Status {
-        on!(self, running => running.status())
-    }
-
-    /// Its metrics.
-    pub fn registry(&self) -> &Registry {
-        on!(self, running => running.registry())
-    }
-
-    /// Finishes what was begun, commits and leaves its group.
-    pub async fn shutdown(self) {
-        on!(self, running => running.shutdown().await);
-    }
+    pub kind: Kind,
+    /// The backend itself.
+    pub running: Running,
 }
