@@ -1,19 +1,16 @@
-// A snapshot, then live updates. The stream is judged by what it brings: when nothing comes, the page says so.
+// The page: what came is shown, with what is wrong said at the top.
 
 const POINTS_MAX = 300;
-const STALE_MS = 5000;
-const BACKOFF_MS = { min: 1000, max: 10000 };
-const POLL_MS = 5000;
+const ROWS_FOLDED = 8;
+const STATUS_MS = 5000;
 
 // `/dashboard` and `/dashboard/` are the same page, but only one of them is a directory to relative addresses.
 const base = location.pathname.endsWith('/') ? location.pathname : `${location.pathname}/`;
 const byId = (id) => document.getElementById(id);
 
 let history = null;
-let lastNews = null;
-let lastProblems = [];
-let serverAt = null;
-let backoffMs = BACKOFF_MS.min;
+let shown = null;
+const unfolded = new Set();
 
 function put(id, text, value) {
   const element = byId(id);
@@ -35,7 +32,7 @@ function rows(id, entries, columns, absent) {
     body.replaceChildren(row);
     return;
   }
-  body.replaceChildren(...entries.map(([name, ...values]) => {
+  body.replaceChildren(...fold(id, entries).map(([name, ...values]) => {
     const row = document.createElement('tr');
     const head = document.createElement('th');
     head.scope = 'row';
@@ -52,7 +49,23 @@ function rows(id, entries, columns, absent) {
   }));
 }
 
+/** The first of many rows, with a button below for the others. */
+function fold(id, entries) {
+  const button = byId(`${id}-fold`);
+  if (!button) return entries;
+  const all = unfolded.has(id);
+  button.hidden = entries.length <= ROWS_FOLDED;
+  button.setAttribute('aria-expanded', String(all));
+  button.textContent = all ? `Show the first ${ROWS_FOLDED}` : `Show all ${count(entries.length)}`;
+  button.onclick = () => {
+    if (!unfolded.delete(id)) unfolded.add(id);
+    if (shown) show(shown);
+  };
+  return all ? entries : entries.slice(0, ROWS_FOLDED);
+}
+
 function show(now) {
+  shown = now;
   const { figures, logs } = now;
   put('messages-per-s', rate(figures.messages_per_s), figures.messages_per_s);
   put('bytes-per-s', `${bytes(figures.bytes_per_s)}/s of payload`);
@@ -107,28 +120,39 @@ function add(point) {
   }
 }
 
-function take(now) {
-  lastNews = Date.now();
-  serverAt = now.at;
-  lastProblems = now.problems;
+function take(now, past) {
+  if (past) history = past;
   show(now);
   add(now.point);
   charts.draw(history);
   judge();
 }
 
+/** What this page knows better than the server. */
+function ownProblem(state) {
+  const age = way.newsAt === null ? null : `${Math.round((Date.now() - way.newsAt) / 1000)} s`;
+  switch (state) {
+    case 'stale':
+      return { kind: 'stream', text: `The connection to the dashboard is lost. What is shown is ${age} old; this page tries again by itself.` };
+    case 'connecting':
+      return way.mode === 'broken' ? { kind: 'stream', text: 'The dashboard does not answer; this page tries again by itself.' } : null;
+    case 'polling':
+      return { kind: 'viewers', text: `As many viewers watch live as are allowed; this page looks every ${POLL_MS / 1000} s instead.` };
+    case 'live':
+      // The server is there, and has nothing new to say: it cannot read its own figures.
+      return Date.now() - way.newsAt > STALE_MS ? { kind: 'figures', text: `The figures stand still: they are ${age} old.` } : null;
+    default:
+      return null;
+  }
+}
+
 /** What is wrong now, said at the top: what the server says, and what only this page can know. */
 function judge() {
-  const silentMs = lastNews === null ? 0 : Date.now() - lastNews;
-  const lost = lastNews !== null && silentMs > STALE_MS;
-  const problems = lost ? [] : [...lastProblems];
-  if (lost) {
-    problems.push({ kind: 'stream', text: `The connection to the dashboard is lost. What is shown is ${Math.round(silentMs / 1000)} s old; this page tries again by itself.` });
-  } else if (lastNews === null && backoffMs > BACKOFF_MS.min) {
-    problems.push({ kind: 'stream', text: 'The dashboard does not answer; this page tries again by itself.' });
-  } else if (polling) {
-    problems.push({ kind: 'viewers', text: `As many viewers watch live as are allowed; this page looks every ${POLL_MS / 1000} s instead.` });
-  }
+  const state = way.state();
+  // What an old answer complained of may be long over.
+  const problems = state === 'stale' || shown === null ? [] : [...shown.problems];
+  const own = ownProblem(state);
+  if (own) problems.push(own);
   const texts = problems.map((problem) => ({
     mild: problem.kind === 'viewers',
     text: problem.since ? `${problem.text} (since ${clock(problem.since)})` : problem.text,
@@ -143,50 +167,56 @@ function judge() {
       return line;
     }));
   }
-  const state = lastNews === null ? 'waiting' : lost ? 'lost' : 'live';
   byId('state').dataset.state = state;
-  put('state-text', state === 'waiting' ? 'connecting' : state === 'lost' ? 'connection lost' : `live, ${clock(serverAt)}`);
+  const at = shown === null ? '' : clock(shown.at);
+  put('state-text', { live: `live, ${at}`, polling: `as of ${at}`, stale: `stale since ${at}, reconnecting`, reconnecting: 'reconnecting', connecting: 'connecting' }[state]);
 }
 
-let polling = false;
-
-async function snapshot() {
-  const answer = await fetch(`${base}api/snapshot`, { cache: 'no-store' });
-  if (!answer.ok) throw new Error(`api/snapshot answers ${answer.status}`);
-  const { now, history: past } = await answer.json();
-  history = past;
-  take({ ...now, point: null });
-}
-
-function again() {
-  setTimeout(connect, backoffMs);
-  backoffMs = Math.min(backoffMs * 2, BACKOFF_MS.max);
-}
-
-async function connect() {
+/** What the process that serves this page says of itself: with a broker in it, how many are connected. */
+async function askStatus() {
+  if (document.hidden) return;
+  let status;
   try {
-    await snapshot();
+    const answer = await fetch(new URL('../api/status', location.origin + base), { cache: 'no-store', signal: AbortSignal.timeout(STATUS_MS) });
+    status = answer.ok ? await answer.json() : {};
   } catch {
-    again();
+    // The stream notices a server that is away, and says so.
     return;
   }
-  const events = new EventSource(`${base}api/events`);
-  events.addEventListener('tick', (event) => {
-    polling = false;
-    backoffMs = BACKOFF_MS.min;
-    take(JSON.parse(event.data));
-  });
-  events.onerror = () => {
-    // Refused rather than broken: too many viewers, while the snapshot is there for everybody.
-    polling = events.readyState === EventSource.CLOSED && lastNews !== null && Date.now() - lastNews < STALE_MS;
-    events.close();
-    if (polling) setTimeout(connect, POLL_MS);
-    else again();
-  };
+  const { broker, consumers, listen } = status;
+  byId('connections-tile').hidden = !broker;
+  if (broker) {
+    put('connections', count(broker.connections), broker.connections);
+    put('connections-note', listen?.mqtt ? `to MQTT at ${listen.mqtt}` : 'to the broker in this process');
+  }
+  linkParts(broker ? Object.keys(consumers ?? {}) : []);
 }
 
-connect();
-setInterval(judge, 1000);
+/** The other backends of this process; each of them lists its paths. */
+function linkParts(names) {
+  const others = names.filter((name) => name !== 'dashboard');
+  const line = byId('part-links');
+  if (line.dataset.names === others.join()) return;
+  line.dataset.names = others.join();
+  line.replaceChildren(...others.flatMap((name, index) => {
+    const link = document.createElement('a');
+    link.href = new URL(`../${name}/`, location.origin + base);
+    link.textContent = `API of ${name}`;
+    return [index === 0 ? 'APIs: ' : ' · ', link];
+  }));
+}
+
+for (const link of document.querySelectorAll('nav a')) link.href = new URL(link.getAttribute('href'), location.origin + base);
+const way = follow(base, take);
+setInterval(() => {
+  way.look();
+  judge();
+}, 1000);
+askStatus();
+setInterval(askStatus, STATUS_MS);
 charts.load(base).then((there) => (there ? charts.draw(history ?? { at: [], messages_per_s: [], prefixes: {}, p50_ms: [], p95_ms: [], p99_ms: [] }) : charts.explainAbsence()));
-matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => history && charts.draw(history));
-document.addEventListener('visibilitychange', () => history && charts.draw(history));
+for (const change of ['(prefers-color-scheme: dark)', NARROW]) matchMedia(change).addEventListener('change', () => history && charts.draw(history));
+document.addEventListener('visibilitychange', () => {
+  if (history) charts.draw(history);
+  askStatus();
+});

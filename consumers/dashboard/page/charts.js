@@ -1,6 +1,8 @@
 // The two charts, drawn by Plotly, which is served beside this page. Without it the figures are shown all the same.
 
 const PREFIX_LINES_MAX = 7;
+const NARROW = '(max-width: 520px)';
+const LEGEND_CHARS_MAX = 30;
 
 const charts = {
   /** Loads Plotly; resolves to whether it is there. */
@@ -29,7 +31,7 @@ const charts = {
     const now = history.at.at(-1) ?? Date.now();
     const x = history.at.map((at) => (at - now) / 1000);
     const lines = prefixLines(history).map(({ name, y }, index) => ({
-      name: plain(shownPrefix(name)), x, y, type: 'scatter', mode: 'lines', stackgroup: 'one', hovertemplate: '%{y:,.1f}/s',
+      name: plain(short(shownPrefix(name))), x, y, type: 'scatter', mode: 'lines', stackgroup: 'one', hovertemplate: '%{y:,.1f}/s',
       line: { width: 1, color: color(`--c${index + 1}`) },
     }));
     const percentile = (name, y, index) => ({
@@ -51,6 +53,13 @@ const charts = {
 /** A topic prefix as a filter: what ends in `/` has more levels below it. */
 function shownPrefix(prefix) {
   return prefix.endsWith('/') ? `${prefix}#` : prefix;
+}
+
+/** So short that it leaves room for the chart. Prefixes differ at their ends. */
+function short(name) {
+  const letters = [...name];
+  if (letters.length <= LEGEND_CHARS_MAX) return name;
+  return `${letters.slice(0, 8).join('')}…${letters.slice(9 - LEGEND_CHARS_MAX).join('')}`;
 }
 
 /** The busiest prefixes, and all others as one line. */
@@ -77,7 +86,9 @@ function latencyTicks(lines) {
 
 /** The axis of time, from the first point to now; it grows in whole steps, so that it does not creep. */
 function timeAxis(first) {
-  const [range, step] = [[60, 15], [120, 30], [300, 60]].find(([seconds]) => -first <= seconds) ?? [300, 60];
+  const [range, usual] = [[60, 15], [120, 30], [300, 60]].find(([seconds]) => -first <= seconds) ?? [300, 60];
+  // On a telephone there is room for the ends and one between.
+  const step = matchMedia(NARROW).matches ? range / 2 : usual;
   const ticks = Array.from({ length: range / step + 1 }, (_, index) => -index * step);
   return { range: [-range, 0], tickvals: ticks, ticktext: ticks.map((at) => (at === 0 ? 'now' : `${span(-at)} ago`)) };
 }
@@ -91,7 +102,7 @@ function layout(color, time, yaxis) {
     margin: { l: 58, r: 30, t: 6, b: 30 }, showlegend: true,
     legend: { orientation: 'h', traceorder: 'normal', x: 0, y: 1.02, yanchor: 'bottom', font: { color: color('--text') } },
     xaxis: {
-      ...axis, ...time, hoverformat: '.0f', showgrid: false, unifiedhovertitle: { text: '%{x:.0f} s' },
+      tickangle: 0, ...axis, ...time, hoverformat: '.0f', showgrid: false, unifiedhovertitle: { text: '%{x:.0f} s' },
     },
     yaxis: { ...axis, ...yaxis },
   };

@@ -7,23 +7,25 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::{StreamExt, stream};
 use runtime::http::{ApiError, no_such_path};
 use tokio::sync::watch;
-use tokio_stream::wrappers::WatchStream;
+use tokio_stream::wrappers::{IntervalStream, WatchStream};
 
+use crate::clock::now_ms;
 use crate::sampler::Shared;
 
 /// A viewer whose connection breaks comes back after this time.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// A stream without news says something this often, so that nobody in between closes it.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A stream says this often that it is there, news or not: a page that hears nothing for longer knows that it shows the past,
+/// and nobody in between closes a stream for its silence.
+const BEAT: Duration = Duration::from_secs(5);
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -31,6 +33,18 @@ pub(crate) struct Api {
     pub shared: Arc<Shared>,
     /// Streams end when it changes.
     pub stop: watch::Receiver<bool>,
+    /// How often a stream says that it is there; [`Api::new`] has what is usual.
+    pub beat: Duration,
+}
+
+impl Api {
+    pub(crate) fn new(shared: Arc<Shared>, stop: watch::Receiver<bool>) -> Self {
+        Self {
+            shared,
+            stop,
+            beat: BEAT,
+        }
+    }
 }
 
 /// The routes.
@@ -40,6 +54,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/plotly.js", get(plotly))
         .route("/api/snapshot", get(snapshot))
         .route("/api/events", get(events))
+        .route("/docs/{name}", get(document))
         .fallback(no_such_path)
         .with_state(api)
 }
@@ -48,15 +63,17 @@ const PAGE: &str = include_str!("../page/index.html");
 const STYLE: &str = include_str!("../page/style.css");
 const FORMAT: &str = include_str!("../page/format.js");
 const CHARTS: &str = include_str!("../page/charts.js");
+const STREAM: &str = include_str!("../page/stream.js");
 const SCRIPT: &str = include_str!("../page/app.js");
 
 /// The page with its style and script inside. The nonce lets them run, and nothing that somebody else might smuggle in.
-async fn page() -> Response {
+async fn page(State(api): State<Api>) -> Response {
     let nonce = format!("{:016x}", std::hash::RandomState::new().hash_one(0));
-    let script = format!("{FORMAT}{CHARTS}{SCRIPT}");
+    let script = format!("{FORMAT}{CHARTS}{STREAM}{SCRIPT}");
     let html = PAGE
         .replace("{{style}}", STYLE)
         .replace("{{nonce}}", &nonce)
+        .replace("{{beat_ms}}", &api.beat.as_millis().to_string())
         .replace("{{script}}", &script);
     let policy = format!(
         "default-src 'none'; script-src 'self' 'nonce-{nonce}'; style-src 'unsafe-inline'; img-src data: blob:; \
@@ -137,7 +154,31 @@ async fn snapshot(State(api): State<Api>) -> Result<Response, ApiError> {
     Ok((headers, format!("{{\"now\":{now},\"history\":{history}}}")).into_response())
 }
 
-/// The figures whenever they change, as server-sent events named `tick`.
+/// What the page refers to, as it was when this program was built.
+const DOCUMENTS: &[(&str, &str)] = &[
+    ("CONSUMERS.md", include_str!("../../../docs/CONSUMERS.md")),
+    ("TOPICS.md", include_str!("../../../docs/TOPICS.md")),
+    ("ENVELOPE.md", include_str!("../../../docs/ENVELOPE.md")),
+    (
+        "CONFIGURATION.md",
+        include_str!("../../../docs/CONFIGURATION.md"),
+    ),
+    ("OPERATIONS.md", include_str!("../../../docs/OPERATIONS.md")),
+];
+
+async fn document(Path(name): Path<String>) -> Response {
+    let Some((_, text)) = DOCUMENTS.iter().find(|(known, _)| *known == name) else {
+        return ApiError::not_found(format!("the document {name}")).into_response();
+    };
+    // As plain text: some browsers save what is called Markdown instead of showing it.
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, *text).into_response()
+}
+
+/// The figures whenever they change, as server-sent events named `tick`, and between them a `beat`.
 async fn events(State(api): State<Api>) -> Result<Response, ApiError> {
     let viewer = Arc::clone(&api.shared.viewers)
         .try_acquire_owned()
@@ -153,18 +194,20 @@ async fn events(State(api): State<Api>) -> Result<Response, ApiError> {
         let _ = &viewer;
         Event::default().event("tick").data(&*tick)
     });
+    // Of its own accord, not when there was no tick: a tick that cannot be made is no reason to look dead.
+    let first_beat = tokio::time::Instant::now() + api.beat;
+    let beats = IntervalStream::new(tokio::time::interval_at(first_beat, api.beat))
+        .map(|_| Event::default().event("beat").data(now_ms().to_string()));
     let events = stream::once(std::future::ready(
         Event::default().retry(RETRY).comment("millstream"),
     ))
-    .chain(ticks)
+    .chain(stream::select(ticks, beats))
     .map(Ok::<_, Infallible>)
     .take_until(Box::pin(async move {
         // An error means that the dashboard is gone: the same.
         let _ = stop.changed().await;
     }));
-    let mut response = Sse::new(events)
-        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
-        .into_response();
+    let mut response = Sse::new(events).into_response();
     // A proxy that collects before it passes on would make live updates late.
     response.headers_mut().insert(
         "x-accel-buffering",
@@ -173,5 +216,10 @@ async fn events(State(api): State<Api>) -> Result<Response, ApiError> {
     Ok(response)
 }
 
+#[cfg(test)]
+#[path = "../tests/support/browser.rs"]
+mod browser;
+#[cfg(test)]
+mod browser_tests;
 #[cfg(test)]
 mod tests;

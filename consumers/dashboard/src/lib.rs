@@ -71,5 +71,5 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     sampler.sample(0.0).await;
     parts.spawn(sampler.run(parts.stopped()));
     let stop = parts.stopped();
-    Ok(parts.run(api::router(api::Api { shared, stop })))
+    Ok(parts.run(api::router(api::Api::new(shared, stop))))
 }

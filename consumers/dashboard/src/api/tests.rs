@@ -17,6 +17,10 @@ struct Server {
 
 /// Serves the API nested, as it is when all backends share one address.
 async fn serve(viewers_max: u32) -> Server {
+    serve_with_beat(viewers_max, BEAT).await
+}
+
+async fn serve_with_beat(viewers_max: u32, beat: Duration) -> Server {
     let shared = Arc::new(Shared {
         live: Mutex::new(Live::default()),
         tick: watch::Sender::new(Arc::from(r#"{"at":1}"#)),
@@ -24,10 +28,8 @@ async fn serve(viewers_max: u32) -> Server {
         viewers_max,
     });
     let (stop, stopped) = watch::channel(false);
-    let api = Api {
-        shared: Arc::clone(&shared),
-        stop: stopped,
-    };
+    let mut api = Api::new(Arc::clone(&shared), stopped);
+    api.beat = beat;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("binds");
@@ -62,13 +64,22 @@ impl Answer {
         (length > 0).then(|| line.trim_end().to_owned())
     }
 
-    /// The next event's data.
-    fn event(&mut self) -> Option<String> {
+    /// The data of the next event of this name.
+    fn event_named(&mut self, name: &str) -> Option<String> {
+        let mut is_it = false;
         loop {
-            if let Some(data) = self.line()?.strip_prefix("data: ") {
+            let line = self.line()?;
+            if let Some(event) = line.strip_prefix("event: ") {
+                is_it = event == name;
+            } else if let Some(data) = line.strip_prefix("data: ").filter(|_| is_it) {
                 return Some(data.to_owned());
             }
         }
+    }
+
+    /// The data of the next tick.
+    fn event(&mut self) -> Option<String> {
+        self.event_named("tick")
     }
 
     fn text(&mut self) -> String {
@@ -247,5 +258,44 @@ async fn a_path_that_does_not_exist_says_so() {
         blocking(move || answer.text())
             .await
             .contains("does not exist")
+    );
+}
+
+#[tokio::test]
+async fn a_stream_without_news_says_that_it_is_there() {
+    let server = serve_with_beat(1, Duration::from_millis(20)).await;
+    let mut viewer = get(server.address, "/api/events", "").await;
+    let beats = blocking(move || [viewer.event_named("beat"), viewer.event_named("beat")]).await;
+    for beat in beats {
+        let at: i64 = beat.expect("a beat").parse().expect("a time");
+        assert!(now_ms() - at < 60_000, "{at}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_page_refers_to_is_served_with_it() {
+    let server = serve(1).await;
+    let mut page = get(server.address, "", "").await;
+    let html = blocking(move || page.text()).await;
+    let names: Vec<&str> = html
+        .split("href=\"docs/")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    assert_eq!(names.len(), DOCUMENTS.len(), "{names:?}");
+    for name in names {
+        let mut answer = get(server.address, &format!("/docs/{name}"), "").await;
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, Some("text/plain; charset=utf-8"))
+        );
+        let text = blocking(move || answer.text()).await;
+        assert!(text.starts_with("# "), "{name}: {text:.40}");
+    }
+    assert_eq!(
+        get(server.address, "/docs/..%2FCargo.toml", "")
+            .await
+            .status,
+        404
     );
 }
