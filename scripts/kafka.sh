@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs one-node Apache Kafka servers on the loopback interface, for tests, benchmarks and for trying things out.
+# Runs Apache Kafka servers on the loopback interface, for tests, benchmarks and for trying things out.
 #
-# Not for production: no replication, no TLS, no users. Each server lives in a directory of its own (data, settings, log
+# Not for production: no TLS, no users. Each server lives in a directory of its own (data, settings, log
 # and pid), so any number run side by side, and nothing is ever ended but by the pid in that directory.
 set -euo pipefail
 
@@ -19,7 +19,7 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/millstream/kafka
 
 usage() {
   cat <<'END'
-Apache Kafka on 127.0.0.1, one node, for tests and for trying things out.
+Apache Kafka on 127.0.0.1, one node or several, for tests and for trying things out.
 
 Usage: scripts/kafka.sh COMMAND [OPTIONS]
 
@@ -37,6 +37,8 @@ Options:
   --dir DIR      where the server lives (default: data/kafka of this checkout)
   --port N       port on 127.0.0.1 (default: what DIR had before, else 9092); "auto" takes a free one.
                  The controller listens on the next port.
+  --join DIR     another broker of the cluster whose first server is in DIR; that one is the only controller
+  --replicas N   replicas of Kafka's own topics, 1 to 3 (default 1); for a first server that others will join
   --while PID    a server for the process PID: when that has ended, the server is killed and DIR is deleted
 
 Examples:
@@ -47,6 +49,10 @@ Examples:
 
   scripts/kafka.sh start --port auto --dir /var/tmp/second    # another one; prints its address
   scripts/kafka.sh kill --dir /var/tmp/second
+
+  scripts/kafka.sh start --dir /var/tmp/k1 --port auto --replicas 3               # a cluster of three brokers
+  scripts/kafka.sh start --dir /var/tmp/k2 --port auto --join /var/tmp/k1
+  scripts/kafka.sh start --dir /var/tmp/k3 --port auto --join /var/tmp/k1
 
   scripts/kafka.sh run org.apache.kafka.tools.TopicCommand --bootstrap-server 127.0.0.1:9092 --list
 
@@ -123,27 +129,48 @@ free_port() {
   fail "found no free port between $AUTO_PORT_MIN and $AUTO_PORT_MAX"
 }
 
-# The settings differ from Kafka's defaults only where a single node or a quick test needs it.
-write_settings() {
-  local port=$1
-  cat >"$DIR/server.properties" <<END
+# What says who the server is: the first of a cluster is broker and controller, one that joins is a broker.
+write_role() {
+  local port=$1 controller
+  if [ -z "$JOIN" ]; then
+    cat <<END
 process.roles=broker,controller
 node.id=1
 listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
 advertised.listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
+controller.quorum.bootstrap.servers=127.0.0.1:$((port + 1))
+END
+  else
+    controller=$(sed -n 's/^controller.quorum.bootstrap.servers=//p' "$JOIN/server.properties")
+    # The port is this server's alone on the machine, so the number is this broker's alone in the cluster.
+    cat <<END
+process.roles=broker
+node.id=$port
+listeners=PLAINTEXT://127.0.0.1:$port
+advertised.listeners=PLAINTEXT://127.0.0.1:$port
+controller.quorum.bootstrap.servers=$controller
+END
+  fi
+}
+
+# The settings differ from Kafka's defaults only where a small cluster or a quick test needs it.
+write_settings() {
+  local port=$1
+  {
+    write_role "$port"
+    cat <<END
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
-controller.quorum.bootstrap.servers=127.0.0.1:$((port + 1))
 log.dirs=$DIR/log
 
 # A topic that nobody created is an error: who needs one creates it.
 auto.create.topics.enable=false
 
-# There is one broker.
-offsets.topic.replication.factor=1
-transaction.state.log.replication.factor=1
+# As many as there are brokers.
+offsets.topic.replication.factor=${REPLICAS:-1}
+transaction.state.log.replication.factor=${REPLICAS:-1}
 transaction.state.log.min.isr=1
-share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.replication.factor=${REPLICAS:-1}
 share.coordinator.state.topic.min.isr=1
 
 # Fewer files to make: a start and a first commit take a fraction of a second.
@@ -160,12 +187,20 @@ broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 END
+  } >"$DIR/server.properties"
 }
 
 format() {
   [ ! -e "$DIR/log/meta.properties" ] || return 0
-  java -Xmx128m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$JARS/*" kafka.tools.StorageTool format --standalone \
-    --cluster-id "$(head -c 16 /dev/urandom | base64 | tr '+/' 'Aa' | tr -d '=')" \
+  local cluster standalone=--standalone
+  cluster=$(head -c 16 /dev/urandom | base64 | tr '+/' 'Aa' | tr -d '=')
+  if [ -n "$JOIN" ]; then
+    cluster=$(sed -n 's/^cluster.id=//p' "$JOIN/log/meta.properties")
+    standalone=''
+  fi
+  # shellcheck disable=SC2086
+  java -Xmx128m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$JARS/*" kafka.tools.StorageTool format $standalone \
+    --cluster-id "$cluster" \
     --config "$DIR/server.properties" >>"$DIR/kafka.log" 2>&1
 }
 
@@ -205,6 +240,16 @@ watch_process() {
   disown
 }
 
+# Keeps the value of an option in DIR, or takes it from there when it was not given.
+remember() {
+  local option=$1 file=$DIR/option.$1
+  if [ -n "${!option}" ]; then
+    echo "${!option}" >"$file"
+  elif [ -s "$file" ]; then
+    printf -v "$option" %s "$(<"$file")"
+  fi
+}
+
 start() {
   local port=$PORT try
   mkdir -p "$DIR"
@@ -224,6 +269,10 @@ start() {
     port=$(bootstrap)
     port=${port##*:}
   fi
+  remember JOIN
+  # Whichever broker is asked first makes Kafka's own topics.
+  [ -n "$REPLICAS" ] || [ -z "$JOIN" ] || [ ! -s "$JOIN/option.REPLICAS" ] || REPLICAS=$(<"$JOIN/option.REPLICAS")
+  remember REPLICAS
   [ -z "$WHILE" ] || watch_process "$WHILE"
   for ((try = 1; ; try++)); do
     if [ "$port" = auto ]; then
@@ -287,13 +336,13 @@ case $COMMAND in
     ;;
 esac
 
-DIR=$HERE/../data/kafka PORT='' WHILE=''
+DIR=$HERE/../data/kafka PORT='' WHILE='' JOIN='' REPLICAS=''
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) usage; exit 0 ;;
-    --dir | --port | --while)
+    --dir | --port | --while | --join | --replicas)
       [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value. See --help."
-      case $1 in --dir) DIR=$2 ;; --port) PORT=$2 ;; --while) WHILE=$2 ;; esac
+      case $1 in --dir) DIR=$2 ;; --port) PORT=$2 ;; --while) WHILE=$2 ;; --join) JOIN=$2 ;; --replicas) REPLICAS=$2 ;; esac
       shift 2
       ;;
     *) fail "'$1' is not an option. See --help." ;;
@@ -302,6 +351,9 @@ done
 [ -z "$PORT" ] || [ "$PORT" = auto ] || { [[ $PORT =~ ^[0-9]{1,5}$ ]] && [ "$PORT" -ge 1 ] && [ "$PORT" -le 65534 ]; } ||
   fail "--port '$PORT': a number from 1 to 65534, or auto"
 [ -z "$WHILE" ] || { [[ $WHILE =~ ^[0-9]+$ ]] && kill -0 "$WHILE" 2>/dev/null; } || fail "--while '$WHILE': no such process"
+[ -z "$JOIN" ] || [ -s "$JOIN/log/meta.properties" ] || fail "--join '$JOIN': no server was started there"
+[[ $REPLICAS =~ ^[1-3]?$ ]] || fail "--replicas '$REPLICAS': a number from 1 to 3"
+[ -z "$JOIN" ] || JOIN=$(cd "$JOIN" && pwd)
 [ ! -d "$DIR" ] || DIR=$(cd "$DIR" && pwd)
 
 case $COMMAND in

@@ -206,6 +206,13 @@ impl Node {
         }
     }
 
+    /// What is no problem now, and would make one worse.
+    fn warnings(&self) -> Vec<String> {
+        self.bridge
+            .as_ref()
+            .map_or_else(Vec::new, |bridge| bridge().weaknesses.to_vec())
+    }
+
     /// Everything it knows of itself.
     pub fn status(&self) -> Value {
         let Health {
@@ -224,6 +231,7 @@ impl Node {
             "version": env!("CARGO_PKG_VERSION"),
             "state": state,
             "problems": problems,
+            "warnings": self.warnings(),
             "started_at": ms(self.started_at),
             "uptime_s": self.started.elapsed().as_secs(),
             "listen": self.listen,

@@ -36,6 +36,8 @@ pub struct Bridge {
     poller: Poller,
     watcher: Watcher,
     downlink: Option<Downlink>,
+    /// What the start found to weaken the promise.
+    weaknesses: Arc<[String]>,
     /// The last that a stopped downlink said.
     downlink_was: DownlinkStatus,
 }
@@ -49,8 +51,8 @@ impl Bridge {
     pub fn start(config: &Config, handle: Handle) -> Result<Self, StartError> {
         config.validate()?;
         let routes = Routes::compile(&config.routes)?;
-        let batch_bytes_max = topics::prepare(config)?;
-        let client = kafka::producer(config, batch_bytes_max);
+        let prepared = topics::prepare(config)?;
+        let client = kafka::producer(config, prepared.batch_bytes_max);
         let suspicions = Arc::new(Suspicions::default());
         let producer = new_producer(&client, &suspicions)
             .map_err(|error| StartError::Client(error.to_string()))?;
@@ -81,6 +83,7 @@ impl Bridge {
             poller,
             watcher,
             downlink,
+            weaknesses: prepared.weaknesses.into(),
             downlink_was: DownlinkStatus::default(),
         })
     }
@@ -98,9 +101,11 @@ impl Bridge {
             .downlink
             .as_ref()
             .map_or(self.downlink_was, Downlink::status);
-        self.sink
-            .counters
-            .status(self.watcher.reachability(), downlink)
+        self.sink.counters.status(
+            self.watcher.reachability(),
+            downlink,
+            Arc::clone(&self.weaknesses),
+        )
     }
 
     /// Stops to publish what backends append, waits a while until sessions have what was handed over, and commits the

@@ -29,7 +29,10 @@ settings::section! {
         /// Partitions of a topic that is created.
         pub partitions: i32 = 6, [1..=10_000, "partitions"];
         /// Replicas of a topic that is created.
-        pub replication: i32 = 0, [0..=100, "replicas; 0 is the cluster's default"];
+        pub replication: i32 = 0, [0..=100, "replicas; 0 is 3 on a cluster of three brokers or more (min.insync.replicas 2), else the cluster's default"];
+        /// Whether the start fails when a topic has one replica, or min.insync.replicas 1: what Kafka confirms then does
+        /// not survive the loss of one of its brokers. Without it this is a warning.
+        pub require_replicas: bool = false, ["true or false"];
         /// How long the start waits for Kafka before it fails. A Kafka that goes away later is waited for without end.
         pub start_timeout_ms: u64 = 10_000, [100..=600_000, "milliseconds"];
         /// How messages are sent to Kafka.

@@ -39,6 +39,16 @@ pub enum StartError {
         /// What Kafka said.
         cause: String,
     },
+    /// The topics do not hold what an acknowledgement promises, and `require_replicas` is set.
+    #[error(
+        "Kafka at {kafka} does not keep what would be acknowledged ({weaknesses}), and bridge.require_replicas is true"
+    )]
+    Weak {
+        /// The addresses.
+        kafka: String,
+        /// What weakens the promise, with semicolons between.
+        weaknesses: String,
+    },
     /// Where this node has read the downlink topic to could not be found out or kept.
     #[error(
         "the position of consumer group {group} in Kafka topic {topic} cannot be {what}: {cause}"

@@ -1,6 +1,7 @@
 //! What the bridge says of itself: typed, in one line of words, and as numbers for metrics.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -82,6 +83,8 @@ pub struct Status {
     pub held: u64,
     /// Times the producer had to be made anew.
     pub producer_rebuilds: u64,
+    /// What weakened, at the start, the promise that an acknowledged message is never lost; each in one sentence.
+    pub weaknesses: Arc<[String]>,
     /// The way back.
     pub downlink: DownlinkStatus,
 }
@@ -159,6 +162,11 @@ impl Status {
                 "kafka_producer_rebuilds",
                 "Times the producer had to be made anew.",
                 self.producer_rebuilds,
+            ),
+            (
+                "kafka_weaknesses",
+                "What weakens the promise that an acknowledged message is never lost, as found at the start.",
+                self.weaknesses.len() as u64,
             ),
             (
                 "downlink_published",
@@ -265,7 +273,12 @@ impl Counters {
         counter.fetch_add(messages, Ordering::Relaxed);
     }
 
-    pub(crate) fn status(&self, kafka: Reachability, downlink: DownlinkStatus) -> Status {
+    pub(crate) fn status(
+        &self,
+        kafka: Reachability,
+        downlink: DownlinkStatus,
+        weaknesses: Arc<[String]>,
+    ) -> Status {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Status {
             kafka,
@@ -282,6 +295,7 @@ impl Counters {
             dropped: read(&self.dropped),
             held: read(&self.held),
             producer_rebuilds: read(&self.producer_rebuilds),
+            weaknesses,
             downlink,
         }
     }
@@ -337,7 +351,11 @@ mod tests {
             counters.count_refused(refusal, 1);
         }
         let refused = counters
-            .status(Reachability::Reachable, DownlinkStatus::default())
+            .status(
+                Reachability::Reachable,
+                DownlinkStatus::default(),
+                Arc::default(),
+            )
             .refused;
         let once = Refused {
             too_large: 1,

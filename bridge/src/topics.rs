@@ -1,9 +1,13 @@
-//! What the start asks of Kafka: that it answers, that the topics are there, and how large a message each takes.
+//! What the start asks of Kafka: that it answers, that the topics are there, how large a message each takes, and whether
+//! what it confirms would survive the loss of a broker.
 
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
@@ -14,6 +18,11 @@ use crate::kafka;
 
 /// Between two looks at whether new topics have their leaders.
 const LEADER_POLL: Duration = Duration::from_millis(50);
+
+/// Replicas that a new topic gets on a cluster that has so many brokers, and in how many of them a message must be before
+/// Kafka confirms it: one broker may fail without a loss and without a pause.
+const SAFE_REPLICAS: usize = 3;
+const SAFE_MIN_INSYNC: &str = "2";
 
 struct Quiet;
 
@@ -27,13 +36,21 @@ impl ClientContext for Quiet {
     }
 }
 
-/// Makes sure that Kafka answers and has every topic. Returns the largest batch that every topic takes.
-pub(crate) fn prepare(config: &Config) -> Result<u32, StartError> {
+/// What Kafka said of the topics.
+pub(crate) struct Prepared {
+    /// The largest batch that every topic takes.
+    pub(crate) batch_bytes_max: u32,
+    /// What weakens the promise that an acknowledged message is never lost, each in one sentence.
+    pub(crate) weaknesses: Vec<String>,
+}
+
+/// Makes sure that Kafka answers and has every topic.
+pub(crate) fn prepare(config: &Config) -> Result<Prepared, StartError> {
     let timeout = Duration::from_millis(config.start_timeout_ms);
     let deadline = Instant::now() + timeout;
     let admin = AdminClient::from_config_and_context(&kafka::client(config), Quiet)
         .map_err(|error| StartError::Client(error.to_string()))?;
-    let metadata = metadata(&admin, config, timeout)?;
+    let mut metadata = metadata(&admin, config, timeout)?;
     let missing: Vec<&str> = config
         .kafka_topics()
         .into_iter()
@@ -46,9 +63,36 @@ pub(crate) fn prepare(config: &Config) -> Result<u32, StartError> {
                 topics: missing.join(", "),
             });
         }
-        create(&admin, config, &missing, deadline)?;
+        let brokers = metadata.brokers().len();
+        metadata = create(&admin, config, &missing, brokers, deadline)?;
     }
-    Ok(batch_bytes_max(&admin, config, deadline))
+    let described = describe(&admin, config, deadline);
+    let weaknesses = if is_in_memory(&admin, deadline) {
+        Vec::new()
+    } else {
+        weaknesses(config, &metadata, &described)
+    };
+    for weakness in &weaknesses {
+        tracing::warn!("{weakness}");
+    }
+    if config.require_replicas && !weaknesses.is_empty() {
+        return Err(StartError::Weak {
+            kafka: config.kafka.clone(),
+            weaknesses: weaknesses.join("; "),
+        });
+    }
+    Ok(Prepared {
+        batch_bytes_max: batch_bytes_max(config, &described),
+        weaknesses,
+    })
+}
+
+/// Whether it is librdkafka's cluster in memory: who starts that is told that it forgets everything.
+fn is_in_memory(admin: &AdminClient<Quiet>, deadline: Instant) -> bool {
+    admin
+        .inner()
+        .fetch_cluster_id(remaining(deadline))
+        .is_some_and(|id| id.starts_with("mockCluster"))
 }
 
 fn metadata(
@@ -77,27 +121,33 @@ fn create(
     admin: &AdminClient<Quiet>,
     config: &Config,
     topics: &[&str],
+    brokers: usize,
     deadline: Instant,
-) -> Result<(), StartError> {
+) -> Result<Metadata, StartError> {
     let failed = |topic: &str, cause: String| StartError::CreateTopic {
         kafka: config.kafka.clone(),
         topic: topic.to_owned(),
         cause,
     };
-    // Kafka calls its own default -1.
-    let replication = if config.replication == 0 {
-        -1
-    } else {
-        config.replication
+    let replication = match config.replication {
+        0 if brokers >= SAFE_REPLICAS => SAFE_REPLICAS as i32,
+        // Kafka calls its own default -1.
+        0 => -1,
+        given => given,
     };
     let new: Vec<NewTopic<'_>> = topics
         .iter()
         .map(|topic| {
-            NewTopic::new(
+            let topic = NewTopic::new(
                 topic,
                 config.partitions,
                 TopicReplication::Fixed(replication),
-            )
+            );
+            if replication >= SAFE_REPLICAS as i32 {
+                topic.set("min.insync.replicas", SAFE_MIN_INSYNC)
+            } else {
+                topic
+            }
         })
         .collect();
     let options = options(deadline);
@@ -108,6 +158,7 @@ fn create(
             Ok(topic) => tracing::info!(
                 topic,
                 partitions = config.partitions,
+                replication,
                 "created the Kafka topic"
             ),
             // Another node was faster.
@@ -129,7 +180,7 @@ fn create(
             })
         };
         match topics.iter().find(|topic| !led(topic)) {
-            None => return Ok(()),
+            None => return Ok(metadata),
             Some(topic) if Instant::now() >= deadline => {
                 return Err(failed(
                     topic,
@@ -141,36 +192,44 @@ fn create(
     }
 }
 
-/// The configured bound of a batch, lowered to what the most modest topic takes: Kafka refuses a batch as a whole, and
-/// librdkafka does not send its messages again one by one.
-fn batch_bytes_max(admin: &AdminClient<Quiet>, config: &Config, deadline: Instant) -> u32 {
-    let configured = config.producer.batch_bytes_max;
-    let stored = config.routes.iter().filter(|route| route.store);
-    let topics: Vec<ResourceSpecifier<'_>> = stored
-        .map(|route| ResourceSpecifier::Topic(&route.topic))
-        .collect();
+/// The settings of every topic that Kafka tells; none where it does not let this client ask.
+fn describe(admin: &AdminClient<Quiet>, config: &Config, deadline: Instant) -> Vec<ConfigResource> {
+    let topics = config.kafka_topics();
     if topics.is_empty() {
-        return configured;
+        return Vec::new();
     }
-    let described = match kafka::wait(admin.describe_configs(&topics, &options(deadline))) {
-        Ok(described) => described,
+    let topics: Vec<ResourceSpecifier<'_>> =
+        topics.into_iter().map(ResourceSpecifier::Topic).collect();
+    match kafka::wait(admin.describe_configs(&topics, &options(deadline))) {
+        Ok(described) => described.into_iter().flatten().collect(),
         Err(error) => {
-            // Not allowed to ask, or a Kafka that does not know the question: the configured bound stands.
+            // Not allowed to ask, or a Kafka that does not know the question.
             tracing::debug!(
                 error = kafka::describe(&error),
                 "Kafka does not tell its topics' settings"
             );
-            return configured;
+            Vec::new()
         }
+    }
+}
+
+/// A topic's setting that is a number.
+fn number<T: std::str::FromStr>(described: &[ConfigResource], topic: &str, key: &str) -> Option<T> {
+    let is_topic = |of: &&ConfigResource| match &of.specifier {
+        OwnedResourceSpecifier::Topic(name) => name == topic,
+        _ => false,
     };
-    let allowed = described.iter().flatten().filter_map(|topic| {
-        topic
-            .get("max.message.bytes")?
-            .value
-            .as_ref()?
-            .parse::<u32>()
-            .ok()
-    });
+    let setting = described.iter().find(is_topic)?.get(key)?;
+    setting.value.as_ref()?.parse().ok()
+}
+
+/// The configured bound of a batch, lowered to what the most modest topic takes: Kafka refuses a batch as a whole, and
+/// librdkafka does not send its messages again one by one.
+fn batch_bytes_max(config: &Config, described: &[ConfigResource]) -> u32 {
+    let configured = config.producer.batch_bytes_max;
+    let stored = config.routes.iter().filter(|route| route.store);
+    let allowed =
+        stored.filter_map(|route| number::<u32>(described, &route.topic, "max.message.bytes"));
     match allowed.min() {
         Some(least) if least < configured => {
             tracing::info!(
@@ -181,6 +240,43 @@ fn batch_bytes_max(admin: &AdminClient<Quiet>, config: &Config, deadline: Instan
         }
         _ => configured,
     }
+}
+
+/// What weakens the promise: topics with one replica, and topics that confirm what one replica has.
+fn weaknesses(config: &Config, metadata: &Metadata, described: &[ConfigResource]) -> Vec<String> {
+    let (mut single, mut unsafe_insync) = (Vec::new(), Vec::new());
+    for name in config.kafka_topics() {
+        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
+            continue;
+        };
+        let replicas = topic
+            .partitions()
+            .iter()
+            .map(|partition| partition.replicas().len())
+            .min();
+        if replicas == Some(1) {
+            single.push(name);
+        } else if number::<u32>(described, name, "min.insync.replicas") == Some(1) {
+            unsafe_insync.push(name);
+        }
+    }
+    let mut weaknesses = Vec::new();
+    if !single.is_empty() {
+        weaknesses.push(format!(
+            "Kafka keeps one replica of {}: what was acknowledged is lost with the disk of one Kafka broker, and nothing \
+             is acknowledged while that broker is away; on a cluster of three brokers give these topics 3 replicas and \
+             min.insync.replicas 2",
+            single.join(", ")
+        ));
+    }
+    if !unsafe_insync.is_empty() {
+        weaknesses.push(format!(
+            "min.insync.replicas is 1 for {}: Kafka confirms what one broker has while the others are behind, so what was \
+             acknowledged is lost when that one fails then; set it to 2",
+            unsafe_insync.join(", ")
+        ));
+    }
+    weaknesses
 }
 
 fn options(deadline: Instant) -> AdminOptions {

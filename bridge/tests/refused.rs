@@ -2,37 +2,12 @@
 
 mod common;
 
-use std::time::Duration;
-
 use bridge::{Config, RouteConfig};
 use broker::codec::{Properties, Qos, ReasonCode, Version};
 use common::kafka::Kafka;
 use common::mqtt::{Client, Event};
 use common::{DEADLINE, Node, config, log, stored_in, unique, wait_for};
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-
-fn admin(kafka: &str) -> AdminClient<DefaultClientContext> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka);
-    config.create().unwrap()
-}
-
-/// A minimal executor: the admin client answers from a thread of its own.
-fn block_on<F: Future>(future: F) -> F::Output {
-    use std::task::{Context, Poll, Waker};
-    let mut future = std::pin::pin!(future);
-    loop {
-        match future
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
-        {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::sleep(Duration::from_millis(5)),
-        }
-    }
-}
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 
 /// Bytes that no compression makes smaller: Kafka judges the compressed batch.
 fn noise(len: usize) -> Vec<u8> {
@@ -51,7 +26,8 @@ fn with_a_modest_topic(kafka: &str) -> Config {
     let config = config(kafka);
     let topic = NewTopic::new(stored_in(&config), 1, TopicReplication::Fixed(1))
         .set("max.message.bytes", "2000");
-    let created = block_on(admin(kafka).create_topics([&topic], &AdminOptions::new())).unwrap();
+    let created =
+        log::block_on(log::admin(kafka).create_topics([&topic], &AdminOptions::new())).unwrap();
     assert!(created.iter().all(Result::is_ok), "{created:?}");
     config
 }
@@ -158,7 +134,8 @@ fn a_topic_that_was_deleted_is_an_unknown_one() {
             ..
         })
     ));
-    let deleted = block_on(admin(kafka).delete_topics(&[&doomed], &AdminOptions::new())).unwrap();
+    let deleted =
+        log::block_on(log::admin(kafka).delete_topics(&[&doomed], &AdminOptions::new())).unwrap();
     assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
     wait_for("no partition is left", || {
         log::partitions(kafka, &doomed) == 0

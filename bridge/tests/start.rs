@@ -102,7 +102,7 @@ fn a_wrong_configuration_is_refused_before_kafka_is_asked() {
     };
     assert_eq!(
         start_error(&config),
-        "partitions = 0 is not allowed: 1 to 10000"
+        "partitions = 0 is not allowed: allowed is 1 to 10000 partitions"
     );
 }
 

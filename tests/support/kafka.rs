@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A running (or stopped) one-node Kafka. Dropping it kills the server and deletes its data.
+/// A running (or stopped) Kafka, alone or one broker of a cluster. Dropping it kills the server and deletes its data.
 pub struct Kafka {
     dir: PathBuf,
     bootstrap: String,
@@ -23,6 +23,21 @@ impl Kafka {
     /// # Panics
     /// If it does not start, with what the script said about it.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a cluster of three brokers; the first is the only controller.
+    ///
+    /// # Panics
+    /// If one of them does not start, with what the script said about it.
+    pub fn cluster() -> [Self; 3] {
+        let first = Self::start_with(&["--replicas", "3"]);
+        let join = first.dir.display().to_string();
+        let [second, third] = [(); 2].map(|()| Self::start_with(&["--join", &join]));
+        [first, second, third]
+    }
+
+    fn start_with(options: &[&str]) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "kafka-{}-{}",
@@ -31,7 +46,8 @@ impl Kafka {
         );
         let dir = std::env::temp_dir().join("millstream-tests").join(name);
         let pid = std::process::id().to_string();
-        let bootstrap = script(&dir, &["start", "--port", "auto", "--while", &pid]);
+        let start = ["start", "--port", "auto", "--while", &pid];
+        let bootstrap = script(&dir, &[&start[..], options].concat());
         Self { dir, bootstrap }
     }
 

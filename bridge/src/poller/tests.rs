@@ -121,6 +121,7 @@ impl Fixture {
         self.sink.counters.status(
             crate::Reachability::Reachable,
             crate::DownlinkStatus::default(),
+            Arc::default(),
         )
     }
 

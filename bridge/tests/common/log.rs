@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use envelope::{Downlink, Envelope, EnvelopeError};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -64,6 +66,48 @@ pub fn partitions(kafka: &str, topic: &str) -> usize {
         .filter(|found| found.name() == topic)
         .map(|found| found.partitions().len())
         .sum()
+}
+
+pub fn admin(kafka: &str) -> AdminClient<DefaultClientContext> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka);
+    config.create().unwrap()
+}
+
+/// A minimal executor: the admin client answers from a thread of its own.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    use std::task::{Context, Poll, Waker};
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// Replicas of a topic's first partition.
+pub fn replicas(kafka: &str, topic: &str) -> usize {
+    let metadata = consumer(kafka)
+        .fetch_metadata(Some(topic), DEADLINE)
+        .unwrap();
+    metadata.topics()[0].partitions()[0].replicas().len()
+}
+
+/// Creates a topic as anybody might, and waits until it has leaders.
+pub fn create(kafka: &str, topic: &str, partitions: i32, replicas: i32) {
+    let admin = admin(kafka);
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replicas));
+    let created = block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
+    assert!(created.iter().all(Result::is_ok), "{created:?}");
+    super::wait_for("the new topic has leaders", || {
+        let metadata = admin.inner().fetch_metadata(Some(topic), DEADLINE).unwrap();
+        let found = metadata.topics()[0].partitions();
+        !found.is_empty() && found.iter().all(|partition| partition.leader() >= 0)
+    });
 }
 
 /// Everything that is in a topic now, in the order of each partition.
