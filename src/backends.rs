@@ -2,7 +2,7 @@
 //!
 //! They are libraries of their own that know nothing of each other; this is the only place that lists them.
 
-use runtime::Running;
+use runtime::{Running, Tuning};
 
 use crate::config::Config;
 use crate::exit::Failure;
@@ -47,16 +47,19 @@ impl Kind {
                 kafka: &mut config.chat.kafka,
                 group: &mut config.chat.group,
                 database: &mut config.chat.database,
+                consumer: &mut config.chat.consumer,
             },
             Self::Iot => Settings {
                 kafka: &mut config.iot.kafka,
                 group: &mut config.iot.group,
                 database: &mut config.iot.database,
+                consumer: &mut config.iot.consumer,
             },
             Self::Dashboard => Settings {
                 kafka: &mut config.dashboard.kafka,
                 group: &mut config.dashboard.group,
                 database: &mut config.dashboard.database,
+                consumer: &mut config.dashboard.consumer,
             },
         }
     }
@@ -105,6 +108,8 @@ pub struct Settings<'c> {
     pub group: &'c mut String,
     /// Database URL.
     pub database: &'c mut String,
+    /// How its consumer reads.
+    pub consumer: &'c mut Tuning,
 }
 
 /// A backend at work.

@@ -196,7 +196,7 @@ impl Node {
             let (name, status) = (backend.kind.name(), backend.running.status());
             // A consumer that waits for Kafka or retries goes on by itself; one that stopped does not.
             live &= status.state != runtime::State::Failed;
-            problems.extend(status.problem.map(|problem| format!("{name}: {problem}")));
+            problems.extend(problem(name, &status));
         }
         let draining = self.draining.load(Ordering::Relaxed);
         Health {
@@ -353,6 +353,14 @@ impl Node {
     }
 }
 
+/// What keeps a backend from its work.
+fn problem(name: &str, status: &runtime::Status) -> Option<String> {
+    let joining = "has no partitions yet: it joins its consumer group";
+    let waits = (status.state == runtime::State::Joining).then_some(joining);
+    let problem = status.problem.as_deref().or(waits)?;
+    Some(format!("{name}: {problem}"))
+}
+
 /// The status of a consumer that was taken out to be drained.
 fn drained() -> runtime::Status {
     runtime::Status {
@@ -437,6 +445,24 @@ mod tests {
         );
         assert!(node.health().live && !node.health().ready);
         assert_eq!(node.numbers().kafka_away.unwrap().1, 17);
+    }
+
+    #[test]
+    fn a_backend_without_partitions_is_a_problem_until_others_have_all() {
+        let status = |state, problem: Option<&str>| runtime::Status {
+            state,
+            problem: problem.map(str::to_owned),
+            ..runtime::Status::default()
+        };
+        let said = |state, why| problem("chat", &status(state, why));
+        use runtime::State::{Joining, Running, Standby};
+        assert_eq!(
+            said(Joining, None).as_deref(),
+            Some("chat: has no partitions yet: it joins its consumer group")
+        );
+        assert_eq!(said(Joining, Some("waits")).as_deref(), Some("chat: waits"));
+        assert_eq!(said(Running, None), None);
+        assert_eq!(said(Standby, None), None);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 #[path = "support/millstream.rs"]
 mod millstream;
 
+use std::time::{Duration, Instant};
+
 use millstream::{Millstream, eventually, publish};
 use serde_json::Value;
 
@@ -12,6 +14,35 @@ fn number(value: &Value) -> u64 {
     value
         .as_u64()
         .unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+#[test]
+fn a_node_that_is_ready_stores_and_that_is_soon() {
+    // The goal is 1.5 s on a machine with nothing else to do; librdkafka's in-memory cluster would take 3 s for its groups
+    // alone, and as much for making topics.
+    const SOON: Duration = Duration::from_secs(4);
+    let began = Instant::now();
+    let system = Millstream::start(&FREE);
+    eventually("readiness", || {
+        (system.get("/health/ready").0 == 200).then_some(())
+    });
+    let status = system.json("/api/status");
+    for name in ["chat", "iot", "dashboard"] {
+        let partitions = status["consumers"][name]["partitions"].as_array();
+        assert!(partitions.is_some_and(|all| !all.is_empty()), "{status}");
+    }
+    publish(
+        system.mqtt(),
+        "rooms/first/messages",
+        r#"{"from":"ann","text":"hello"}"#,
+    );
+    eventually("the first message", || {
+        let (_, page) = system.get("/chat/api/rooms/first/messages");
+        page.contains("hello").then_some(())
+    });
+    let took = began.elapsed();
+    assert!(took < SOON, "{took:?}");
+    assert_eq!(system.terminate().status.code(), Some(0));
 }
 
 #[test]

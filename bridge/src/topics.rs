@@ -66,12 +66,15 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, StartError> {
         let brokers = metadata.brokers().len();
         metadata = create(&admin, config, &missing, brokers, deadline)?;
     }
+    if is_in_memory(&admin, deadline) {
+        // It leaves the question about settings without an answer, which would be waited for, and takes what it is given.
+        return Ok(Prepared {
+            batch_bytes_max: config.producer.batch_bytes_max,
+            weaknesses: Vec::new(),
+        });
+    }
     let described = describe(&admin, config, deadline);
-    let weaknesses = if is_in_memory(&admin, deadline) {
-        Vec::new()
-    } else {
-        weaknesses(config, &metadata, &described)
-    };
+    let weaknesses = weaknesses(config, &metadata, &described);
     for weakness in &weaknesses {
         tracing::warn!("{weakness}");
     }

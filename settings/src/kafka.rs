@@ -74,6 +74,19 @@ impl Properties {
         self.0.insert(name.to_owned(), value.into());
     }
 
+    /// Sets a property unless somebody did.
+    pub fn insert_default(&mut self, name: &str, value: &str) {
+        self.0
+            .entry(name.to_owned())
+            .or_insert_with(|| value.into());
+    }
+
+    /// The value of a property, in clear: for librdkafka, for nobody else.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(Secret::reveal)
+    }
+
     /// Names and values, the secret ones in clear: for librdkafka, for nobody else.
     pub fn reveal(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0

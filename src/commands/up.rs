@@ -79,6 +79,15 @@ fn use_kafka(config: &mut Config, kafka: &str) {
     }
 }
 
+/// librdkafka's in-memory cluster lets the first member of a group wait three seconds for others, but not one that joins by
+/// the newer protocol.
+fn join_at_once(config: &mut Config) {
+    for kind in ALL {
+        let properties = &mut kind.settings(config).consumer.properties;
+        properties.insert_default("group.protocol", "consumer");
+    }
+}
+
 async fn serve(
     mut config: Config,
     http: SocketAddr,
@@ -96,6 +105,7 @@ async fn serve(
     let embedded = in_memory.then(|| embedded(&config)).transpose()?;
     if let Some(embedded) = &embedded {
         use_kafka(&mut config, embedded.bootstrap());
+        join_at_once(&mut config);
         let timeout = &mut config.bridge.start_timeout_ms;
         *timeout = EMBEDDED_START_TIMEOUT_MS.min(*timeout);
     }

@@ -38,6 +38,11 @@ const SOCKET_TIMEOUT_MS: u32 = 10_000;
 /// How often the group's coordinator is looked up.
 const COORDINATOR_QUERY_MS: u32 = 5_000;
 
+/// The librdkafka property that chooses how members of a group find each other.
+const GROUP_PROTOCOL: &str = "group.protocol";
+/// Its value for the newer protocol, in which a member is in as soon as it asks.
+const GROUP_PROTOCOL_CONSUMER: &str = "consumer";
+
 /// How long the producer waits for more messages before it sends. A batch hands over all it has at once.
 const LINGER_MS: u32 = 1;
 
@@ -93,7 +98,6 @@ pub(crate) fn consumer_settings(config: &Config) -> ClientConfig {
     let mut client = common(config);
     client
         .set("group.id", &config.group)
-        .set("partition.assignment.strategy", "cooperative-sticky")
         .set("auto.offset.reset", "earliest")
         // Offsets are stored by hand after the effect, and committed by hand.
         .set("enable.auto.offset.store", "false")
@@ -104,13 +108,6 @@ pub(crate) fn consumer_settings(config: &Config) -> ClientConfig {
             COORDINATOR_QUERY_MS.to_string(),
         )
         .set("allow.auto.create.topics", "false")
-        .set("session.timeout.ms", tuning.session_timeout_ms.to_string())
-        .set(
-            "heartbeat.interval.ms",
-            (tuning.session_timeout_ms / 5)
-                .clamp(500, 3_000)
-                .to_string(),
-        )
         .set(
             "max.poll.interval.ms",
             POLL_INTERVAL_MS_MAX
@@ -125,6 +122,18 @@ pub(crate) fn consumer_settings(config: &Config) -> ClientConfig {
             (tuning.prefetch_bytes_max >> 10).to_string(),
         )
         .set("statistics.interval.ms", STATISTICS_MS.to_string());
+    // In the newer protocol (KIP-848) the group's coordinator decides on these, and librdkafka refuses them.
+    if tuning.properties.get(GROUP_PROTOCOL) != Some(GROUP_PROTOCOL_CONSUMER) {
+        client
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", tuning.session_timeout_ms.to_string())
+            .set(
+                "heartbeat.interval.ms",
+                (tuning.session_timeout_ms / 5)
+                    .clamp(500, 3_000)
+                    .to_string(),
+            );
+    }
     with_properties(client, config)
 }
 

@@ -18,20 +18,36 @@ const HEAR: Duration = Duration::from_millis(10);
 /// Partitions of a dead-letter topic that the runtime makes: few records, and order among them is worth more than speed.
 const DEAD_LETTER_PARTITIONS: i32 = 1;
 
-/// Makes a consumer that does not read yet, and waits until Kafka answers; also tells the cluster's identifier.
-pub(crate) fn connect(
-    config: &Config,
-    timeout: Duration,
-) -> Result<(BaseConsumer<Context>, Arc<str>), StartError> {
+/// A consumer that does not read yet, and what Kafka said first.
+pub(crate) struct Connected {
+    pub(crate) consumer: BaseConsumer<Context>,
+    /// The cluster's identifier.
+    pub(crate) cluster: Arc<str>,
+    /// The topics that exist.
+    pub(crate) topics: Vec<String>,
+}
+
+/// Makes a consumer that does not read yet, and waits until Kafka answers.
+pub(crate) fn connect(config: &Config, timeout: Duration) -> Result<Connected, StartError> {
     let consumer: BaseConsumer<Context> =
         BaseConsumer::from_config_and_context(&consumer_settings(config), Context::default())?;
     let deadline = Instant::now() + timeout;
+    let wait = ASK_TIMEOUT.min(timeout);
     loop {
-        let cluster = consumer.client().fetch_cluster_id(ASK_TIMEOUT.min(timeout));
+        // A question about topics opens a connection at once; one about the cluster waits until librdkafka wants one for
+        // another reason, up to a second. The answer to the first holds that to the second.
+        let answer = consumer.fetch_metadata(None, wait).ok().and_then(|known| {
+            let topics = known.topics().iter().map(|topic| topic.name().to_owned());
+            Some((consumer.client().fetch_cluster_id(wait)?, topics.collect()))
+        });
         // Runs the callback that hears the reason; there is nothing to read yet.
         while consumer.poll(HEAR).is_some() {}
-        if let Some(cluster) = cluster {
-            return Ok((consumer, Arc::from(cluster)));
+        if let Some((cluster, topics)) = answer {
+            return Ok(Connected {
+                consumer,
+                cluster: Arc::from(cluster),
+                topics,
+            });
         }
         if Instant::now() >= deadline {
             let reason = consumer
@@ -42,21 +58,6 @@ pub(crate) fn connect(
                 servers: config.kafka.clone(),
                 reason,
             });
-        }
-    }
-}
-
-/// The topics that exist; none when Kafka does not say.
-pub(crate) fn topics(consumer: &BaseConsumer<Context>) -> Vec<String> {
-    match consumer.fetch_metadata(None, ASK_TIMEOUT) {
-        Ok(metadata) => metadata
-            .topics()
-            .iter()
-            .map(|topic| topic.name().to_owned())
-            .collect(),
-        Err(error) => {
-            tracing::debug!(%error, "topics cannot be listed");
-            Vec::new()
         }
     }
 }

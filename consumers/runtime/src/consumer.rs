@@ -8,7 +8,7 @@ use prometheus::Registry;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::connect::{connect, make_dead_letter_topics, topics};
+use crate::connect::{connect, make_dead_letter_topics};
 use crate::effects::Effects;
 use crate::error::StartError;
 use crate::handler::Handler;
@@ -50,18 +50,14 @@ pub async fn start<H: Handler>(
     config.validate()?;
     let tokio = tokio::runtime::Handle::current();
     let connecting = config.clone();
-    let (consumer, cluster, existing, outlet) =
-        tokio::task::spawn_blocking(move || -> Result<_, StartError> {
-            let timeout = Duration::from_millis(connecting.tuning.start_timeout_ms.into());
-            let (consumer, cluster) = connect(&connecting, timeout)?;
-            let outlet = Outlet::new(&connecting)?;
-            let existing = topics(&consumer);
-            Ok((consumer, cluster, existing, outlet))
-        })
-        .await
-        .map_err(|error| StartError::Client(error.to_string()))??;
+    let (connected, outlet) = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+        let timeout = Duration::from_millis(connecting.tuning.start_timeout_ms.into());
+        Ok((connect(&connecting, timeout)?, Outlet::new(&connecting)?))
+    })
+    .await
+    .map_err(|error| StartError::Client(error.to_string()))??;
     // Not waited for: a cluster that does not let us takes its time to say so.
-    tokio.spawn(make_dead_letter_topics(config.clone(), existing));
+    tokio.spawn(make_dead_letter_topics(config.clone(), connected.topics));
     // Last, so that a start that failed can be tried again with the same registry.
     let metrics = Metrics::new(&config, registry)?;
 
@@ -81,12 +77,12 @@ pub async fn start<H: Handler>(
             outlet,
             calls_done: 0,
         },
-        cluster,
+        cluster: connected.cluster,
         rebuilds_in_vain: 0,
     };
     let of_thread = Arc::clone(&shared);
     std::thread::Builder::new().name(name).spawn(move || {
-        let result = catch_unwind(AssertUnwindSafe(|| supervisor.run(consumer)))
+        let result = catch_unwind(AssertUnwindSafe(|| supervisor.run(connected.consumer)))
             .unwrap_or_else(|panic| Err(format!("the consumer panicked: {}", panic_text(&*panic))));
         of_thread.with_status(|status| match &result {
             Ok(()) => (status.state, status.problem) = (State::Stopped, None),

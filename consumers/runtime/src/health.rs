@@ -21,6 +21,10 @@ const ASKED_MAX: usize = 4;
 /// Statistics in a row that must show no broker before Kafka counts as unreachable: a single one may fall between two connections.
 const DOWN_SNAPSHOTS: u32 = 2;
 
+/// Statistics in a row that must show a member before one without partitions is on standby: the first may fall between the
+/// joining and the giving.
+const MEMBER_SNAPSHOTS: u32 = 2;
+
 pub(crate) struct Health {
     servers: String,
     group: String,
@@ -33,6 +37,8 @@ pub(crate) struct Health {
     complaint: Option<(String, Instant)>,
     /// In which way it is no member of its group, and since when.
     outside: Option<(Membership, Instant)>,
+    /// Statistics in a row in which it was a member.
+    joined_snapshots: u32,
 }
 
 impl Health {
@@ -48,6 +54,7 @@ impl Health {
             missing_topics: Vec::new(),
             complaint: None,
             outside: None,
+            joined_snapshots: 0,
         }
     }
 
@@ -61,6 +68,10 @@ impl Health {
             // While nobody answers it cannot be a member.
             membership if !snapshot.broker_up => Some((membership, now)),
             membership => was_outside.or(Some((membership, now))),
+        };
+        self.joined_snapshots = match snapshot.membership {
+            Membership::Joined if snapshot.broker_up => self.joined_snapshots.saturating_add(1),
+            _ => 0,
         };
         if snapshot.broker_up {
             if self.is_unreachable() {
@@ -78,6 +89,11 @@ impl Health {
 
     pub(crate) fn is_unreachable(&self) -> bool {
         self.down_snapshots >= DOWN_SNAPSHOTS
+    }
+
+    /// Whether it is a member for long enough to have been given partitions, had there been any.
+    fn is_member(&self) -> bool {
+        self.joined_snapshots >= MEMBER_SNAPSHOTS && self.missing_topics.is_empty()
     }
 
     pub(crate) fn complaint(&mut self, text: String, now: Instant) {
@@ -220,10 +236,10 @@ impl Health {
                 ))
             };
             (
-                if partitions.is_empty() {
-                    State::Joining
-                } else {
-                    State::Running
+                match partitions.is_empty() {
+                    false => State::Running,
+                    true if self.is_member() => State::Standby,
+                    true => State::Joining,
                 },
                 problem,
             )
@@ -338,6 +354,27 @@ mod tests {
         health.missing_topics.clear();
         assert_eq!(health.check_membership(later(6_029)), Ok(()));
         assert!(health.check_membership(later(6_030)).is_err());
+    }
+
+    #[test]
+    fn a_member_without_partitions_is_on_standby_and_others_join() {
+        let mut health = health();
+        let state = |health: &mut Health| describe(health, vec![]).state;
+        assert_eq!(state(&mut health), State::Joining);
+        observe(&mut health, true);
+        assert_eq!(state(&mut health), State::Joining, "perhaps not given yet");
+        observe(&mut health, true);
+        assert_eq!(state(&mut health), State::Standby);
+        health.missing_topics = vec!["t".to_owned()];
+        assert_eq!(state(&mut health), State::Joining, "waits for its topic");
+        health.missing_topics.clear();
+        let outside = Snapshot {
+            broker_up: true,
+            membership: Membership::Waiting,
+            ..Snapshot::default()
+        };
+        health.observe(&outside, Instant::now());
+        assert_eq!(state(&mut health), State::Joining);
     }
 
     #[test]

@@ -33,9 +33,11 @@ pub struct Status {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// It has no partitions: it joins its group, waits for its topics, or others have all of them.
+    /// It has no partitions yet: it joins its group, or waits for its topics.
     #[default]
     Joining,
+    /// It is in its group, and others have all partitions.
+    Standby,
     /// It reads.
     Running,
     /// It reads, but one partition or more is paused after a transient failure.

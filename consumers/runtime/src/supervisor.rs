@@ -64,9 +64,9 @@ impl<H: Handler> Supervisor<H> {
                     return Ok(());
                 }
                 match connect(&self.effects.config, REBUILD_TIMEOUT) {
-                    Ok((consumer, cluster)) => {
-                        self.cluster = cluster;
-                        break consumer;
+                    Ok(connected) => {
+                        self.cluster = connected.cluster;
+                        break connected.consumer;
                     }
                     Err(error) => {
                         tracing::debug!(%error, "the reader cannot be rebuilt yet");
