@@ -187,10 +187,11 @@ impl Node {
     pub fn health(&self) -> Health {
         let mut problems = Vec::new();
         let mut live = true;
-        if let Some(status) = self.bridge.as_ref().map(|bridge| bridge())
-            && status.kafka != Reachability::Reachable
-        {
-            problems.push(status.to_string());
+        if let Some(status) = self.bridge.as_ref().map(|bridge| bridge()) {
+            if status.kafka != Reachability::Reachable {
+                problems.push(status.to_string());
+            }
+            problems.extend(status.problems);
         }
         for backend in &*lock(&self.backends) {
             let (name, status) = (backend.kind.name(), backend.running.status());

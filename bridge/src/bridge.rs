@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use broker::{Handle, Sink};
 
+use crate::claim::Claim;
 use crate::config::Config;
 use crate::downlink::Downlink;
 use crate::error::StartError;
@@ -36,6 +37,8 @@ pub struct Bridge {
     poller: Poller,
     watcher: Watcher,
     downlink: Option<Downlink>,
+    /// The node's name is this node's alone.
+    claim: Option<Claim>,
     /// What the start found to weaken the promise.
     weaknesses: Arc<[String]>,
     /// The last that a stopped downlink said.
@@ -52,6 +55,11 @@ impl Bridge {
         config.validate()?;
         let routes = Routes::compile(&config.routes)?;
         let prepared = topics::prepare(config)?;
+        let topic = config.kafka_topics().first().copied();
+        let claim = topic
+            .filter(|_| !prepared.in_memory)
+            .map(|topic| Claim::take(config, topic))
+            .transpose()?;
         let client = kafka::producer(config, prepared.batch_bytes_max);
         let suspicions = Arc::new(Suspicions::default());
         let producer = new_producer(&client, &suspicions)
@@ -68,10 +76,7 @@ impl Bridge {
             Arc::clone(&suspicions),
             handle.clone(),
         )?;
-        let topic = config
-            .kafka_topics()
-            .first()
-            .map(|topic| (*topic).to_owned());
+        let topic = topic.map(str::to_owned);
         let watcher = Watcher::start(Arc::clone(&sink), Arc::clone(&suspicions), topic)?;
         let downlink = config
             .downlink
@@ -83,6 +88,7 @@ impl Bridge {
             poller,
             watcher,
             downlink,
+            claim,
             weaknesses: prepared.weaknesses.into(),
             downlink_was: DownlinkStatus::default(),
         })
@@ -105,6 +111,7 @@ impl Bridge {
             self.watcher.reachability(),
             downlink,
             Arc::clone(&self.weaknesses),
+            self.claim.iter().filter_map(Claim::problem).collect(),
         )
     }
 

@@ -178,11 +178,7 @@ impl Config {
         if !self.node.is_empty() {
             return self.node.clone();
         }
-        std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname"))
-            .ok()
-            .map(|name| name.trim().to_owned())
-            .filter(|name| !name.is_empty())
-            .unwrap_or_else(|| "node".to_owned())
+        host_name()
     }
 
     /// The consumer group under which this node's position in the downlink topic is kept.
@@ -212,6 +208,15 @@ impl Config {
         topics.dedup();
         topics
     }
+}
+
+/// The host's name.
+pub(crate) fn host_name() -> String {
+    std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname"))
+        .ok()
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "node".to_owned())
 }
 
 impl ProducerConfig {

@@ -49,6 +49,18 @@ pub enum StartError {
         /// What weakens the promise, with semicolons between.
         weaknesses: String,
     },
+    /// Another node has this one's name.
+    #[error(
+        "a node called {name:?} runs on Kafka at {kafka} already ({holder}), and both would read one position of the downlink: end that one, or give this one a name of its own with bridge.node"
+    )]
+    NameTaken {
+        /// The addresses.
+        kafka: String,
+        /// The name.
+        name: String,
+        /// Who has it.
+        holder: String,
+    },
     /// Where this node has read the downlink topic to could not be found out or kept.
     #[error(
         "the position of consumer group {group} in Kafka topic {topic} cannot be {what}: {cause}"

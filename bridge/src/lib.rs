@@ -15,6 +15,7 @@
 //! | `embedded` | a Kafka in this process |
 
 mod bridge;
+mod claim;
 mod config;
 mod downlink;
 mod embedded;

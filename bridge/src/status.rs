@@ -85,6 +85,8 @@ pub struct Status {
     pub producer_rebuilds: u64,
     /// What weakened, at the start, the promise that an acknowledged message is never lost; each in one sentence.
     pub weaknesses: Arc<[String]>,
+    /// What is wrong now beside an unreachable Kafka, each in one sentence.
+    pub problems: Vec<String>,
     /// The way back.
     pub downlink: DownlinkStatus,
 }
@@ -278,6 +280,7 @@ impl Counters {
         kafka: Reachability,
         downlink: DownlinkStatus,
         weaknesses: Arc<[String]>,
+        problems: Vec<String>,
     ) -> Status {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Status {
@@ -296,6 +299,7 @@ impl Counters {
             held: read(&self.held),
             producer_rebuilds: read(&self.producer_rebuilds),
             weaknesses,
+            problems,
             downlink,
         }
     }
@@ -355,6 +359,7 @@ mod tests {
                 Reachability::Reachable,
                 DownlinkStatus::default(),
                 Arc::default(),
+                Vec::new(),
             )
             .refused;
         let once = Refused {

@@ -42,6 +42,8 @@ pub(crate) struct Prepared {
     pub(crate) batch_bytes_max: u32,
     /// What weakens the promise that an acknowledged message is never lost, each in one sentence.
     pub(crate) weaknesses: Vec<String>,
+    /// Whether it is the cluster in memory, which only this process has.
+    pub(crate) in_memory: bool,
 }
 
 /// Makes sure that Kafka answers and has every topic.
@@ -71,6 +73,7 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, StartError> {
         return Ok(Prepared {
             batch_bytes_max: config.producer.batch_bytes_max,
             weaknesses: Vec::new(),
+            in_memory: true,
         });
     }
     let described = describe(&admin, config, deadline);
@@ -87,6 +90,7 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, StartError> {
     Ok(Prepared {
         batch_bytes_max: batch_bytes_max(config, &described),
         weaknesses,
+        in_memory: false,
     })
 }
 

@@ -109,8 +109,12 @@ fn a_node_that_is_killed_has_its_position_in_kafka() {
     wait_for("the position is committed while it runs", || {
         log::committed(kafka, &config.downlink_group(), topic) == 300
     });
-    // For Kafka, a node that is killed is one of which nothing more is heard.
-    let node = Node::start(&config);
+    // For Kafka, a node that is killed is one of which nothing more is heard. This one lives on, so its name is taken; the
+    // next one goes on under the same group.
+    let mut next = config.clone();
+    next.downlink.group = config.downlink_group();
+    next.node = unique("next");
+    let node = Node::start(&next);
     log::append(kafka, topic, &numbers(300..310));
     wait_for("the next one goes on", || {
         node.status().downlink.delivered >= 10

@@ -122,6 +122,7 @@ impl Fixture {
             crate::Reachability::Reachable,
             crate::DownlinkStatus::default(),
             Arc::default(),
+            Vec::new(),
         )
     }
 
