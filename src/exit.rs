@@ -13,6 +13,9 @@ pub const EXIT_FAILED: u8 = 1;
 /// Kafka, a wrong configuration. Same code as a wrong command line.
 pub const EXIT_CANNOT_START: u8 = 2;
 
+/// It was ended before it had done what its answer is about: neither good nor bad can be said.
+pub const EXIT_UNFINISHED: u8 = 3;
+
 /// Why the process ends, other than well.
 #[derive(Debug)]
 pub enum Failure {
@@ -20,6 +23,8 @@ pub enum Failure {
     CannotStart(String),
     /// It ran and then failed.
     Failed(anyhow::Error),
+    /// Somebody ended it before there was anything to say.
+    Unfinished(String),
 }
 
 impl Failure {
@@ -33,6 +38,7 @@ impl Failure {
         ExitCode::from(match self {
             Self::CannotStart(_) => EXIT_CANNOT_START,
             Self::Failed(_) => EXIT_FAILED,
+            Self::Unfinished(_) => EXIT_UNFINISHED,
         })
     }
 }
@@ -40,7 +46,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CannotStart(sentence) => f.write_str(&one_line(sentence)),
+            Self::CannotStart(sentence) | Self::Unfinished(sentence) => {
+                f.write_str(&one_line(sentence))
+            }
             Self::Failed(error) => f.write_str(&one_line(&format!("{error:#}"))),
         }
     }

@@ -1,13 +1,11 @@
 //! What one share of a run found out, before it is merged with the others.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
 use crate::histogram::Histo;
 use crate::plan::Share;
-use crate::report::Connects;
+use crate::report::{Connects, StreamCounts};
 
 /// See the module.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,6 +24,8 @@ pub struct Outcome {
     pub audiences: Vec<Vec<AudienceOutcome>>,
     /// Messages of other runs or of nobody.
     pub foreign: u64,
+    /// Those of them that came in the measured time.
+    pub foreign_measured: u64,
     /// Messages of this run that came to a client that had not asked for them.
     pub misdelivered: u64,
     /// Answers to packets that nobody had sent.
@@ -45,24 +45,9 @@ pub struct Outcome {
 /// A stream's messages that this share published.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct StreamOutcome {
-    /// Messages that were due.
-    pub due: u64,
-    /// Messages that were handed to a connection.
-    pub sent: u64,
-    /// Acknowledged ones.
-    pub acknowledged: u64,
-    /// Refused ones, by reason.
-    pub refused: BTreeMap<String, u64>,
-    /// Sent and never answered.
-    pub unanswered: u64,
-    /// Sent in the measured time.
-    pub sent_measured: u64,
-    /// Acknowledged in the measured time.
-    pub acknowledged_measured: u64,
-    /// From due to acknowledged.
-    pub latency: Histo,
-    /// From due to when the tool came to it.
-    pub late: Histo,
+    /// What became of them.
+    #[serde(flatten)]
+    pub counts: StreamCounts,
     /// Lane, messages sent, and messages of them that were refused or not answered.
     pub lanes: Vec<[u32; 3]>,
     /// Which these were, by lane: one of them that came does not stand for another one that did not.

@@ -91,6 +91,7 @@ struct Runner<'a> {
     delivered_checked: u64,
     delivered_at: Nanos,
     foreign: u64,
+    foreign_measured: u64,
     misdelivered: u64,
     unasked: u64,
     closed: u64,
@@ -166,6 +167,7 @@ impl<'a> Runner<'a> {
             delivered_checked: 0,
             delivered_at: 0,
             foreign: 0,
+            foreign_measured: 0,
             misdelivered: 0,
             unasked: 0,
             closed: 0,
@@ -455,13 +457,13 @@ impl<'a> Runner<'a> {
         now: Nanos,
     ) {
         let Some(stamp) = stamp.filter(|stamp| stamp.run == self.plan.run) else {
-            self.foreign += 1;
+            self.foreign(now);
             return;
         };
         let at = usize::from(stamp.stream);
         let (Some(stream), Some(tracks)) = (self.plan.streams.get(at), self.tracks.get_mut(at))
         else {
-            self.foreign += 1;
+            self.foreign(now);
             return;
         };
         let group = self.plan.group_of(client);
@@ -512,6 +514,16 @@ impl<'a> Runner<'a> {
                     }
                 }
             }
+        }
+    }
+
+    /// A message that is not of this run. Where nothing is published, what others publish is all that there is to see.
+    fn foreign(&mut self, now: Nanos) {
+        self.foreign += 1;
+        self.foreign_measured += u64::from(self.window.is_some_and(|window| window.has(now)));
+        if self.plan.streams.is_empty() {
+            self.delivered += 1;
+            self.seconds.now.delivered += 1;
         }
     }
 
@@ -612,6 +624,7 @@ impl<'a> Runner<'a> {
             streams: self.publishing.finish(self.plan),
             audiences,
             foreign: self.foreign,
+            foreign_measured: self.foreign_measured,
             misdelivered: self.misdelivered,
             unasked,
             dropped_by_tool,

@@ -22,6 +22,7 @@ pub mod preflight;
 mod rendered;
 mod scale;
 mod streams;
+mod summary;
 #[cfg(test)]
 mod table_tests;
 

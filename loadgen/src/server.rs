@@ -111,6 +111,19 @@ impl Sampler {
         &self.name
     }
 
+    /// Whether the process runs: one that has ended and that nobody has waited for does not.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let stat = self
+            .pid
+            .and_then(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+        stat.is_some_and(|stat| {
+            // The name before it may itself have brackets.
+            let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            !after_name.starts_with(['Z', 'X'])
+        })
+    }
+
     /// A reading; `None` when the process is gone.
     #[must_use]
     pub fn sample(&self) -> Option<ServerSample> {

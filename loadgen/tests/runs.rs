@@ -74,8 +74,11 @@ fn every_built_in_scenario_passes_on_our_broker() {
             "{name}"
         );
         for stream in &report.streams {
-            assert!(stream.balances() && stream.sent > 0, "{name}: {stream:?}");
-            assert_eq!(stream.due, stream.sent, "{name}");
+            assert!(
+                stream.balances() && stream.counts.sent > 0,
+                "{name}: {stream:?}"
+            );
+            assert_eq!(stream.counts.due, stream.counts.sent, "{name}");
         }
         for audience in &report.audiences {
             assert_eq!(audience.missing, 0, "{name}");

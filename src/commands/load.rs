@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use loadgen::agents;
-use loadgen::cli::{AgentArgs, Execution, Load, LoadCommand, ReportArgs, RunArgs};
+use loadgen::cli::{AgentArgs, Execution, Load, LoadCommand, LoadError, ReportArgs, RunArgs};
 use loadgen::report::{Report, compare::Comparison, json, page, text};
 use loadgen::scenario::{Scenario, builtin_names};
 
@@ -23,10 +23,8 @@ use crate::signals;
 /// # Errors
 /// A start failure for what cannot begin; a failure for a run that did not keep to its limits.
 pub fn run(load: Load) -> Result<(), Failure> {
-    let builtin = |name: &str, args: RunArgs| {
-        let scenario = Scenario::builtin(name).map_err(Failure::cannot_start)?;
-        run_scenario(scenario, args)
-    };
+    let builtin =
+        |name: &str, args: RunArgs| run_scenario(args, |args| Execution::of_builtin(name, args));
     match load.command {
         LoadCommand::Connect(args) => builtin("connect", args),
         LoadCommand::ConnectStorm(args) => builtin("connect-storm", args),
@@ -46,7 +44,7 @@ pub fn run(load: Load) -> Result<(), Failure> {
         LoadCommand::Persisted(args) => builtin("persisted", args),
         LoadCommand::Run(run) => {
             let scenario = Scenario::load(&run.file).map_err(Failure::cannot_start)?;
-            run_scenario(scenario, run.run)
+            run_scenario(run.run, |args| Execution::new(scenario, args))
         }
         LoadCommand::Show { name } => {
             print(Scenario::builtin_toml(&name).map_err(Failure::cannot_start)?)
@@ -69,14 +67,17 @@ fn list() -> String {
         .collect()
 }
 
-fn run_scenario(scenario: Scenario, args: RunArgs) -> Result<(), Failure> {
+fn run_scenario(
+    args: RunArgs,
+    work_out: impl FnOnce(RunArgs) -> Result<Execution, LoadError>,
+) -> Result<(), Failure> {
     let (json_file, html_file) = (args.json.clone(), args.html.clone());
     for (option, file) in [("--json", &json_file), ("--html", &html_file)] {
         if let Some(file) = file {
             writable(option, file)?;
         }
     }
-    let execution = Execution::new(scenario, args).map_err(Failure::cannot_start)?;
+    let execution = work_out(args).map_err(Failure::cannot_start)?;
     eprintln!("{}", execution.describe());
     let gates = execution.gates();
     let report = block_on_result(async move {
@@ -98,6 +99,9 @@ fn run_scenario(scenario: Scenario, args: RunArgs) -> Result<(), Failure> {
         page::write(&report, file).with_context(|| format!("cannot write {}", file.display()))?;
     }
     match report.failures.len() {
+        0 if report.measured_nothing() => Err(Failure::Unfinished(
+            "the run was interrupted before anything was measured".to_owned(),
+        )),
         0 => Ok(()),
         1 => Err(anyhow::anyhow!("the run failed: {}", report.failures[0]).into()),
         more => Err(anyhow::anyhow!(

@@ -31,8 +31,17 @@ const SMALL: &[&str] = &[
     "--quiet",
 ];
 
-/// As many clients, for as long as a test says.
-const STEADY: &[&str] = &["--clients", "20", "--rate", "200", "--quiet", "--seconds"];
+/// As many clients, measured from the first message on for as long as a test says.
+const STEADY: &[&str] = &[
+    "--clients",
+    "20",
+    "--rate",
+    "200",
+    "--quiet",
+    "--warm-up",
+    "0",
+    "--seconds",
+];
 
 /// Longer than any test waits.
 const FOR_EVER: &[&str] = &["3600"];

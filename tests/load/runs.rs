@@ -4,7 +4,8 @@ use std::fs;
 
 use crate::millstream::{Process, eventually, run, signal};
 use crate::{
-    FOR_EVER, SMALL, STEADY, broker, in_the_middle, nobody, pairs, report, sums, text, verdict,
+    FOR_EVER, SMALL, STEADY, all_left, broker, in_the_middle, nobody, pairs, report, sums, text,
+    verdict,
 };
 
 /// The processes that a process has started.
@@ -165,20 +166,189 @@ fn a_broker_that_is_not_there_is_a_failed_run_with_its_reason() {
 }
 
 #[test]
-fn a_broker_that_dies_fails_the_limits_and_the_first_lines_say_so() {
+fn a_broker_that_dies_is_the_headline_of_the_report() {
+    for (more, headline) in [
+        (
+            &["--pid", "auto"][..],
+            "THE BROKER DIED: its process PID (millstream) ended",
+        ),
+        // Of a broker on another machine only the connections tell.
+        (&[], "THE BROKER WAS LOST: every connection ended within"),
+    ] {
+        let broker = broker();
+        let at = broker.mqtt().to_string();
+        let headline = headline.replace("PID", &broker.pid().to_string());
+        let dir = tempfile::tempdir().expect("a directory");
+        let (json, html) = (dir.path().join("a.json"), dir.path().join("a.html"));
+        let files = ["--json", text(&json), "--html", text(&html)];
+        let mut load = Process::start(&pairs(&at, &[STEADY, &["5", "--drain", "1"], more, &files]));
+        in_the_middle(&broker);
+        broker.kill();
+        let ended = load.ended();
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        let first = verdict(&ended);
+        assert!(first.starts_with(&headline), "{first}");
+        assert!(
+            first.contains("s after the first connect") || more.is_empty(),
+            "{first}"
+        );
+        assert!(first.ends_with("FAILED"), "{first}");
+        // What follows from it is told below it.
+        let rest = ended
+            .out
+            .lines()
+            .skip(1)
+            .take(6)
+            .collect::<Vec<_>>()
+            .join("\n");
+        assert!(
+            rest.contains("connections were refused or ended by the broker"),
+            "{rest}"
+        );
+        assert_eq!(
+            ended
+                .out
+                .to_lowercase()
+                .matches(&headline.to_lowercase())
+                .count(),
+            1,
+            "{}",
+            ended.out
+        );
+        let page = fs::read_to_string(&html).expect("a page");
+        assert!(
+            page.contains(&format!("<p>{headline}")),
+            "the page says so first"
+        );
+        let last = ended.err.lines().last().expect("a line").to_lowercase();
+        assert!(last.contains(&headline.to_lowercase()), "{last}");
+    }
+}
+
+#[test]
+fn what_was_interrupted_before_anything_was_measured_has_not_passed() {
     let broker = broker();
     let at = broker.mqtt().to_string();
-    let mut load = Process::start(&pairs(&at, &[STEADY, &["3", "--drain", "1"]]));
-    in_the_middle(&broker);
-    broker.kill();
-    let ended = load.ended();
-    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    let first = ended.out.lines().take(6).collect::<Vec<_>>().join("\n");
-    assert!(first.contains("FAILED"), "{first}");
-    assert!(
-        first.contains("connections were refused or ended by the broker"),
-        "{first}"
+    // While clients connect, and while it warms up; with more shares each ends at a time of its own.
+    for (slow, processes) in [
+        (["--connect-rate", "1"], "1"),
+        (["--connect-rate", "1"], "2"),
+        (["--warm-up", "3600"], "2"),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let json = dir.path().join("a.json");
+        let more = ["--processes", processes, "--json", text(&json)];
+        let arguments = ["--clients", "20", "--rate", "200", "--quiet"];
+        let mut load = Process::start(&pairs(&at, &[&arguments, &slow, &more]));
+        eventually("clients at the broker", || {
+            let (_, text) = broker.get("/metrics");
+            let clients = text
+                .lines()
+                .find(|line| line.starts_with("millstream_broker_clients "));
+            (clients != Some("millstream_broker_clients 0")).then_some(())
+        });
+        if slow[0] == "--warm-up" {
+            in_the_middle(&broker);
+        }
+        signal(load.pid(), "INT");
+        let ended = load.ended();
+        assert_eq!(ended.status.code(), Some(3), "{slow:?}: {ended:?}");
+        let first = verdict(&ended);
+        assert!(
+            first.starts_with("NOTHING WAS MEASURED: interrupted by a signal"),
+            "{first}"
+        );
+        assert!(!ended.out.contains("PASSED"), "{}", ended.out);
+        let shown = run(&["load", "report", text(&json)]);
+        assert_eq!(verdict(&shown), first);
+        all_left(&broker);
+    }
+}
+
+#[test]
+fn simulated_clients_connect_as_fast_as_it_goes_unless_told_otherwise() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let json = dir.path().join("a.json");
+    let file = dir.path().join("my.toml");
+    let scenario = run(&["load", "show", "idle"]).out;
+    assert!(scenario.contains("per_second = "), "{scenario}");
+    fs::write(&file, &scenario).expect("a file");
+    let asked = |arguments: &[&str]| {
+        let few = [
+            "--clients",
+            "20",
+            "--seconds",
+            "0.1",
+            "--warm-up",
+            "0",
+            "--quiet",
+        ];
+        let simulated = ["--simulated", "--threads", "1", "--json", text(&json)];
+        let ended = run(&[&["load"], arguments, &few, &simulated].concat());
+        assert_eq!(ended.status.code(), Some(0), "{arguments:?}: {ended:?}");
+        let ran = report(&json)["scenario_toml"]
+            .as_str()
+            .expect("TOML")
+            .to_owned();
+        let rate = ran.lines().find(|line| line.starts_with("per_second = "));
+        rate.map(str::to_owned)
+    };
+    assert_eq!(asked(&["idle"]), None);
+    assert_eq!(
+        asked(&["idle", "--connect-rate", "500"]).as_deref(),
+        Some("per_second = 500.0")
     );
+    let written = asked(&["run", text(&file)]).expect("what the file says");
+    assert!(
+        scenario.contains(written.trim_end_matches(".0")),
+        "{written}"
+    );
+}
+
+#[test]
+fn where_only_others_publish_the_report_says_how_fast() {
+    let broker = broker();
+    let at = broker.mqtt().to_string();
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, json) = (dir.path().join("listen.toml"), dir.path().join("a.json"));
+    let listen = "name = \"listen\"\n[[group]]\nname = \"listeners\"\nclients = 2\n\
+                  [[group.subscribe]]\nfilter = \"load/#\"\n";
+    fs::write(&file, listen).expect("a file");
+    let mut others = Process::start(&pairs(&at, &[STEADY, FOR_EVER]));
+    in_the_middle(&broker);
+    let arguments = [
+        "load",
+        "run",
+        text(&file),
+        "--broker",
+        &at,
+        "--quiet",
+        "--json",
+        text(&json),
+    ];
+    let ended = run(&[&arguments[..], &["--seconds", "2", "--warm-up", "0.5"]].concat());
+    signal(others.pid(), "INT");
+    others.ended();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let row = ended.out.lines().find(|line| line.starts_with("of others"));
+    let row = row.unwrap_or_else(|| panic!("no row in {}", ended.out));
+    // 200 messages a second to each of the two; a busy machine is late, and not by a factor of four.
+    let rate = row.split_whitespace().last().expect("a rate");
+    let rate: f64 = rate
+        .trim_end_matches("/s")
+        .replace(',', "")
+        .parse()
+        .expect("a number");
+    assert!((100.0..=600.0).contains(&rate), "{row}");
+    let seconds = report(&json)["seconds"]
+        .as_array()
+        .expect("seconds")
+        .clone();
+    let drawn: u64 = seconds
+        .iter()
+        .filter_map(|second| second["delivered"].as_u64())
+        .sum();
+    assert_eq!(Some(drawn), report(&json)["foreign"].as_u64());
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::scenario::Scenario;
 
 /// Number of this protocol; both sides must have the same. The greeting and the refusal stay what they are, so that
 /// others understand why they are refused.
-pub(crate) const PROTOCOL: u32 = 3;
+pub(crate) const PROTOCOL: u32 = 4;
 
 /// A greeting is no longer than this, in bytes: what is longer is somebody else.
 pub(crate) const HELLO_BYTES_MAX: u64 = 1_024;

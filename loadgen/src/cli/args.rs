@@ -6,24 +6,35 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::agents::AgentAddresses;
+use crate::scenario::Scenario;
 
 /// `millstream load`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   millstream load pairs --broker 127.0.0.1:1883 --pid auto
-      300 pairs of clients on any MQTT broker: latencies, rates, the broker's CPU and memory, and a ledger of every message.
+      Pairs of a publisher and a subscriber on any MQTT broker: latencies, rates, the broker's CPU and memory, and a ledger of
+      every message.
   millstream load mixed --simulated --clients 1000000
       A million clients in this process, on Millstream's own engine without sockets.
   millstream load show chat > my.toml; millstream load run my.toml --html report.html
       A scenario of your own.
 
 Exit code 0: the run kept to its limits, also when Ctrl-C ended it early. 1: it did not (something is missing, refused, out of
-order …). 2: it could not begin. Ctrl-C gives the report so far; a second one ends at once.")]
+order, the broker died …). 2: it could not begin. 3: it was ended before anything was measured. Ctrl-C gives the report so far; a
+second one ends at once.")]
 pub struct Load {
     /// What to do.
     #[command(subcommand)]
     pub command: LoadCommand,
+}
+
+/// What a command's help says below its options: what it does when no option changes it, taken from the scenario itself, and
+/// an example.
+fn after(scenario: &str, example: &str) -> String {
+    // A test asks for the help of all of them.
+    let as_it_comes = Scenario::builtin(scenario).map_or_else(|_| String::new(), |it| it.summary());
+    format!("Without options:\n{as_it_comes}\n{example}")
 }
 
 /// What to do.
@@ -31,66 +42,61 @@ pub struct Load {
 pub enum LoadCommand {
     /// Connect clients at a steady rate
     #[command(
-        after_help = "Example:\n  millstream load connect --clients 10000 --connect-rate 2000 --pid auto"
-    )]
+        after_help = after("connect", "Example:\n  millstream load connect --clients 10000 --connect-rate 2000 --pid auto"))]
     Connect(RunArgs),
     /// Connect all clients at once
-    #[command(after_help = "Example:\n  millstream load connect-storm --clients 18000 --pid auto")]
+    #[command(after_help = after("connect-storm", "Example:\n  millstream load connect-storm --clients 18000 --pid auto"))]
     ConnectStorm(RunArgs),
     /// Cut all connections at once; everybody comes back at the same time
-    #[command(after_help = "Example:\n  millstream load reconnect-storm --clients 5000 --pid auto")]
+    #[command(after_help = after("reconnect-storm", "Example:\n  millstream load reconnect-storm --clients 5000 --pid auto"))]
     ReconnectStorm(RunArgs),
     /// Clients with a subscription that do nothing: what they cost in memory
-    #[command(after_help = "Example:\n  millstream load idle --clients 18000 --pid auto")]
+    #[command(after_help = after("idle", "Example:\n  millstream load idle --clients 18000 --pid auto"))]
     Idle(RunArgs),
     /// One publisher, many subscribers
     #[command(
-        after_help = "Example:\n  millstream load fan-out --clients 1000 --burst 100 --pid auto"
-    )]
+        after_help = after("fan-out", "Example:\n  millstream load fan-out --clients 1000 --burst 100 --pid auto"))]
     FanOut(RunArgs),
     /// Fan-out with one subscriber that reads nothing
     #[command(
-        after_help = "Example:\n  millstream load slow-reader --pid auto --json stuck.json\n  The same without it: millstream load fan-out --payload-bytes 4000 --warm-up 20"
-    )]
+        after_help = after("slow-reader", "Example:\n  millstream load slow-reader --pid auto --json stuck.json\n  The same without it: millstream load fan-out --payload-bytes 4000 --warm-up 20"))]
     SlowReader(RunArgs),
     /// Many publishers, one subscriber
-    #[command(after_help = "Example:\n  millstream load fan-in --clients 1000 --rate 20000")]
+    #[command(after_help = after("fan-in", "Example:\n  millstream load fan-in --clients 1000 --rate 20000"))]
     FanIn(RunArgs),
     /// Pairs of a publisher and a subscriber
-    #[command(after_help = "Example:\n  millstream load pairs --qos 1 --rate 10000 --pid auto")]
+    #[command(after_help = after("pairs", "Example:\n  millstream load pairs --qos 1 --rate 10000 --pid auto"))]
     Pairs(RunArgs),
     /// Many filters with + and #
-    #[command(after_help = "Example:\n  millstream load wildcard --pid auto")]
+    #[command(after_help = after("wildcard", "Example:\n  millstream load wildcard --pid auto"))]
     Wildcard(RunArgs),
     /// Shared subscriptions: each message to one member
-    #[command(after_help = "Example:\n  millstream load shared --rate 5000")]
+    #[command(after_help = after("shared", "Example:\n  millstream load shared --rate 5000"))]
     Shared(RunArgs),
     /// Many retained messages, then a subscriber to all of them
-    #[command(after_help = "Example:\n  millstream load retained --pid auto")]
+    #[command(after_help = after("retained", "Example:\n  millstream load retained --pid auto"))]
     Retained(RunArgs),
     /// Chat: rooms, talkers, receipts
-    #[command(after_help = "Example:\n  millstream load chat --clients 2000 --rate 2000")]
+    #[command(after_help = after("chat", "Example:\n  millstream load chat --clients 2000 --rate 2000"))]
     Chat(RunArgs),
     /// IoT: devices with telemetry, operators with commands
-    #[command(after_help = "Example:\n  millstream load iot --clients 5000 --rate 5000")]
+    #[command(after_help = after("iot", "Example:\n  millstream load iot --clients 5000 --rate 5000"))]
     Iot(RunArgs),
     /// What millions of users do: most idle, some talk
     #[command(
-        after_help = "Example:\n  millstream load mixed --simulated --clients 1000000 --rate 83333"
-    )]
+        after_help = after("mixed", "Example:\n  millstream load mixed --simulated --clients 1000000 --rate 83333"))]
     Mixed(RunArgs),
     /// Chat with receipts and telemetry, end to end through Kafka and the backends
-    #[command(after_help = "\
+    #[command(after_help = after("backends", "\
 Example:
   millstream up --kafka 127.0.0.1:9092 --mqtt 127.0.0.1:1883
   millstream load backends --broker 127.0.0.1:1883 --rate 5000
       `millstream up` is the broker, and Kafka's bridge and the backends that have to be behind it.
-      Without them every receipt is missing.")]
+      Without them every receipt is missing."))]
     Backends(RunArgs),
     /// A thousand publishers with QoS 1: for a broker that acknowledges what it has stored
     #[command(
-        after_help = "Example:\n  millstream load persisted --rate 83333 --seconds 60 --pid auto"
-    )]
+        after_help = after("persisted", "Example:\n  millstream load persisted --rate 83333 --seconds 60 --pid auto"))]
     Persisted(RunArgs),
     /// Run a scenario of your own
     #[command(
@@ -156,7 +162,7 @@ pub struct RunArgs {
     /// As many messages as the windows let, instead of a rate: how fast the broker is
     #[arg(long, conflicts_with = "rate")]
     pub highest: bool,
-    /// Connects a second; "storm" for all at once
+    /// Connects a second; "storm" for all at once, which is the default of a built-in scenario with --simulated
     #[arg(long, allow_negative_numbers = true, value_name = "PER_SECOND")]
     pub connect_rate: Option<String>,
     /// Measured time
@@ -189,7 +195,7 @@ pub struct RunArgs {
     /// Messages that are due at the same time
     #[arg(long, allow_negative_numbers = true, value_name = "N")]
     pub burst: Option<u32>,
-    /// Put before every topic and filter, instead of "load/"
+    /// Put before every topic and filter
     #[arg(long, value_name = "PREFIX/")]
     pub topic_prefix: Option<String>,
     /// User name; a template, as client identifiers are in a scenario file
@@ -270,4 +276,83 @@ pub struct AgentArgs {
     /// Talk over standard input and output instead, for one run
     #[arg(long, hide = true)]
     pub pipe: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::plan::{Pace, Plan};
+    use crate::scenario::builtin_names;
+
+    #[derive(Debug, clap::Parser)]
+    struct Tool {
+        #[command(flatten)]
+        load: Load,
+    }
+
+    /// A number as the help has it: digits only.
+    fn has(help: &str, number: f64, what: &str) -> bool {
+        help.replace(',', "").contains(&format!("{number} {what}"))
+    }
+
+    fn plan(name: &str) -> Plan {
+        let scenario = Scenario::builtin(name).expect("built in");
+        scenario.plan(1, 1).expect("can be planned")
+    }
+
+    #[test]
+    fn the_help_of_each_scenario_says_what_it_does_without_options() {
+        let mut tool = Tool::command();
+        for (name, _) in builtin_names() {
+            let command = tool.find_subcommand_mut(name).expect("a command");
+            let help = command.render_long_help().to_string();
+            let plan = plan(name);
+            assert!(
+                has(&help, plan.clients().into(), "client"),
+                "{name}: {help}"
+            );
+            let measured = plan.measured.as_secs_f64();
+            assert!(has(&help, measured, "s measured"), "{name}: {help}");
+            let warm_up = plan.warm_up.as_secs_f64();
+            assert!(has(&help, warm_up, "s to warm up"), "{name}: {help}");
+            if let Some(rate) = plan.connect.per_second {
+                assert!(has(&help, rate, "connects a second"), "{name}: {help}");
+            }
+            for stream in &plan.streams {
+                if let Pace::PerSecond(rate) = stream.pace {
+                    assert!(has(&help, rate, "messages a second"), "{name}: {help}");
+                }
+                let qos = format!("stream {}: ", stream.name);
+                let line = help.lines().find(|line| line.trim().starts_with(&qos));
+                let qos = format!("QoS {}", stream.qos as u8);
+                assert!(
+                    line.is_some_and(|line| line.contains(&qos)),
+                    "{name}: {help}"
+                );
+            }
+            assert!(help.contains("\nExample"), "{name}: {help}");
+        }
+    }
+
+    /// Numbers that the one-line descriptions mention are those of the scenarios.
+    #[test]
+    fn what_the_list_of_commands_promises_is_so() {
+        let about = |name: &str| {
+            let tool = Tool::command();
+            let command = tool.find_subcommand(name).expect("a command");
+            command.get_about().expect("a line").to_string()
+        };
+        assert!(about("persisted").contains("A thousand publishers with QoS 1"));
+        let persisted = plan("persisted");
+        assert_eq!(persisted.clients(), 1_000);
+        assert_eq!(persisted.streams[0].qos as u8, 1);
+        assert!(about("fan-out").contains("One publisher"));
+        let publishers = plan("fan-out").streams[0].group;
+        assert_eq!(plan("fan-out").groups[publishers].clients, 1);
+        assert!(about("fan-in").contains("one subscriber"));
+        let of_fan_in = &plan("fan-in").streams[0].audiences[0];
+        assert_eq!(plan("fan-in").groups[of_fan_in.group].clients, 1);
+    }
 }

@@ -28,8 +28,8 @@ pub(super) struct Watch {
     connected: Option<Moment>,
     from: Option<Moment>,
     to: Option<Moment>,
-    /// The broker could be looked at once and cannot any more.
-    gone: bool,
+    /// From when on the broker could not be looked at any more.
+    gone: Option<Nanos>,
 }
 
 /// What is read once, at a moment of the run: also where there is no process to look at, or none any more.
@@ -60,7 +60,7 @@ impl Watch {
             connected: None,
             from: None,
             to: None,
-            gone: false,
+            gone: None,
         }
     }
 
@@ -120,7 +120,9 @@ impl Watch {
 
     fn sample(&mut self) -> Option<ServerSample> {
         let sample = self.sampler.as_mut()?.sample();
-        self.gone |= sample.is_none() && self.before != ServerSample::default();
+        if sample.is_none() && self.before != ServerSample::default() {
+            self.gone.get_or_insert_with(clock::now);
+        }
         sample
     }
 
@@ -135,9 +137,10 @@ impl Watch {
         let Some(sampler) = &self.sampler else {
             return;
         };
-        if self.gone {
-            let text = "the broker's process could not be looked at to the end";
-            report.remarks.push(text.to_owned());
+        if let Some(gone) = self.gone {
+            let began = self.gates.opened(Step::Begin).unwrap_or(gone);
+            let after_s = gone.saturating_sub(began) as f64 / SECOND as f64;
+            tell_gone(sampler, after_s, report);
         }
         let connected = self.connected.unwrap_or_default().sample;
         let connected = connected.unwrap_or(self.before);
@@ -162,6 +165,25 @@ impl Watch {
             }
         }
     }
+}
+
+/// That a process is gone is the first thing to know of a run; that it may not be looked at is none.
+fn tell_gone(sampler: &Sampler, after_s: f64, report: &mut Report) {
+    if sampler.is_alive() {
+        let text = "the broker's process could not be looked at to the end";
+        report.remarks.push(text.to_owned());
+        return;
+    }
+    let died = format!(
+        "the broker died: its process {} ({}) ended {after_s:.1} s after the first connect",
+        sampler.pid(),
+        sampler.name()
+    );
+    // It says more than that the connections are gone.
+    if let Some(lost) = report.broker_lost.replace(died.clone()) {
+        report.failures.retain(|failure| *failure != lost);
+    }
+    report.failures.insert(0, died);
 }
 
 #[cfg(test)]

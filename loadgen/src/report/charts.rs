@@ -1,4 +1,4 @@
-//! What the charts of a page show, as data: `page/charts.js` draws it with Plotly and adds the colours.
+//! What the charts of a page show, as data: `page/charts.js` draws it as SVG and adds the colours.
 
 use serde::Serialize;
 
@@ -295,7 +295,7 @@ fn curves(report: &Report, derived: &Derived) -> Chart {
             lines.push(curve(
                 &acknowledgement_name(stream),
                 lines.len() + 1,
-                &stream.latency,
+                &stream.counts.latency,
             ));
         }
         for audience in &report.audiences {

@@ -37,6 +37,9 @@ pub struct Report {
     pub machine: Machine,
     /// Whether it was ended before its time, and by what.
     pub interrupted: Option<String>,
+    /// How the broker was lost in the middle of the run, when it was: the first of the failures.
+    #[serde(default)]
+    pub broker_lost: Option<String>,
     /// Why figures say more of this tool than of the broker; empty when they do not.
     pub tool_was_the_limit: Vec<String>,
     /// What the run did not keep to; empty for a run that passed.
@@ -53,6 +56,9 @@ pub struct Report {
     pub audiences: Vec<AudienceReport>,
     /// Messages that arrived and are of no stream of this run: somebody else's, or of an earlier run.
     pub foreign: u64,
+    /// Those of them that came in the measured time.
+    #[serde(default)]
+    pub foreign_measured: u64,
     /// Messages of this run that came to a client that had not asked for them.
     pub misdelivered: u64,
     /// Answers to packets that nobody had sent.
@@ -74,6 +80,19 @@ impl Report {
     #[must_use]
     pub fn passed(&self) -> bool {
         self.failures.is_empty()
+    }
+
+    /// Whether it was ended before there was anything to say of the broker: before the measured time, or in one in which
+    /// nothing of what is to be published was sent or came.
+    #[must_use]
+    pub fn measured_nothing(&self) -> bool {
+        let (from, to) = self.measured;
+        let mut streams = self.streams.iter().map(|stream| &stream.counts);
+        let mut audiences = self.audiences.iter();
+        let still = !self.streams.is_empty()
+            && streams.all(|counts| counts.sent_measured == 0)
+            && audiences.all(|audience| audience.delivered_measured == 0);
+        self.interrupted.is_some() && (to <= from || still)
     }
 
     /// Whether broker and clients were in one process: shares are threads then, and what they used is the broker's as well.
@@ -125,15 +144,9 @@ pub struct Connects {
     pub unheard: u64,
 }
 
-/// The ledger of a stream, and its times.
+/// What became of a stream's messages, and their times: of all of them in a report, of its own ones in a share's outcome.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct StreamReport {
-    /// The stream.
-    pub name: String,
-    /// The group that publishes it.
-    pub group: String,
-    /// QoS.
-    pub qos: u8,
+pub struct StreamCounts {
     /// Messages that were due.
     pub due: u64,
     /// Messages that were handed to a connection; the others waited for their window to the end.
@@ -155,12 +168,50 @@ pub struct StreamReport {
     pub late: Histo,
 }
 
+impl StreamCounts {
+    /// Adds those of another share.
+    pub(crate) fn add(&mut self, part: &Self) {
+        self.due += part.due;
+        self.sent += part.sent;
+        self.acknowledged += part.acknowledged;
+        for (why, count) in &part.refused {
+            *self.refused.entry(why.clone()).or_default() += count;
+        }
+        self.unanswered += part.unanswered;
+        self.sent_measured += part.sent_measured;
+        self.acknowledged_measured += part.acknowledged_measured;
+        self.latency.merge(&part.latency);
+        self.late.merge(&part.late);
+    }
+
+    /// Refused ones, for whatever reason.
+    #[must_use]
+    pub fn refused_in_all(&self) -> u64 {
+        self.refused.values().sum()
+    }
+}
+
+/// The ledger of a stream.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct StreamReport {
+    /// The stream.
+    pub name: String,
+    /// The group that publishes it.
+    pub group: String,
+    /// QoS.
+    pub qos: u8,
+    /// What became of its messages.
+    #[serde(flatten)]
+    pub counts: StreamCounts,
+}
+
 impl StreamReport {
     /// Whether every message that was sent has exactly one fate.
     #[must_use]
     pub fn balances(&self) -> bool {
-        let refused: u64 = self.refused.values().sum();
-        self.qos == 0 || self.sent == self.acknowledged + refused + self.unanswered
+        let counts = &self.counts;
+        let fates = counts.acknowledged + counts.refused_in_all() + counts.unanswered;
+        self.qos == 0 || counts.sent == fates
     }
 }
 

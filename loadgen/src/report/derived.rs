@@ -19,6 +19,8 @@ pub struct Derived {
     pub acknowledged_per_s: Option<f64>,
     /// Messages delivered a second of the measured time.
     pub delivered_per_s: Option<f64>,
+    /// Messages of nobody in this run that came, a second of the measured time: all there is where only others publish.
+    pub foreign_per_s: Option<f64>,
     /// Acknowledgements of all streams.
     pub acknowledgements: Histo,
     /// Deliveries of all audiences but those that read slowly: what they wait for is their own doing.
@@ -64,10 +66,13 @@ impl Derived {
                 .flatten()
         };
         let streams = &report.streams;
-        let sent: u64 = streams.iter().map(|stream| stream.sent_measured).sum();
+        let sent: u64 = streams
+            .iter()
+            .map(|stream| stream.counts.sent_measured)
+            .sum();
         let acknowledged = streams
             .iter()
-            .map(|stream| stream.acknowledged_measured)
+            .map(|stream| stream.counts.acknowledged_measured)
             .sum();
         let delivered: u64 = report
             .audiences
@@ -85,7 +90,8 @@ impl Derived {
             sent_per_s: per_s(sent),
             acknowledged_per_s: per_s(acknowledged),
             delivered_per_s: per_s(delivered),
-            acknowledgements: merged(streams.iter().map(|stream| &stream.latency)),
+            foreign_per_s: per_s(report.foreign_measured),
+            acknowledgements: merged(streams.iter().map(|stream| &stream.counts.latency)),
             deliveries: merged(quick.map(|audience| &audience.latency)),
             memory_line: line(&memory_by_connections(report)),
             tool_cores: over(report.tool.cpu_s_measured, measured_s),

@@ -107,6 +107,7 @@ fn tiles(derived: &Derived) -> String {
         ("Connected", derived.connects_per_s.map(rate)),
         ("Sent", derived.sent_per_s.map(rate)),
         ("Delivered", derived.delivered_per_s.map(rate)),
+        ("Of others", derived.foreign_per_s.map(rate)),
         ("Acknowledged, p99", p99(&derived.acknowledgements)),
         ("Delivered, p99", p99(&derived.deliveries)),
         ("CPU a message", derived.cpu_us_per_message.map(micros)),
@@ -156,14 +157,11 @@ pub(super) fn whole(title: &str, body: &str, charts: &[Chart]) -> String {
     // `<` could end the element that holds the data, so JSON's other way to write it is used.
     let data = serde_json::to_string(charts).unwrap_or_else(|_| "[]".to_owned());
     let data = data.replace('<', "\\u003c");
-    let elements = plotly::Plot::offline_js_sources();
-    let plotly = first_script(&elements).unwrap_or_default();
     let parts = [
         ("{{title}}", escape(title)),
         ("{{style}}", include_str!("page/style.css").to_owned()),
         ("{{body}}", body.to_owned()),
         ("{{charts}}", data),
-        ("{{plotly}}", plotly.to_owned()),
         ("{{script}}", include_str!("page/charts.js").to_owned()),
     ];
     fill(include_str!("page/page.html"), &parts)
@@ -184,47 +182,37 @@ fn fill(template: &str, parts: &[(&str, String)]) -> String {
     page
 }
 
-/// What stands in the first script element: Plotly. The second is for formulas, of which a report has none.
-fn first_script(html: &str) -> Option<&str> {
-    let (_, rest) = html.split_once("<script")?;
-    let (_, rest) = rest.split_once('>')?;
-    rest.split_once("</script>").map(|(script, _)| script)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::sample;
 
-    /// The page without Plotly's own text.
-    fn own_part(html: &str) -> String {
-        let elements = plotly::Plot::offline_js_sources();
-        let plotly = first_script(&elements).unwrap();
-        assert!(plotly.contains("plotly.js v"));
-        assert!(html.contains(plotly));
-        html.replace(plotly, "")
-    }
-
     #[test]
     fn text_from_outside_stays_text() {
-        let html = own_part(&page(&sample::failed()));
+        let html = page(&sample::failed());
         assert!(!html.contains("<script>document"), "an element of a name");
         assert!(!html.contains("<img"), "an element of a name");
         assert!(!html.contains("<b>4"), "an element of a client identifier");
         assert!(html.contains("reader-&lt;b&gt;4&lt;/b&gt;"));
         assert!(html.contains("&lt;/pre&gt;&lt;script&gt;"));
         assert!(html.contains("\\u003c/script>\\u003cscript>"));
-        assert_eq!(html.matches("<script").count(), 3);
+        assert_eq!(html.matches("<script").count(), 2);
     }
 
     #[test]
     fn nothing_is_loaded_from_elsewhere() {
-        let html = own_part(&page(&sample::passed()));
-        for loader in [
-            "http://", "https://", "src=", "url(", "@import", "<link", "fetch(",
-        ] {
+        let html = page(&sample::passed());
+        for loader in ["https://", "src=", "url(", "@import", "<link", "fetch("] {
             assert!(!html.contains(loader), "{loader}");
         }
+        let names = html.matches("http://www.w3.org/").count();
+        assert_eq!(html.matches("http://").count(), names, "the name of SVG");
+    }
+
+    #[test]
+    fn a_page_is_small_enough_to_be_kept_by_the_hundred() {
+        let size = page(&sample::failed()).len();
+        assert!(size < 100_000, "{size} bytes");
     }
 
     #[test]

@@ -89,6 +89,7 @@ pub(super) fn passed() -> Report {
             system: "Linux 6.18.44, Debian GNU/Linux 12 (bookworm)".to_owned(),
         },
         interrupted: None,
+        broker_lost: None,
         tool_was_the_limit: Vec::new(),
         failures: Vec::new(),
         remarks: vec!["the broker's memory is read from /proc/4242/status".to_owned()],
@@ -111,15 +112,17 @@ pub(super) fn passed() -> Report {
             name: "messages".to_owned(),
             group: "writers".to_owned(),
             qos: 1,
-            due: messages,
-            sent: messages,
-            acknowledged: messages,
-            refused: BTreeMap::new(),
-            unanswered: 0,
-            sent_measured: RATE * MEASURED_S,
-            acknowledged_measured: RATE * MEASURED_S,
-            latency: times(RATE * MEASURED_S, 310),
-            late: times(RATE * MEASURED_S, 20),
+            counts: StreamCounts {
+                due: messages,
+                sent: messages,
+                acknowledged: messages,
+                refused: BTreeMap::new(),
+                unanswered: 0,
+                sent_measured: RATE * MEASURED_S,
+                acknowledged_measured: RATE * MEASURED_S,
+                latency: times(RATE * MEASURED_S, 310),
+                late: times(RATE * MEASURED_S, 20),
+            },
         }],
         audiences: vec![AudienceReport {
             stream: "messages".to_owned(),
@@ -135,6 +138,7 @@ pub(super) fn passed() -> Report {
             ..AudienceReport::default()
         }],
         foreign: 0,
+        foreign_measured: 0,
         misdelivered: 0,
         unasked: 0,
         seconds: (0..BEFORE_S + MEASURED_S + 1).map(second).collect(),
@@ -191,9 +195,9 @@ pub(super) fn failed() -> Report {
     report.connects.closed_slow = BTreeMap::from([("connection reset".to_owned(), 1)]);
     let stream = &mut report.streams[0];
     stream.name = "</script><script>document.title='owned'</script>".to_owned();
-    stream.refused = BTreeMap::from([("quota exceeded".to_owned(), 3)]);
-    stream.unanswered = 2;
-    stream.acknowledged -= 5;
+    stream.counts.refused = BTreeMap::from([("quota exceeded".to_owned(), 3)]);
+    stream.counts.unanswered = 2;
+    stream.counts.acknowledged -= 5;
     let audience = &mut report.audiences[0];
     audience.missing = 12;
     audience.delivered -= 17;
@@ -228,7 +232,7 @@ pub(super) fn limited() -> Report {
     report.tool_was_the_limit = vec!["its busiest process used 99% of a core".to_owned()];
     report.tool.busiest = 0.99;
     let stream = &mut report.streams[0];
-    stream.latency = times(RATE * MEASURED_S, 900);
+    stream.counts.latency = times(RATE * MEASURED_S, 900);
     report.audiences[0].latency = times(RATE * MEASURED_S, 1_200);
     if let Some(server) = &mut report.server {
         server.measured_to.cpu_us += 9_000_000;

@@ -73,7 +73,7 @@ pub(super) fn published(report: &Report, derived: &Derived) -> Table {
         &head,
     );
     for stream in &report.streams {
-        let refused: u64 = stream.refused.values().sum();
+        let refused: u64 = stream.counts.refused.values().sum();
         let refused_bad = refused > report.checks.refused_max;
         let answered = |number: u64| {
             if stream.qos == 0 {
@@ -85,18 +85,18 @@ pub(super) fn published(report: &Report, derived: &Derived) -> Table {
         table.row(vec![
             stream.name.as_str().into(),
             stream.qos.to_string().into(),
-            count(stream.due).into(),
-            count(stream.sent).into(),
-            Cell::marked(answered(stream.acknowledged), !stream.balances()),
+            count(stream.counts.due).into(),
+            count(stream.counts.sent).into(),
+            Cell::marked(answered(stream.counts.acknowledged), !stream.balances()),
             Cell::marked(answered(refused), refused_bad),
             Cell::marked(
-                answered(stream.unanswered),
-                stream.unanswered > report.checks.unanswered_max,
+                answered(stream.counts.unanswered),
+                stream.counts.unanswered > report.checks.unanswered_max,
             ),
-            per_s(stream.sent_measured, derived).into(),
+            per_s(stream.counts.sent_measured, derived).into(),
         ]);
         if refused > 0 {
-            let reasons = reasons(&stream.refused);
+            let reasons = reasons(&stream.counts.refused);
             let name = cut(&stream.name, NAME_CHARS_MAX);
             table.note(format!("{name} was refused: {reasons}"), refused_bad);
         }
@@ -206,6 +206,20 @@ pub(super) fn delivered(report: &Report, derived: &Derived, worst_max: usize) ->
             table.note(format!("and {more}"), true);
         }
     }
+    if report.foreign > 0 {
+        let none = || Cell::from("–");
+        table.row(vec![
+            "of others, not of this run".into(),
+            none(),
+            none(),
+            none(),
+            count(report.foreign).into(),
+            none(),
+            none(),
+            none(),
+            per_s(report.foreign_measured, derived).into(),
+        ]);
+    }
     for (number, what, bad) in [
         (
             report.misdelivered,
@@ -217,7 +231,6 @@ pub(super) fn delivered(report: &Report, derived: &Derived, worst_max: usize) ->
             "answers came to packets that nobody had sent",
             true,
         ),
-        (report.foreign, "messages were of nobody in this run", false),
     ] {
         if number > 0 {
             table.note(format!("{} {what}", count(number)), bad);
@@ -245,7 +258,7 @@ pub(super) fn latencies(report: &Report) -> Table {
     row("connect".to_owned(), &report.connects.latency);
     row("subscribe".to_owned(), &report.connects.subscribe_latency);
     for stream in &report.streams {
-        row(acknowledgement_name(stream), &stream.latency);
+        row(acknowledgement_name(stream), &stream.counts.latency);
     }
     for audience in &report.audiences {
         row(
@@ -258,7 +271,7 @@ pub(super) fn latencies(report: &Report) -> Table {
         );
     }
     for stream in &report.streams {
-        row(format!("tool late: {}", stream.name), &stream.late);
+        row(format!("tool late: {}", stream.name), &stream.counts.late);
     }
     table
 }

@@ -21,32 +21,53 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    /// Of a run. That the tool was the limit comes before anything else: then nothing else is about the broker.
+    /// Of a run: that the broker was lost comes before anything else, which follows from it; then that the tool was the limit,
+    /// for then nothing else is about the broker.
     pub fn of(report: &Report) -> Self {
         let ended = report.interrupted.as_ref();
         let so_far = ended.map_or_else(String::new, |by| format!(" so far (interrupted by {by})"));
         let mut more = report.failures.clone();
-        let outcome = match report.failures.first() {
-            None => format!("PASSED{so_far}"),
-            Some(_) if !report.tool_was_the_limit.is_empty() => format!("FAILED{so_far}"),
-            Some(first) => {
-                more.remove(0);
-                format!("FAILED{so_far}: {first}")
-            }
-        };
-        let (kind, line) = if !report.tool_was_the_limit.is_empty() {
-            let reasons = report.tool_was_the_limit.join("; ");
-            let line = format!("THE TOOL WAS THE LIMIT, not the broker: {reasons}. {outcome}");
+        let (kind, line) = if let Some(lost) = &report.broker_lost {
+            more.retain(|failure| failure != lost);
+            ("failed", format!("{}. FAILED{so_far}", headline(lost)))
+        } else if report.measured_nothing() && report.passed() {
+            let by = ended.map_or("", String::as_str);
+            let line = format!(
+                "NOTHING WAS MEASURED: interrupted by {by} before there was anything to measure"
+            );
             ("limited", line)
-        } else if report.passed() {
-            ("passed", outcome)
         } else {
-            ("failed", outcome)
+            let limited = !report.tool_was_the_limit.is_empty();
+            let outcome = match report.failures.first() {
+                None => format!("PASSED{so_far}"),
+                Some(_) if limited => format!("FAILED{so_far}"),
+                Some(first) => {
+                    more.remove(0);
+                    format!("FAILED{so_far}: {first}")
+                }
+            };
+            if limited {
+                let reasons = report.tool_was_the_limit.join("; ");
+                let line = format!("THE TOOL WAS THE LIMIT, not the broker: {reasons}. {outcome}");
+                ("limited", line)
+            } else if report.passed() {
+                ("passed", outcome)
+            } else {
+                ("failed", outcome)
+            }
         };
         for share in &report.lost_shares {
             more.push(format!("not in these figures: {share}"));
         }
         Self { kind, line, more }
+    }
+}
+
+/// What comes before the colon in capitals.
+fn headline(sentence: &str) -> String {
+    match sentence.split_once(':') {
+        Some((what, how)) => format!("{}:{how}", what.to_uppercase()),
+        None => sentence.to_uppercase(),
     }
 }
 
@@ -173,7 +194,29 @@ mod tests {
         both.tool_was_the_limit = vec!["sends were late".to_owned()];
         let mut interrupted = sample::passed();
         interrupted.interrupted = Some("Ctrl-C".to_owned());
+        let mut early = interrupted.clone();
+        early.measured = (0.0, 0.0);
+        let mut silent = interrupted.clone();
+        for stream in &mut silent.streams {
+            stream.counts.sent_measured = 0;
+        }
+        for audience in &mut silent.audiences {
+            audience.delivered_measured = 0;
+        }
+        let nothing =
+            "NOTHING WAS MEASURED: interrupted by Ctrl-C before there was anything to measure";
+        let mut died = both.clone();
+        let why = "the broker died: its process 7 (x) ended".to_owned();
+        died.failures.insert(0, why.clone());
+        died.broker_lost = Some(why);
         for (report, kind, expected) in [
+            (early, "limited", nothing),
+            (silent, "limited", nothing),
+            (
+                died,
+                "failed",
+                "THE BROKER DIED: its process 7 (x) ended. FAILED so far (interrupted by Ctrl-C)",
+            ),
             (sample::passed(), "passed", "PASSED"),
             (
                 interrupted,

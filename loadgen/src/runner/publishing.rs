@@ -407,7 +407,7 @@ impl Publishing {
         let turn = (source.handed_out % u64::from(of_publisher.max(1))) as u32;
         let lane = source.lane(index + turn * own);
         source.handed_out += 1;
-        source.outcome.due += 1;
+        source.outcome.counts.due += 1;
         self.send(
             plan,
             swarm,
@@ -430,10 +430,10 @@ impl Publishing {
         let group = &plan.groups[stream.group];
         let client = Client(group.first.0 + stream.publisher(lane, group.clients));
         let source = &mut self.sources[at];
-        source.outcome.due += 1;
+        source.outcome.counts.due += 1;
         if window.is_some_and(|window| window.has(due)) {
             let late = swarm.now().saturating_sub(due) / 1_000;
-            source.outcome.late.record_micros(late);
+            source.outcome.counts.late.record_micros(late);
         }
         let flight = self.flights.entry(client.0).or_default();
         let full = flight.is_full(stream);
@@ -492,13 +492,13 @@ impl Publishing {
             payload: &source.payload,
         };
         let packet_id = swarm.publish(client, &message)?;
-        source.outcome.sent += 1;
+        source.outcome.counts.sent += 1;
         self.sent += 1;
         second.sent += 1;
         self.deliveries_expected += source.deliveries_each.of_topic(topic);
         self.deliveries_owed += source.checked_each.of_topic(topic);
         if window.is_some_and(|window| window.has(swarm.now())) {
-            source.outcome.sent_measured += 1;
+            source.outcome.counts.sent_measured += 1;
         }
         if let Some(packet_id) = packet_id {
             self.in_flight += 1;
@@ -543,18 +543,19 @@ impl Publishing {
         if reason.0 < 0x80 {
             let latency = now.saturating_sub(sent.due) / 1_000;
             micros = Some(latency);
-            source.outcome.acknowledged += 1;
+            source.outcome.counts.acknowledged += 1;
             self.acknowledged += 1;
             second.acknowledged += 1;
             if window.is_some_and(|window| window.has(sent.due)) {
-                source.outcome.latency.record_micros(latency);
+                source.outcome.counts.latency.record_micros(latency);
             }
             if window.is_some_and(|window| window.has(now)) {
-                source.outcome.acknowledged_measured += 1;
+                source.outcome.counts.acknowledged_measured += 1;
             }
         } else {
             *source
                 .outcome
+                .counts
                 .refused
                 .entry(reason.to_string())
                 .or_default() += 1;
@@ -610,7 +611,7 @@ impl Publishing {
         for sent in flight.sent.drain(..) {
             let at = usize::from(sent.stream);
             let source = &mut self.sources[at];
-            source.outcome.unanswered += 1;
+            source.outcome.counts.unanswered += 1;
             self.deliveries_owed -= source.failed(&plan.streams[at], sent);
             self.in_flight -= 1;
             if plan.streams[at].pace == Pace::Highest {

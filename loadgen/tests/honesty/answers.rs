@@ -66,6 +66,7 @@ fn refusals_are_counted_by_reason() {
             ["120 publishes of stream \"m\" were refused"]
         );
         let refused: Vec<(&str, u64)> = report.streams[0]
+            .counts
             .refused
             .iter()
             .map(|(why, count)| (&why[..], *count))
@@ -86,7 +87,7 @@ fn a_publisher_that_is_stuck_has_due_messages_that_were_not_sent() {
         Some(_) if seen.client == "p-2" => Act::Drop,
         _ => Act::Pass,
     });
-    assert_eq!(report.streams[0].due, 400);
+    assert_eq!(report.streams[0].counts.due, 400);
     let unsent = "97 messages of stream \"m\" were due and could not be sent".to_owned();
     assert_eq!(report.failures, [unanswered(3), unsent]);
     assert_eq!(report.audiences[0].unacknowledged, 3);

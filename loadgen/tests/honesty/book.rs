@@ -198,10 +198,10 @@ impl Book {
                 Qos::AtMostOnce => 0,
                 _ => sent - acked - refused.values().sum::<u64>(),
             };
-            assert_eq!(ours.sent, sent, "sent: {said:?}");
-            assert_eq!(ours.acknowledged, acked, "acknowledged: {said:?}");
-            assert_eq!(ours.refused, refused, "{said:?}");
-            assert_eq!(ours.unanswered, unanswered, "unanswered: {said:?}");
+            assert_eq!(ours.counts.sent, sent, "sent: {said:?}");
+            assert_eq!(ours.counts.acknowledged, acked, "acknowledged: {said:?}");
+            assert_eq!(ours.counts.refused, refused, "{said:?}");
+            assert_eq!(ours.counts.unanswered, unanswered, "unanswered: {said:?}");
             assert!(ours.balances());
             sums[0] += sent;
             sums[1] += acked;

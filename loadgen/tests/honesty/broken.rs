@@ -38,7 +38,10 @@ fn in_vain(address: SocketAddr, why: &str) -> Report {
     let closed: u64 = report.connects.closed.values().sum();
     assert_eq!(report.connects.closed.get(why), Some(&closed), "{report:?}");
     assert_eq!((closed, report.connects.accepted), (8, 0));
-    assert_eq!(report.streams[0].sent + report.streams[0].due, 0);
+    assert_eq!(
+        report.streams[0].counts.sent + report.streams[0].counts.due,
+        0
+    );
     assert_eq!(
         report.failures,
         [

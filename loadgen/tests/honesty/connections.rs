@@ -39,7 +39,7 @@ fn cut_publishers_come_back_and_only_what_was_in_flight_is_unanswered() {
         let unanswered = format!("{lost} publishes of stream \"m\" were never answered");
         assert_eq!(report.failures, [unanswered, ended(2)]);
         // What was due while they were away was sent when they were back.
-        assert_eq!(report.streams[0].sent, setup.messages());
+        assert_eq!(report.streams[0].counts.sent, setup.messages());
         assert_eq!(report.audiences[0].missing, 0);
     });
 }

@@ -248,7 +248,7 @@ fn an_unanswered_message_that_came_hides_no_missing_one() {
     each([Setup::default(), all, shared], |setup| {
         let (report, _) = setup.run(swallow_and_drop);
         let audience = &report.audiences[0];
-        assert_eq!(report.streams[0].unanswered, 40);
+        assert_eq!(report.streams[0].counts.unanswered, 40);
         assert_eq!((audience.missing, audience.unacknowledged), (40, 40));
     });
 }

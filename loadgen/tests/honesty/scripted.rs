@@ -116,7 +116,7 @@ fn run_scripted(subscribing: fn(Client) -> Subscribing) -> Report {
     let outcome = run(&plan, Share::WHOLE, &mut swarm, &mut gates.of(0));
     let mut report = Report::default();
     merge(&plan, &[outcome], &[], true, &mut report);
-    assert_eq!(report.streams[0].sent, setup.messages());
+    assert_eq!(report.streams[0].counts.sent, setup.messages());
     report
 }
 

@@ -73,7 +73,11 @@ fn two_shares_find_what_one_finds() {
         let plan = setup.plan();
         let outcomes = run_shares(&plan, &proxy, &SHARES);
         running.shutdown();
-        assert!(outcomes.iter().all(|part| part.streams[0].sent == 200));
+        assert!(
+            outcomes
+                .iter()
+                .all(|part| part.streams[0].counts.sent == 200)
+        );
         let mut report = Report::default();
         merge(&plan, &outcomes, &[], false, &mut report);
         proxy.book().check(&plan, &report);
@@ -200,7 +204,7 @@ fn of_a_share_that_does_not_report_nothing_is_missing() {
             let mut report = Report::default();
             merge(&plan, &outcomes[at..=at], &lost, false, &mut report);
             assert_eq!(report.failures, [said]);
-            assert_eq!(report.streams[0].sent, 200);
+            assert_eq!(report.streams[0].counts.sent, 200);
             assert_eq!(report.audiences[0].missing, 0);
         }
     });

@@ -39,10 +39,16 @@ fn late_deliveries_and_answers_are_in_the_quantiles() {
             }
         });
         assert_eq!(report.audiences[0].missing, 0);
-        assert_eq!(report.streams[0].unanswered, 0);
+        assert_eq!(report.streams[0].counts.unanswered, 0);
         let (slow, quick) = match answers {
-            true => (&report.streams[0].latency, &report.audiences[0].latency),
-            false => (&report.audiences[0].latency, &report.streams[0].latency),
+            true => (
+                &report.streams[0].counts.latency,
+                &report.audiences[0].latency,
+            ),
+            false => (
+                &report.audiences[0].latency,
+                &report.streams[0].counts.latency,
+            ),
         };
         assert_eq!((slow.count(), quick.count()), (400, 400));
         assert!(at_least(slow, 300_000) >= 20);
@@ -86,7 +92,10 @@ fn a_stall_is_waited_for_by_all_that_was_due_in_it() {
             _ => Act::Pass,
         });
         assert_eq!(report.failures, [""; 0]);
-        for histo in [&report.audiences[0].latency, &report.streams[0].latency] {
+        for histo in [
+            &report.audiences[0].latency,
+            &report.streams[0].counts.latency,
+        ] {
             assert_eq!(histo.count(), 1_000);
             // Those due in its first half wait for 200 ms or more. The stall begins some ms after its message was due.
             let half = at_least(histo, 200_000);
@@ -104,7 +113,7 @@ fn a_stall_is_waited_for_by_all_that_was_due_in_it() {
         let here = at_least(&report.audiences[0].latency, 199_800);
         assert!(here >= there, "{here} of {there}");
         // And the tool did what was due when it was due: that it was late is no excuse for a stall.
-        assert_eq!(report.streams[0].late.count(), 1_000);
+        assert_eq!(report.streams[0].counts.late.count(), 1_000);
         assert!(setup.messages() < WAITING_MAX);
     }
 }
