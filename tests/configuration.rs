@@ -1,11 +1,8 @@
 //! The configuration's page and what `config check` prints.
 
-#[path = "support/millstream.rs"]
-mod millstream;
-
 use std::path::Path;
 
-use millstream::run;
+use testkit::millstream::run;
 
 #[test]
 fn the_page_is_what_the_binary_says() {

@@ -1,21 +1,14 @@
 //! What was acknowledged survives `kill -9`, of a backend and of Kafka, in the middle of 20,000 messages.
 
-#[path = "support/kafka.rs"]
-mod kafka;
-#[path = "support/millstream.rs"]
-mod millstream;
-#[path = "support/publisher.rs"]
-mod publisher;
-
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kafka::Kafka;
-use millstream::{
-    Millstream, Subscriber, configuration, eventually, kafka_values, now_ms, publish,
-};
-use publisher::Publisher;
 use serde_json::{Value, json};
+use testkit::clients::{Subscriber, kafka_values, publish};
+use testkit::kafka::Kafka;
+use testkit::millstream::{Millstream, configuration};
+use testkit::publisher::Publisher;
+use testkit::{eventually, now_ms};
 
 const MESSAGES: usize = 20_000;
 /// When the blow falls: in the middle, with plenty before and after.

@@ -1,12 +1,11 @@
 //! The first thing that a newcomer runs: `millstream up --demo`, with nothing installed.
 
-#[path = "support/millstream.rs"]
-mod millstream;
-
 use std::time::{Duration, Instant};
 
-use millstream::{Millstream, eventually, publish};
 use serde_json::Value;
+use testkit::clients::publish;
+use testkit::eventually;
+use testkit::millstream::Millstream;
 
 const FREE: [&str; 5] = ["up", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"];
 
@@ -177,7 +176,7 @@ fn the_start_says_what_to_try_and_it_works() {
 #[test]
 fn a_plain_broker_needs_no_kafka() {
     let broker = Millstream::start(&["broker", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
-    let subscriber = millstream::Subscriber::start(broker.mqtt(), &["greetings/#"]);
+    let subscriber = testkit::clients::Subscriber::start(broker.mqtt(), &["greetings/#"]);
     publish(broker.mqtt(), "greetings/world", "hello");
     assert_eq!(subscriber.on("greetings/world"), "hello");
     let status = broker.json("/api/status");

@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("iot", &["envelope", "runtime", "settings"]),
     ("dashboard", &["envelope", "runtime", "settings"]),
     ("loadgen", &["broker", "codec", "settings", "topic"]),
+    ("testkit", &["envelope"]),
     (
         "millstream",
         &[
@@ -48,9 +49,10 @@ const OUTSIDE: &[(&str, &[&str])] = &[
             "dashboard",
             "loadgen",
             "millstream",
+            "testkit",
         ],
     ),
-    ("rumqttc", &["bridge", "millstream"]),
+    ("rumqttc", &["bridge", "millstream", "testkit"]),
     ("sqlx", &["runtime", "chat", "iot", "dashboard"]),
     (
         "axum",
@@ -131,6 +133,12 @@ fn libraries_stay_where_they_belong() {
                 "{name} may not use {library}: only {allowed:?} may"
             );
         }
+    }
+    for (name, used) in &dependencies {
+        assert!(
+            !used.contains("testkit"),
+            "{name} may use testkit in its tests only"
+        );
     }
     assert!(
         dependencies["topic"].is_empty(),

@@ -1,12 +1,9 @@
 //! A start that cannot succeed says why in one sentence that leads to the remedy, and ends with exit code 2.
 
-#[path = "support/millstream.rs"]
-mod millstream;
-
 use std::io::Write;
 use std::net::TcpListener;
 
-use millstream::{Ended, Millstream, run};
+use testkit::millstream::{Ended, Millstream, run};
 
 /// Asserts a refused start, and gives its sentence.
 fn refused(ended: &Ended) -> String {

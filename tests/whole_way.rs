@@ -1,19 +1,15 @@
 //! MQTT client → broker → Kafka → backend → Kafka → broker → MQTT client, for each backend: the real binary, a real Kafka,
 //! Debian's MQTT clients.
 
-#[path = "support/kafka.rs"]
-mod kafka;
-#[path = "support/millstream.rs"]
-mod millstream;
-
 use std::sync::{Arc, Mutex, Weak};
 
-use kafka::Kafka;
-use millstream::{
-    Millstream, Subscriber, configuration, eventually, kafka_append, kafka_records, kafka_values,
-    now_ms, publish, publish_lines,
-};
 use serde_json::{Value, json};
+use testkit::clients::{
+    Subscriber, kafka_append, kafka_records, kafka_values, publish, publish_lines,
+};
+use testkit::kafka::Kafka;
+use testkit::millstream::{Millstream, configuration};
+use testkit::{eventually, now_ms};
 
 /// One system that the tests of this file share as long as one of them runs; each has rooms and devices of its own.
 struct World {

@@ -9,10 +9,10 @@ use std::time::Duration;
 use bridge::Bridge;
 use broker::Broker;
 use broker::codec::{Qos, Version};
-use common::kafka::Kafka;
 use common::mqtt::{Client, Event};
 use common::{DEADLINE, Node, config, log, unique, wait_for};
 use envelope::Downlink;
+use testkit::kafka::Kafka;
 
 fn numbers(range: std::ops::Range<u32>) -> Vec<Downlink> {
     // Several topics, so that several partitions and both workers have their part.

@@ -5,9 +5,9 @@ mod common;
 use std::process::Command;
 
 use broker::codec::{Properties, Qos, Version};
-use common::kafka::Kafka;
 use common::mqtt::{Client, Event};
 use common::{DEADLINE, Node, config, stored_in};
+use testkit::kafka::Kafka;
 
 /// The commands of the page's shell block, each on one line.
 fn commands() -> Vec<String> {

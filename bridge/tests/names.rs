@@ -5,10 +5,10 @@ mod common;
 use std::time::Duration;
 
 use bridge::Config;
-use common::kafka::Kafka;
 use common::{DEADLINE, Node, config, unique, wait_for};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use testkit::kafka::Kafka;
 
 fn start_error(config: &Config) -> String {
     match Node::try_start(config) {

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use bridge::{Ack, Deliver, Reachability, RouteConfig};
 use broker::codec::{Properties, Qos, ReasonCode, Version};
-use common::kafka::Kafka;
 use common::mqtt::{Client, Event};
 use common::{Node, config, log, stored_in, wait_for};
+use testkit::kafka::Kafka;
 
 /// Publishes of one client that are not acknowledged.
 const WINDOW: usize = 600;

@@ -4,10 +4,10 @@ mod common;
 
 use bridge::{Config, RouteConfig};
 use broker::codec::{Properties, Qos, ReasonCode, Version};
-use common::kafka::Kafka;
 use common::mqtt::{Client, Event};
 use common::{DEADLINE, Node, config, log, stored_in, unique, wait_for};
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use testkit::kafka::Kafka;
 
 /// Bytes that no compression makes smaller: Kafka judges the compressed batch.
 fn noise(len: usize) -> Vec<u8> {

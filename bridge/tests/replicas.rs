@@ -3,8 +3,8 @@
 mod common;
 
 use bridge::Config;
-use common::kafka::Kafka;
 use common::{Node, config, log, stored_in, unique};
+use testkit::kafka::Kafka;
 
 fn weaknesses(config: &Config) -> Vec<String> {
     let node = Node::start(config);

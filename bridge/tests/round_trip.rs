@@ -5,12 +5,12 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::kafka::Kafka;
 use common::{DEADLINE, Node, config, log, stored_in, unique, wait_for};
 use envelope::Downlink;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties};
 use rumqttc::v5::{Client, Connection, Event, MqttOptions};
+use testkit::kafka::Kafka;
 
 fn connect(node: &Node, client_id: &str) -> (Client, Connection) {
     let mut options = MqttOptions::new(client_id, "127.0.0.1", node.address.port());

@@ -6,9 +6,9 @@ use std::net::TcpListener;
 
 use bridge::{Config, EmbeddedKafka};
 use broker::codec::{Properties, Qos, Version};
-use common::kafka::Kafka;
 use common::mqtt::{Client, Event};
 use common::{Node, config, log, stored_in, wait_for};
+use testkit::kafka::Kafka;
 
 fn start_error(config: &Config) -> String {
     match Node::try_start(config) {

@@ -16,9 +16,6 @@ pub mod text;
 mod units;
 
 #[cfg(test)]
-#[path = "../../consumers/dashboard/tests/support/browser.rs"]
-mod browser;
-#[cfg(test)]
 mod browser_tests;
 #[cfg(test)]
 mod sample;

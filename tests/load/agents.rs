@@ -3,8 +3,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-use crate::millstream::{Process, eventually, run, signal};
 use crate::{FOR_EVER, SMALL, STEADY, all_left, broker, in_the_middle, pairs, report, sums, text};
+use testkit::eventually;
+use testkit::millstream::{Process, run, signal};
 
 /// An agent on a free port.
 struct Agent {

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::kafka::Kafka;
-use crate::millstream::{Ended, Millstream, configuration, kafka_values, run};
 use crate::{broker, report, text, verdict};
+use testkit::clients::kafka_values;
+use testkit::kafka::Kafka;
+use testkit::millstream::{Ended, Millstream, configuration, run};
 
 /// Ten writers in a hundred rooms and ten devices, 500 messages: 50 of chat, and 450 of telemetry.
 fn load(at: &str, json: &Path, more: &[&str]) -> Ended {

@@ -3,8 +3,8 @@
 
 use std::io::Write;
 
-use crate::millstream::{Ended, run};
 use crate::nobody;
+use testkit::millstream::{Ended, run};
 
 /// The sentence of a run that was refused.
 fn refused(arguments: &[&str]) -> String {

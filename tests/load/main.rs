@@ -6,17 +6,13 @@ mod backends;
 mod begin;
 mod runs;
 
-#[path = "../support/kafka.rs"]
-mod kafka;
-#[path = "../support/millstream.rs"]
-mod millstream;
-
 use std::net::TcpListener;
 use std::path::Path;
 
 use serde_json::Value;
 
-use millstream::{Ended, Millstream, eventually};
+use testkit::eventually;
+use testkit::millstream::{Ended, Millstream};
 
 /// Ten pairs, 200 messages a second, a second: as small as it can be and still have a second of everything.
 const SMALL: &[&str] = &[

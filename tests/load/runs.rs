@@ -2,11 +2,12 @@
 
 use std::fs;
 
-use crate::millstream::{Process, eventually, run, signal};
 use crate::{
     FOR_EVER, SMALL, STEADY, all_left, broker, in_the_middle, nobody, pairs, report, sums, text,
     verdict,
 };
+use testkit::eventually;
+use testkit::millstream::{Process, run, signal};
 
 /// The processes that a process has started.
 fn children(parent: u32) -> Vec<u32> {

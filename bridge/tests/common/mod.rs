@@ -2,17 +2,15 @@
 //! that shows every packet, and readers and writers of Kafka topics.
 #![allow(dead_code, reason = "each test takes from this what it needs")]
 
-#[path = "../../../tests/support/kafka.rs"]
-pub mod kafka;
 pub mod log;
 pub mod mqtt;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bridge::{Bridge, Config, RouteConfig, StartError, Status};
 use broker::{Broker, Running};
+pub use testkit::unique;
 
 /// How long a test waits for what must come.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -24,13 +22,6 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// A name that no other test uses, so that tests can share a Kafka.
-pub fn unique(name: &str) -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{name}-{}-{count}", std::process::id())
 }
 
 /// A configuration with names of its own: everything but `rooms/+/typing` is stored in one topic.

@@ -1,12 +1,10 @@
 //! A disk that fills up while messages come from a real Apache Kafka. Inside the crate, because only the store's own
 //! connection can be told to find the disk full.
 
-#[path = "../../runtime/tests/support/mod.rs"]
-mod support;
-
 use runtime::{State, Tuning};
 use serde_json::json;
-use support::{Kafka, Sent, unique, until};
+use testkit::kafka::{Kafka, Sent};
+use testkit::{unique, until};
 
 use crate::Config;
 use crate::handler::ChatHandler;
@@ -18,7 +16,7 @@ use crate::store::tests::store;
 async fn a_disk_that_fills_up_pauses_the_partition_and_loses_nothing() {
     let kafka = Kafka::shared();
     let config = Config {
-        kafka: kafka.address.clone(),
+        kafka: kafka.bootstrap().to_owned(),
         group: unique("chat"),
         topics: vec![unique("chat.messages")],
         downlink_topic: unique("mqtt.downlink"),

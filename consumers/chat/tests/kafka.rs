@@ -1,14 +1,12 @@
 //! The chat backend on a real Apache Kafka: from a record to the store, the HTTP API and the receipt.
 
-#[path = "../../runtime/tests/support/mod.rs"]
-mod support;
-
 use std::collections::HashMap;
 
 use chat::{Config, start};
 use runtime::{Running, StartError, State, Tuning};
 use serde_json::{Value, json};
-use support::{Kafka, Sent, unique, until};
+use testkit::kafka::{Kafka, Sent};
+use testkit::{unique, until};
 
 struct Test {
     kafka: &'static Kafka,
@@ -26,7 +24,7 @@ impl Test {
         kafka.make_topic(&downlink_topic, 2, &[]).await;
         let dir = tempfile::tempdir().unwrap();
         let config = Config {
-            kafka: kafka.address.clone(),
+            kafka: kafka.bootstrap().to_owned(),
             group: unique("chat"),
             database: format!("sqlite:{}", dir.path().join("chat.db").display()),
             topics: vec![topic.clone()],
@@ -100,11 +98,7 @@ impl Served {
     async fn get(&self, path: &str) -> (u16, String) {
         let url = format!("{}/{path}", self.url);
         tokio::task::spawn_blocking(move || {
-            let agent: ureq::Agent = ureq::Agent::config_builder()
-                .http_status_as_error(false)
-                .proxy(None)
-                .build()
-                .into();
+            let agent = testkit::http::agent();
             let mut answer = agent.get(&url).call().unwrap();
             (
                 answer.status().as_u16(),

@@ -217,9 +217,6 @@ async fn events(State(api): State<Api>) -> Result<Response, ApiError> {
 }
 
 #[cfg(test)]
-#[path = "../tests/support/browser.rs"]
-mod browser;
-#[cfg(test)]
 mod browser_tests;
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,14 @@
 //! The dashboard's numbers on a real Apache Kafka, whatever happens to it, and on the in-memory one.
 
-#[path = "../../iot/tests/support/process.rs"]
-mod process;
-#[path = "../../runtime/tests/support/mod.rs"]
-mod support;
-
 use std::time::{Duration, Instant};
 
 use dashboard::Config;
-use process::Process;
 use rdkafka::mocking::MockCluster;
 use runtime::Running;
 use serde_json::{Value, json};
-use support::{Kafka, Sent, unique, until};
+use testkit::again::{self, Process};
+use testkit::kafka::{Kafka, Sent};
+use testkit::{unique, until};
 
 /// Topics, a group and a database of a test's own.
 struct Test {
@@ -28,7 +24,7 @@ impl Test {
         for topic in &topics {
             kafka.make_topic(topic, partitions, &[]).await;
         }
-        let (config, dir) = config(&kafka.address, topics);
+        let (config, dir) = config(kafka.bootstrap(), topics);
         Self { kafka, config, dir }
     }
 
@@ -89,7 +85,7 @@ impl Http {
     async fn snapshot(&self) -> Value {
         let url = format!("{}/api/snapshot", self.url);
         blocking(move || {
-            let agent: ureq::Agent = ureq::Agent::config_builder().proxy(None).build().into();
+            let agent = testkit::http::agent();
             let text = agent
                 .get(&url)
                 .call()
@@ -104,7 +100,7 @@ impl Http {
 
     /// Waits until a part of the snapshot, named by a JSON pointer, is as wanted.
     async fn until(&self, pointer: &str, wanted: &Value) -> Value {
-        let deadline = Instant::now() + support::PATIENCE;
+        let deadline = Instant::now() + testkit::PATIENCE;
         loop {
             let snapshot = self.snapshot().await;
             if snapshot.pointer(pointer) == Some(wanted) {
@@ -130,11 +126,11 @@ fn readings(from: u32, to: u32) -> Vec<Sent> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "the test that kills the dashboard runs this as a process"]
 async fn dashboard_to_be_killed() {
-    let Some(config) = process::config::<Config>() else {
+    let Some(config) = again::config::<Config>() else {
         return;
     };
     let _running = dashboard::start(config).await.expect("starts");
-    process::started().await;
+    again::started().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,7 +149,7 @@ async fn killed_in_the_middle_of_20_000_messages_every_one_counts_once() {
             .expect("reads");
         sum.unwrap_or(0)
     };
-    let deadline = Instant::now() + support::PATIENCE;
+    let deadline = Instant::now() + testkit::PATIENCE;
     while counted().await < 1_000 {
         assert!(Instant::now() < deadline, "nothing is counted");
     }
@@ -275,7 +271,7 @@ async fn the_in_memory_kafka_tells_what_is_stored_too() {
             .map_err(|(error, _)| error)
             .expect("enqueues");
     }
-    blocking(move || rdkafka::producer::Producer::flush(&producer, support::PATIENCE))
+    blocking(move || rdkafka::producer::Producer::flush(&producer, testkit::PATIENCE))
         .await
         .expect("flushes");
     http.until("/now/figures/messages", &json!(30)).await;

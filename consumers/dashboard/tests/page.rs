@@ -1,18 +1,13 @@
 //! The page in a real browser, on a real Kafka: numbers change when messages come, and what is wrong is said.
 
-#[path = "support/browser.rs"]
-mod browser;
-#[path = "../../runtime/tests/support/mod.rs"]
-mod support;
-
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use browser::Browser;
 use dashboard::Config;
 use serde_json::json;
-use support::{Kafka, Sent};
+use testkit::browser::Browser;
+use testkit::kafka::{Kafka, Sent};
 
 /// A message as the bridge stores it, received `ago_ms` ago.
 fn message(topic: &str, payload: &str, ago_ms: u64) -> Sent {
@@ -81,7 +76,7 @@ fn picture(name: &str) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn numbers_change_and_troubles_are_said() {
-    let kafka: &'static Kafka = Box::leak(Box::new(blocking(|| Kafka::start("page")).await));
+    let kafka: &'static Kafka = Box::leak(Box::new(blocking(Kafka::start).await));
     for (topic, partitions) in [
         ("chat.messages", 2),
         ("iot.telemetry", 3),
@@ -93,7 +88,7 @@ async fn numbers_change_and_troubles_are_said() {
     }
     let dir = tempfile::tempdir().expect("a directory");
     let mut config = Config {
-        kafka: kafka.address.clone(),
+        kafka: kafka.bootstrap().to_owned(),
         database: format!("sqlite:{}", dir.path().join("dashboard.db").display()),
         ..Config::default()
     };

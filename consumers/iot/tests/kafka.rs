@@ -1,19 +1,15 @@
 //! The iot backend on a real Apache Kafka: readings, alerts, commands and replies the whole way, and what may go wrong.
 
-#[path = "support/process.rs"]
-mod process;
-#[path = "../../runtime/tests/support/mod.rs"]
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use iot::{Config, Rule};
-use process::Process;
 use runtime::Running;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqlitePool;
-use support::{Kafka, Read, Sent, unique, until};
+use testkit::again::{self, Process};
+use testkit::kafka::{Kafka, Read, Sent};
+use testkit::{unique, until};
 
 /// Topics, a group and a database of a test's own.
 struct Test {
@@ -40,7 +36,7 @@ impl Test {
         kafka.make_topic(&replies, 1, &[]).await;
         kafka.make_topic(&downlink, 1, settings).await;
         let mut config = Config {
-            kafka: kafka.address.clone(),
+            kafka: kafka.bootstrap().to_owned(),
             group: unique("iot"),
             database: format!("sqlite:{}", dir.path().join("iot.db").display()),
             topics: vec![telemetry, replies],
@@ -103,7 +99,7 @@ async fn number(database: &SqlitePool, sql: &'static str) -> i64 {
 
 /// Waits until a question to the database has an answer.
 async fn until_number(what: &str, database: &SqlitePool, sql: &'static str, wanted: i64) {
-    let deadline = std::time::Instant::now() + support::PATIENCE;
+    let deadline = std::time::Instant::now() + testkit::PATIENCE;
     loop {
         let found = number(database, sql).await;
         if found == wanted {
@@ -148,11 +144,7 @@ impl Http {
             .body(body.to_owned())
             .expect("a request");
         blocking(move || {
-            let agent: ureq::Agent = ureq::Agent::config_builder()
-                .http_status_as_error(false)
-                .proxy(None)
-                .build()
-                .into();
+            let agent = testkit::http::agent();
             let mut response = agent.run(request).expect("answers");
             let text = response.body_mut().read_to_string().expect("a body");
             (
@@ -171,7 +163,7 @@ impl Http {
 
     /// Waits until a part of an answer, named by a JSON pointer, is as wanted.
     async fn until(&self, path: &str, pointer: &str, wanted: &Value) -> Value {
-        let deadline = std::time::Instant::now() + support::PATIENCE;
+        let deadline = std::time::Instant::now() + testkit::PATIENCE;
         loop {
             let (_, body) = self.call("GET", path, "").await;
             if body.pointer(pointer) == Some(wanted) {
@@ -384,11 +376,11 @@ async fn poison_goes_to_the_dead_letters_with_a_reason_and_blocks_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "the test that kills the backend runs this as a process"]
 async fn backend_to_be_killed() {
-    let Some(config) = process::config::<Config>() else {
+    let Some(config) = again::config::<Config>() else {
         return;
     };
     let _running = iot::start(config).await.expect("starts");
-    process::started().await;
+    again::started().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -414,7 +406,7 @@ async fn killed_in_the_middle_of_20_000_readings_every_one_counts_once() {
     let config = test.config.clone();
     let process = blocking(move || Process::start("backend_to_be_killed", &config)).await;
     let database = test.database().await;
-    let deadline = std::time::Instant::now() + support::PATIENCE;
+    let deadline = std::time::Instant::now() + testkit::PATIENCE;
     while number(&database, "SELECT count(*) FROM samples").await < 1_000 {
         assert!(std::time::Instant::now() < deadline, "nothing is stored");
     }
@@ -530,7 +522,7 @@ async fn two_share_the_partitions_and_one_that_leaves_hands_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_survives_kafka_being_away_and_a_restart() {
-    let kafka: &'static Kafka = Box::leak(Box::new(blocking(|| Kafka::start("away")).await));
+    let kafka: &'static Kafka = Box::leak(Box::new(blocking(Kafka::start).await));
     let mut test = Test::new(kafka, 1).await;
     test.config.consumer.produce_timeout_ms = 1_000;
     let running = test.start().await;

@@ -1,7 +1,5 @@
 //! The runtime on a real Apache Kafka: what is read, answered, condemned, retried and committed.
 
-mod support;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +9,8 @@ use runtime::{
     Batch, Config, Consumer, HandleError, Handler, Outcome, Poison, Stage, StartError, State,
     Tuning, start,
 };
-use support::{Kafka, Sent, unique, until};
+use testkit::kafka::{Kafka, Sent};
+use testkit::{unique, until};
 
 /// What a handler was given and applied: partition, offset, payload.
 type Seen = Arc<Mutex<Vec<(i32, i64, String)>>>;
@@ -60,7 +59,7 @@ impl Test {
             ..Tuning::default()
         };
         let config = Config {
-            kafka: kafka.address.clone(),
+            kafka: kafka.bootstrap().to_owned(),
             group: unique("group"),
             topics: vec![topic.clone()],
             downlink_topic,
@@ -621,14 +620,14 @@ async fn a_kafka_that_is_not_there_is_one_sentence_at_the_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kafka_that_goes_away_is_waited_for() {
-    let kafka = Box::leak(Box::new(Kafka::start("outage")));
+    let kafka = Box::leak(Box::new(Kafka::start()));
     let mut test = Test::new("outage", 1).await;
     kafka.make_topic(&test.topic, 2, &[]).await;
     kafka.make_topic(&test.config.downlink_topic, 1, &[]).await;
     test.kafka = kafka;
     // After an outage Kafka waits for the member that it remembers for so long.
     test.config.tuning.session_timeout_ms = 6_000;
-    test.config.kafka.clone_from(&kafka.address);
+    kafka.bootstrap().clone_into(&mut test.config.kafka);
     test.append(0, 0..50);
     let (running, seen) = test.start(receipts).await;
     until("the first records are handled", || count(&seen) == 50).await;
@@ -640,7 +639,7 @@ async fn a_kafka_that_goes_away_is_waited_for() {
     let status = running.status();
     let problem = status.problem.unwrap();
     assert!(
-        problem.starts_with(&format!("Kafka at {} cannot be reached", kafka.address)),
+        problem.starts_with(&format!("Kafka at {} cannot be reached", kafka.bootstrap())),
         "{problem}"
     );
     assert!(status.kafka_unreachable_since_ms.is_some());

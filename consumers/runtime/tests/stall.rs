@@ -11,6 +11,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use runtime::{Batch, Config, HandleError, Handler, Outcome, Tuning, start};
+use testkit::until;
 
 struct Counter(Arc<AtomicUsize>);
 
@@ -19,14 +20,6 @@ impl Handler for Counter {
         self.0
             .fetch_add(batches.iter().map(Batch::len).sum(), Ordering::Relaxed);
         Ok(Outcome::default())
-    }
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

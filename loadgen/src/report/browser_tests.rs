@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::browser::Browser;
 use super::compare::Comparison;
 use super::{page, sample};
+use testkit::browser::Browser;
 
 /// Where pages and pictures go: the directory that the environment names, or one that is removed.
 struct Place {

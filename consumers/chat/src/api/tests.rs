@@ -81,12 +81,7 @@ impl Case {
             .body(body.to_owned())
             .unwrap();
         tokio::task::spawn_blocking(move || {
-            let agent: ureq::Agent = ureq::Agent::config_builder()
-                .http_status_as_error(false)
-                .allow_non_standard_methods(true)
-                .proxy(None)
-                .build()
-                .into();
+            let agent = testkit::http::agent();
             let mut answer = agent.run(request).unwrap();
             let text = answer.body_mut().read_to_string().unwrap();
             (

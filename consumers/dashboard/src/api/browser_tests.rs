@@ -8,11 +8,11 @@ use std::sync::Mutex;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::browser::Browser;
 use super::*;
 use crate::count::Volume;
 use crate::live::Live;
 use crate::store::Totals;
+use testkit::browser::Browser;
 
 /// Prefixes of the figures: more than are shown at once.
 const PREFIXES: u64 = 60;

@@ -60,12 +60,7 @@ impl Server {
             .body(body.to_owned())
             .expect("a request");
         tokio::task::spawn_blocking(move || {
-            let agent: ureq::Agent = ureq::Agent::config_builder()
-                .http_status_as_error(false)
-                .allow_non_standard_methods(true)
-                .proxy(None)
-                .build()
-                .into();
+            let agent = testkit::http::agent();
             let mut response = agent.run(request).expect("answers");
             let location = response
                 .headers()

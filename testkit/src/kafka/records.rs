@@ -1,14 +1,5 @@
-//! A real Apache Kafka for tests, and what tests ask of it. Also used by the backends' tests.
-//!
-//! Each test program starts one server and gives it a new directory; it ends with the program. Tests do not share topics
-//! or groups: [`unique`] makes names.
+//! What tests ask of a Kafka: topics, records and offsets, as another program would, by librdkafka.
 
-#![allow(dead_code)] // Not every test program needs all of it.
-
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -19,71 +10,13 @@ use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-/// How long anything may take on a busy machine before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(90);
-
-/// A Kafka server of this program's own.
-pub struct Kafka {
-    dir: PathBuf,
-    pub address: String,
-}
+use super::Kafka;
+use crate::{PATIENCE, unique};
 
 impl Kafka {
-    /// The server that the tests of a program share. Nobody stops it.
-    pub fn shared() -> &'static Kafka {
-        static SHARED: OnceLock<Kafka> = OnceLock::new();
-        SHARED.get_or_init(|| Kafka::start("shared"))
-    }
-
-    /// A server for one test, which may stop it.
-    pub fn start(name: &str) -> Kafka {
-        let dir =
-            std::env::temp_dir().join(format!("millstream-test-{}-{name}", std::process::id()));
-        let mut kafka = Kafka {
-            dir,
-            address: String::new(),
-        };
-        kafka.address = kafka.script(&[
-            "start",
-            "--port",
-            "auto",
-            "--while",
-            &std::process::id().to_string(),
-        ]);
-        kafka
-    }
-
-    /// Ends the server; what it stored stays.
-    pub fn stop(&self) {
-        self.script(&["stop"]);
-    }
-
-    /// Starts it again on the same port.
-    pub fn start_again(&self) {
-        assert_eq!(self.script(&["start"]), self.address);
-    }
-
-    fn script(&self, arguments: &[&str]) -> String {
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-            .ancestors()
-            .map(|dir| dir.join("scripts/kafka.sh"))
-            .find(|path| path.exists())
-            .expect("scripts/kafka.sh is above the crate");
-        let output = Command::new(script)
-            .arg(arguments[0])
-            .arg("--dir")
-            .arg(&self.dir)
-            .args(&arguments[1..])
-            .output()
-            .expect("kafka.sh runs");
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "kafka.sh {arguments:?}: {stderr}");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    }
-
     fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.address);
+        config.set("bootstrap.servers", self.bootstrap());
         config
     }
 
@@ -102,6 +35,7 @@ impl Kafka {
         assert_eq!(results, [Ok(name.to_owned())]);
     }
 
+    /// Deletes a topic.
     pub async fn delete_topic(&self, name: &str) {
         let admin: AdminClient<DefaultClientContext> =
             self.client().create().expect("admin client");
@@ -230,9 +164,13 @@ impl Kafka {
 /// A record to append.
 #[derive(Debug, Clone, Default)]
 pub struct Sent {
+    /// The partition; without one, the key's.
     pub partition: Option<i32>,
+    /// The key.
     pub key: Option<Vec<u8>>,
+    /// The value.
     pub payload: Option<Vec<u8>>,
+    /// Names and values, in order.
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
@@ -256,6 +194,7 @@ impl Sent {
         sent
     }
 
+    /// The same, in this partition whatever its key is.
     pub fn in_partition(mut self, partition: i32) -> Self {
         self.partition = Some(partition);
         self
@@ -265,19 +204,26 @@ impl Sent {
 /// A record that was read.
 #[derive(Debug, Clone)]
 pub struct Read {
+    /// Where it lies.
     pub partition: i32,
+    /// Where it lies there.
     pub offset: i64,
+    /// The key.
     pub key: Option<Vec<u8>>,
+    /// The value.
     pub payload: Option<Vec<u8>>,
+    /// Names and values, in order.
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
 impl Read {
+    /// The value of the first header of this name, when it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().find(|(other, _)| other == name)?;
         std::str::from_utf8(value).ok()
     }
 
+    /// The value as text.
     pub fn text(&self) -> &str {
         std::str::from_utf8(self.payload.as_deref().unwrap_or_default()).expect("UTF-8")
     }
@@ -300,24 +246,5 @@ impl<M: Message> From<&M> for Read {
                 })
                 .collect(),
         }
-    }
-}
-
-/// A name that no other test uses.
-pub fn unique(name: &str) -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "{name}-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
-}
-
-/// Waits until `condition` holds; panics with `what` when it does not for [`PATIENCE`].
-pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

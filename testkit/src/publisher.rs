@@ -1,6 +1,5 @@
 //! Publishes a long row of messages with QoS 1 over one MQTT 3.1.1 connection, by rumqttc, and counts what was
 //! acknowledged. Acknowledgements keep the order of the publishes [MQTT-4.6.0-2], so a count says which ones.
-#![allow(dead_code, reason = "each test takes from this file what it needs")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

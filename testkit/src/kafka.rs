@@ -1,10 +1,12 @@
 //! A real Apache Kafka for one test: started on free ports, gone when the test ends, however it ends.
 //!
-//! Not a crate, so that it needs no place in the dependency order: a test of any crate takes the file in by
-//! `#[path = "…/tests/support/kafka.rs"] mod kafka;`. The work is done by `scripts/kafka.sh`, which fetches Kafka at its
-//! first use. A server takes about 5 s to start and 250 to 500 MB: tests that only need *a* Kafka share one
-//! ([`Kafka::shared`]) and use topic names of their own; only tests that stop or kill it start their own.
-#![allow(dead_code, reason = "each test takes from this file what it needs")]
+//! The work is done by `scripts/kafka.sh`, which fetches Kafka at its first use. A server takes about 5 s to start and 250
+//! to 500 MB: tests that only need *a* Kafka share one ([`Kafka::shared`]) and use topic names of their own; only tests
+//! that stop or kill it start their own. What tests ask of a Kafka is in `records`.
+
+mod records;
+
+pub use records::{Read, Sent};
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

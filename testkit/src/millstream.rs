@@ -1,21 +1,15 @@
 //! The real binary for one test: started on free ports, asked over HTTP, ended as an operator or a power cut would.
-//!
-//! Taken in by `#[path = "support/millstream.rs"] mod millstream;`. Nothing here sleeps to hope: what must come is
-//! waited for with [`eventually`], up to a deadline.
-#![allow(dead_code, reason = "each test takes from this file what it needs")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long anything may take that is no matter of performance. Generous: the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between two looks.
-const LOOK: Duration = Duration::from_millis(50);
+use crate::http::agent;
+use crate::{PATIENCE, eventually};
 
 /// Writes a configuration into `dir`: patience with a Kafka that was just started on a busy machine, and `lines` with
 /// dotted keys. Gives its path.
@@ -33,36 +27,14 @@ pub fn configuration(dir: &tempfile::TempDir, lines: &str) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
-/// Now, in milliseconds since the Unix epoch.
-pub fn now_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    u64::try_from(now.expect("after 1970").as_millis()).expect("before the year 500 million")
-}
-
-/// Waits until `look` finds something.
-///
-/// # Panics
-/// When it finds nothing within [`PATIENCE`]; `what` says what was waited for.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "waited {PATIENCE:?} in vain for {what}"
-        );
-        std::thread::sleep(LOOK);
-    }
-}
-
 /// A running process. Dropping it kills it.
 pub struct Millstream {
     child: Child,
     out: Output,
     err: Output,
+    /// Where its HTTP server listens: `http://HOST:PORT`.
     pub http: String,
+    /// Where MQTT clients connect, if its command has MQTT.
     pub mqtt: Option<SocketAddr>,
 }
 
@@ -302,8 +274,11 @@ impl Drop for Process {
 /// How a process ended.
 #[derive(Debug)]
 pub struct Ended {
+    /// Its exit status.
     pub status: ExitStatus,
+    /// All that it wrote to standard output.
     pub out: String,
+    /// All that it wrote to standard error.
     pub err: String,
 }
 
@@ -320,8 +295,28 @@ pub fn run(arguments: &[&str]) -> Ended {
     }
 }
 
+/// The binary that belongs to this test: cargo names it to the tests of the crate that builds it; a test program that was
+/// started without cargo finds it where it lies itself.
+///
+/// # Panics
+/// When there is none.
+pub fn binary() -> PathBuf {
+    let named = std::env::var_os("CARGO_BIN_EXE_millstream").map(PathBuf::from);
+    let binary = named.unwrap_or_else(|| {
+        let program = std::env::current_exe().expect("this program has a path");
+        let deps = program.parent().expect("a directory");
+        deps.with_file_name("millstream")
+    });
+    assert!(
+        binary.exists(),
+        "{} is missing: cargo build",
+        binary.display()
+    );
+    binary
+}
+
 fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+    let mut command = Command::new(binary());
     command.args(arguments).env_remove("RUST_LOG");
     command
 }
@@ -335,23 +330,14 @@ pub fn signal(pid: u32, name: &str) {
     assert!(sent.success(), "kill -{name} {pid}: {sent}");
 }
 
-fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
-        .http_status_as_error(false)
-        .proxy(None)
-        .build()
-        .into()
-}
-
 /// What a process writes, read as it comes so that it never waits for us.
-struct Output {
+pub(crate) struct Output {
     text: Arc<Mutex<String>>,
     reader: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Output {
-    fn of(pipe: impl Read + Send + 'static) -> Self {
+    pub(crate) fn of(pipe: impl Read + Send + 'static) -> Self {
         let text = Arc::new(Mutex::new(String::new()));
         let into = text.clone();
         let reader = std::thread::spawn(move || {
@@ -367,165 +353,14 @@ impl Output {
         }
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.text.lock().expect("no reader panics").clone()
     }
 
-    fn whole(&mut self) -> String {
+    pub(crate) fn whole(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
             reader.join().expect("no reader panics");
         }
         self.text()
     }
-}
-
-/// `mosquitto_sub` for one test: subscribed when [`Subscriber::start`] returns.
-pub struct Subscriber {
-    child: Child,
-    out: Output,
-}
-
-impl Subscriber {
-    /// Subscribes to `filters` with QoS 1; each message becomes a line `TOPIC PAYLOAD`.
-    pub fn start(mqtt: SocketAddr, filters: &[&str]) -> Self {
-        // Without stdbuf what it writes into a pipe comes in blocks. -d writes what happens, too; messages are told
-        // apart by their prefix.
-        let mut command = Command::new("stdbuf");
-        command
-            .args(["-oL", "mosquitto_sub", "-d", "-q", "1", "-F", "> %t %p"])
-            .args(address(mqtt));
-        for filter in filters {
-            command.args(["-t", filter]);
-        }
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("mosquitto_sub can be run (Debian: mosquitto-clients)");
-        let out = Output::of(child.stdout.take().expect("a pipe"));
-        let subscriber = Self { child, out };
-        eventually("mosquitto_sub's subscription", || {
-            subscriber
-                .out
-                .text()
-                .contains("Subscribed (mid:")
-                .then_some(())
-        });
-        subscriber
-    }
-
-    /// The messages so far.
-    pub fn messages(&self) -> Vec<(String, String)> {
-        let text = self.out.text();
-        text.lines()
-            .filter_map(|line| line.strip_prefix("> ")?.split_once(' '))
-            .map(|(topic, payload)| (topic.to_owned(), payload.to_owned()))
-            .collect()
-    }
-
-    /// The first message on `topic`, waited for.
-    pub fn on(&self, topic: &str) -> String {
-        eventually(&format!("a message on {topic}"), || {
-            self.messages()
-                .into_iter()
-                .find_map(|(other, payload)| (other == topic).then_some(payload))
-        })
-    }
-}
-
-impl Drop for Subscriber {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("mosquitto_sub:\n{}", self.out.text());
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Publishes `payload` with QoS 1 by `mosquitto_pub`, and waits for the acknowledgement.
-pub fn publish(mqtt: SocketAddr, topic: &str, payload: &str) {
-    publish_lines(mqtt, topic, payload);
-}
-
-/// Publishes each line with QoS 1 by one `mosquitto_pub`, and waits for all acknowledgements.
-pub fn publish_lines(mqtt: SocketAddr, topic: &str, lines: &str) {
-    let mut child = Command::new("mosquitto_pub")
-        .args(["-q", "1", "-l", "-t", topic])
-        .args(address(mqtt))
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("mosquitto_pub can be run (Debian: mosquitto-clients)");
-    let mut input = child.stdin.take().expect("a pipe");
-    writeln!(input, "{lines}").expect("mosquitto_pub reads");
-    drop(input);
-    let status = child.wait().expect("its own child");
-    assert!(status.success(), "mosquitto_pub: {status}");
-}
-
-fn address(mqtt: SocketAddr) -> [String; 4] {
-    [
-        "-h".into(),
-        mqtt.ip().to_string(),
-        "-p".into(),
-        mqtt.port().to_string(),
-    ]
-}
-
-/// The values of a Kafka topic from its beginning to its end now, by `kcat`.
-pub fn kafka_values(bootstrap: &str, topic: &str) -> Vec<String> {
-    kafka_records(bootstrap, topic, "%s\n")
-}
-
-/// The records of a Kafka topic from its beginning to its end now, one line each, in `kcat`'s format `format`.
-pub fn kafka_records(bootstrap: &str, topic: &str, format: &str) -> Vec<String> {
-    let output = Command::new("kcat")
-        .args([
-            "-b",
-            bootstrap,
-            "-C",
-            "-t",
-            topic,
-            "-o",
-            "beginning",
-            "-e",
-            "-q",
-            "-f",
-            format,
-        ])
-        .output()
-        .expect("kcat can be run");
-    assert!(
-        output.status.success(),
-        "kcat: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .map(str::to_owned)
-        .collect()
-}
-
-/// Appends one record to a Kafka topic by `kcat`, past the bridge.
-pub fn kafka_append(
-    bootstrap: &str,
-    topic: &str,
-    key: &str,
-    value: &str,
-    headers: &[(&str, &str)],
-) {
-    let mut command = Command::new("kcat");
-    command.args(["-b", bootstrap, "-P", "-t", topic, "-k", key]);
-    for (name, value) in headers {
-        command.args(["-H", &format!("{name}={value}")]);
-    }
-    let mut child = command
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("kcat can be run");
-    let mut input = child.stdin.take().expect("a pipe");
-    input.write_all(value.as_bytes()).expect("kcat reads");
-    drop(input);
-    assert!(child.wait().expect("its own child").success());
 }
