@@ -10,12 +10,14 @@ use crate::config::Config;
 use crate::downlink::Downlink;
 use crate::error::StartError;
 use crate::kafka;
-use crate::poller::{Poller, new_producer};
+use crate::poller::Poller;
+use crate::producer::new_producer;
 use crate::routes::Routes;
 use crate::sink::KafkaSink;
 use crate::status::{Counters, DownlinkStatus, Status};
+use crate::suspicions::Suspicions;
 use crate::topics;
-use crate::watch::{Suspicions, Watcher};
+use crate::watch::Watcher;
 
 /// The running bridge of one broker node.
 ///

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use settings::kafka::{self, Properties};
 use settings::{Kind, Section as _};
 
+use crate::properties;
 use crate::routes::{RouteConfig, Routes, default_routes};
 
 settings::section! {
@@ -110,37 +111,6 @@ impl Compression {
     }
 }
 
-/// Settings of librdkafka on which the bridge's promises rest: they are not for the configuration.
-const OWN_PROPERTIES: &[&str] = &[
-    "acks",
-    "request.required.acks",
-    "auto.commit.interval.ms",
-    "auto.offset.reset",
-    "batch.size",
-    "bootstrap.servers",
-    "client.id",
-    "compression.codec",
-    "compression.type",
-    "delivery.timeout.ms",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "enable.idempotence",
-    "group.id",
-    "linger.ms",
-    "max.in.flight",
-    "max.in.flight.requests.per.connection",
-    "message.max.bytes",
-    "message.send.max.retries",
-    "message.timeout.ms",
-    "metadata.broker.list",
-    "partitioner",
-    "queue.buffering.max.kbytes",
-    "queue.buffering.max.messages",
-    "queue.buffering.max.ms",
-    "retries",
-    "transactional.id",
-];
-
 /// Longest name of a node, in bytes: it stands in a header of every record.
 const NODE_BYTES_MAX: usize = 64;
 const NODE: Kind<String> = Kind {
@@ -168,8 +138,7 @@ impl Config {
         self.downlink
             .validate()
             .map_err(|error| error.below("downlink"))?;
-        self.properties
-            .check(OWN_PROPERTIES, crate::kafka::takes_property)
+        properties::check(&self.properties)
     }
 
     /// This node's name: the configured one, else the host's.

@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::kafka;
 use crate::status::DownlinkStatus;
-use crate::watch::Suspicions;
+use crate::suspicions::Suspicions;
 
 /// Records handed to the broker at once.
 const BATCH_RECORDS_MAX: u64 = 500;

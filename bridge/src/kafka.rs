@@ -27,15 +27,6 @@ const PREFETCH_KIB_MAX: u32 = 16_384;
 /// half a core from it, and the latency grew from tens of milliseconds to seconds. With one, the thread sleeps.
 const REQUESTS_IN_FLIGHT_MAX: &str = "1";
 
-/// Whether librdkafka knows a property and takes this value, else why not.
-pub(crate) fn takes_property(name: &str, value: &str) -> Result<(), String> {
-    let created = ClientConfig::new().set(name, value).create_native_config();
-    created.map(drop).map_err(|error| match error {
-        KafkaError::ClientConfig(_, why, ..) => why,
-        other => other.to_string(),
-    })
-}
-
 /// What every client of this node has in common.
 pub(crate) fn client(config: &Config) -> ClientConfig {
     let mut client = ClientConfig::new();

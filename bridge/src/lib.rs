@@ -8,7 +8,9 @@
 //! |---|---|
 //! | `routes` | which publish goes to which Kafka topic, under which key |
 //! | `sink` | takes a publish on a broker's thread |
+//! | `producer` | librdkafka's producer, and what it says of each message |
 //! | `poller` | hears what Kafka confirmed and tells the broker, once a batch |
+//! | `suspicions` | trouble that librdkafka reports |
 //! | `watch` | whether Kafka answers |
 //! | `downlink` | Kafka to MQTT |
 //! | `topics` | what the start asks of Kafka |
@@ -22,9 +24,12 @@ mod embedded;
 mod error;
 mod kafka;
 mod poller;
+mod producer;
+mod properties;
 mod routes;
 mod sink;
 mod status;
+mod suspicions;
 mod topics;
 mod watch;
 

@@ -5,22 +5,20 @@
 //! acknowledgements cheap. It also replaces a producer that has failed for good.
 
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use broker::{Handle, Settlement, Token};
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext, PurgeConfig};
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{Producer as _, PurgeConfig};
 
 use crate::kafka;
-use crate::sink::{KafkaSink, token};
+use crate::producer::{Events, Producer, new_producer};
+use crate::sink::KafkaSink;
 use crate::status::Counters;
-use crate::watch::Suspicions;
+use crate::suspicions::Suspicions;
 
 /// Between two looks while messages wait and Kafka answers.
 const TICK: Duration = Duration::from_millis(1);
@@ -39,9 +37,6 @@ const WARN_PAUSE: Duration = Duration::from_secs(10);
 /// Between two attempts to make a new producer, also when each new one fails at once.
 const REBUILD_PAUSE: Duration = Duration::from_secs(1);
 
-/// A producer whose messages carry a token.
-pub(crate) type Producer = BaseProducer<Events>;
-
 /// Where settlements go. In the process it is the broker's handle.
 pub(crate) trait Outlet: Send + 'static {
     /// Ends pending publishes and empties the batch.
@@ -58,84 +53,6 @@ impl Outlet for Handle {
     fn sink_ready(&self) {
         Handle::sink_ready(self);
     }
-}
-
-/// What one batch of events brought.
-#[derive(Default)]
-struct Settled {
-    batch: Vec<(Token, Settlement)>,
-    stored: u64,
-    /// There are few reasons at a time.
-    refused: Vec<(RDKafkaErrorCode, u64)>,
-    /// Callbacks of any kind, ever: an empty queue is one whose poll moves nothing.
-    callbacks: u64,
-}
-
-/// What librdkafka calls back, on the thread that polls.
-pub(crate) struct Events {
-    settled: Mutex<Settled>,
-    /// There was an error of the producer as a whole, to be looked into.
-    troubled: AtomicBool,
-    suspicions: Arc<Suspicions>,
-}
-
-impl Events {
-    fn settled(&self) -> MutexGuard<'_, Settled> {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for Events {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        kafka::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.settled().callbacks += 1;
-        self.troubled.store(true, Ordering::Relaxed);
-        tracing::debug!(%error, reason, "the producer has trouble");
-        self.suspicions.report(kafka::describe(&error));
-    }
-}
-
-impl ProducerContext for Events {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let mut settled = self.settled();
-        settled.callbacks += 1;
-        let settlement = match result {
-            Ok(_) => {
-                settled.stored += 1;
-                Settlement::Stored
-            }
-            Err((error, _)) => {
-                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-                match settled.refused.iter_mut().find(|(known, _)| *known == code) {
-                    Some((_, count)) => *count += 1,
-                    None => settled.refused.push((code, 1)),
-                }
-                Settlement::Refused(kafka::refusal(code))
-            }
-        };
-        let token = token(opaque);
-        if token != Token::NONE {
-            settled.batch.push((token, settlement));
-        }
-    }
-}
-
-/// Makes a producer.
-pub(crate) fn new_producer(
-    config: &ClientConfig,
-    suspicions: &Arc<Suspicions>,
-) -> KafkaResult<Producer> {
-    let events = Events {
-        settled: Mutex::default(),
-        troubled: AtomicBool::new(false),
-        suspicions: Arc::clone(suspicions),
-    };
-    BaseProducer::from_config_and_context(config, events)
 }
 
 /// How the poll thread is told to end.

@@ -3,7 +3,7 @@
 //! Everything here is on the way of every stored message. What a message costs is the lookup of its route, its headers
 //! (librdkafka allocates one block each, which is why a header that says nothing is not written) and librdkafka's copy of
 //! key and payload; beside these nothing is allocated and no lock is held by more than readers. What comes back from
-//! Kafka is the business of [`crate::poller`].
+//! Kafka is the business of the poll thread.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use rdkafka::producer::BaseRecord;
 
 use crate::config::Config;
 use crate::kafka;
-use crate::poller::Producer;
+use crate::producer::{Producer, opaque};
 use crate::routes::{Ack, Deliver, Routes, Store};
 use crate::status::Counters;
 
@@ -28,9 +28,6 @@ use crate::status::Counters;
 const QOS0_QUEUE_DIVISOR: u64 = 2;
 /// Headers of a message without MQTT 5 properties. librdkafka makes room for more by itself.
 const HEADERS_USUAL: usize = 6;
-
-// A token has to pass through librdkafka's opaque pointer.
-const _: () = assert!(usize::BITS >= u64::BITS);
 
 /// The [`Sink`] that appends publishes to Kafka.
 pub struct KafkaSink {
@@ -234,17 +231,6 @@ impl std::fmt::Debug for KafkaSink {
     }
 }
 
-/// The number that stands for `token` in librdkafka.
-pub(crate) fn opaque(token: Token) -> usize {
-    // Lossless by the assertion above.
-    usize::try_from(token.0).unwrap_or(usize::MAX)
-}
-
-/// The token that `opaque` stands for.
-pub(crate) fn token(opaque: usize) -> Token {
-    Token(opaque as u64)
-}
-
 fn headers(
     publish: &Incoming<'_>,
     node: &str,
@@ -285,17 +271,4 @@ fn headers(
         },
     );
     headers.unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_token_passes_through_librdkafka() {
-        for number in [0, 1, u64::from(u32::MAX) + 1, u64::MAX - 1] {
-            assert_eq!(token(opaque(Token(number))), Token(number));
-        }
-        assert_eq!(token(opaque(Token::NONE)), Token::NONE);
-    }
 }

@@ -5,8 +5,8 @@
 //! publishes, and true again soon after Kafka is back.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{JoinHandle, Thread};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::producer::Producer as _;
@@ -14,6 +14,7 @@ use rdkafka::producer::Producer as _;
 use crate::kafka;
 use crate::sink::KafkaSink;
 use crate::status::Reachability;
+use crate::suspicions::{Suspicion, Suspicions};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -25,42 +26,6 @@ const PROOF_AGE_MAX_WAITING: Duration = Duration::from_secs(2);
 const ASK_PAUSE: Duration = Duration::from_secs(1);
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Trouble that librdkafka reported, until the watch has looked into it.
-#[derive(Debug, Default)]
-pub(crate) struct Suspicions {
-    last: Mutex<Option<Suspicion>>,
-    watch: OnceLock<Thread>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Suspicion {
-    since: SystemTime,
-    cause: String,
-}
-
-impl Suspicions {
-    /// Something is wrong with the connection to Kafka. The first report since the last look counts for the time, the last
-    /// one for the cause.
-    pub(crate) fn report(&self, cause: String) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = last
-            .as_ref()
-            .map_or_else(SystemTime::now, |suspicion| suspicion.since);
-        *last = Some(Suspicion { since, cause });
-        drop(last);
-        if let Some(watch) = self.watch.get() {
-            watch.unpark();
-        }
-    }
-
-    fn take(&self) -> Option<Suspicion> {
-        self.last
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-    }
-}
 
 /// What is known about Kafka. Pure: the caller brings the time and does the asking.
 #[derive(Debug)]
@@ -178,7 +143,7 @@ impl Watcher {
         let thread = std::thread::Builder::new()
             .name("kafka-watch".to_owned())
             .spawn(move || watch(&of_thread, &sink, &suspicions, topic.as_deref()))?;
-        let _ = of_reports.watch.set(thread.thread().clone());
+        of_reports.set_watch(thread.thread().clone());
         Ok(Self {
             shared,
             thread: Some(thread),

@@ -15,7 +15,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::kafka;
-use crate::watch::Suspicions;
+use crate::suspicions::Suspicions;
 
 /// How long the thread waits for librdkafka to let go of a consumer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

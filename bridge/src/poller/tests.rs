@@ -2,6 +2,7 @@
 //! can show (outages, restarts, sizes) is in the crate's `tests/`.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 
 use broker::codec::{Properties, Qos, Version};
 use broker::{Incoming, Refusal, Sink as _, Verdict};
