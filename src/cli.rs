@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::backends;
+
 /// A real-time messaging backend: an MQTT broker in front of Kafka, with chat, IoT and dashboard backends behind it.
 #[derive(Debug, Parser)]
 #[command(name = "millstream", version, after_help = EXAMPLE)]
@@ -27,12 +29,9 @@ pub enum Command {
     Up(Up),
     /// Run one MQTT broker node; with --kafka the bridge to Kafka is in it
     Broker(Broker),
-    /// Run the chat backend: rooms, sequence numbers, history, receipts, unread counts
-    Chat(Backend),
-    /// Run the IoT backend: last values, time series, alerts, commands and their replies
-    Iot(Backend),
-    /// Run the dashboard backend: counts, rates and latencies, and the page that shows them
-    Dashboard(Backend),
+    /// Run one backend
+    #[command(flatten)]
+    Backend(backends::Command),
     /// Load an MQTT broker, this one or any other: scenarios, latencies, memory, and a ledger of every message
     Load(Box<loadgen::cli::Load>),
     /// Check a configuration file, or print the reference of all keys
@@ -109,16 +108,11 @@ pub struct Broker {
 
 /// `millstream chat`, `iot` and `dashboard`.
 #[derive(Args, Debug)]
-#[command(after_help = "\
-Example:
-  millstream chat --kafka 127.0.0.1:9092 --database sqlite:data/chat.db --http 127.0.0.1:8081
-      Two processes of one backend with the same --group share the partitions of their topics.
-      (chat stands for iot and dashboard as well; their default ports are 8082 and 8083.)")]
 pub struct Backend {
     /// Bootstrap servers of the Kafka to read from, HOST:PORT, several separated by commas
     #[arg(long, value_name = "HOSTS")]
     pub kafka: Option<String>,
-    /// The backend's database, for example sqlite:data/chat.db; created when it does not exist
+    /// The backend's database, a file such as sqlite:chat.db; created when it does not exist, in a directory that does
     #[arg(long, value_name = "URL")]
     pub database: Option<String>,
     /// Where the backend's HTTP API, metrics and health are served; default 127.0.0.1:8081, 8082 or 8083
@@ -166,24 +160,25 @@ mod tests {
 
     #[test]
     fn every_command_teaches_with_an_example() {
-        fn check(command: &clap::Command) {
+        fn check(path: &str, command: &clap::Command) {
             if command.get_name() == "help" {
                 return;
             }
             if command.has_subcommands() {
-                command.get_subcommands().for_each(check);
+                for command in command.get_subcommands() {
+                    check(&format!("{path} {}", command.get_name()), command);
+                }
             } else {
                 let help = command
                     .get_after_help()
                     .map(ToString::to_string)
                     .unwrap_or_default();
                 assert!(
-                    help.contains("Example") && help.contains("millstream"),
-                    "{}",
-                    command.get_name()
+                    help.contains("Example") && help.contains(path),
+                    "the help of `{path}` has no example of its own: {help}"
                 );
             }
         }
-        check(&Cli::command());
+        check("millstream", &Cli::command());
     }
 }

@@ -1,12 +1,9 @@
-//! The commands, one file each: parse, validate, bind, run, drain.
+//! The commands, one file each (the backends share one): parse, validate, bind, run, drain.
 
-mod backend_process;
+pub mod backend_process;
 pub mod broker;
 mod broker_node;
-pub mod chat;
 pub mod config;
-pub mod dashboard;
-pub mod iot;
 pub mod load;
 pub mod up;
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use settings::Section as _;
 
 use crate::exit::Failure;
-use crate::{demo, http, log};
+use crate::{backends, demo, log};
 
 /// The whole configuration file. Every section and every key may be left out.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -22,7 +22,7 @@ pub struct Config {
     /// Logging.
     pub log: log::Config,
     /// Where the processes serve HTTP.
-    pub http: http::Config,
+    pub http: Http,
     /// What `millstream up` adds to its parts.
     pub up: up::Config,
     /// The demo fleet of `up --demo`.
@@ -38,6 +38,25 @@ pub struct Config {
     /// The dashboard backend.
     pub dashboard: dashboard::Config,
 }
+
+settings::section! {
+    /// The `[http]` section: one address for each kind of process.
+    pub struct Http {
+        /// Address of `up` (page, APIs, metrics, health, status) and of `broker` (metrics, health, status).
+        pub broker: String = "127.0.0.1:8080".into(), [is ADDRESS];
+        /// Address of `chat` as a process of its own.
+        pub chat: String = "127.0.0.1:8081".into(), [is ADDRESS];
+        /// Address of `iot` as a process of its own.
+        pub iot: String = "127.0.0.1:8082".into(), [is ADDRESS];
+        /// Address of `dashboard` as a process of its own.
+        pub dashboard: String = "127.0.0.1:8083".into(), [is ADDRESS];
+    }
+}
+
+const ADDRESS: settings::Kind<String> = settings::Kind {
+    words: "HOST:PORT",
+    fits: |text| crate::address::resolve("http", text).is_ok(),
+};
 
 impl Config {
     /// Reads and checks `file`; without one, the defaults.
@@ -79,11 +98,13 @@ impl Config {
             ("demo", self.demo.check_keys()),
             ("broker", self.broker.validate()),
             ("bridge", self.bridge.validate()),
-            ("chat", self.chat.validate()),
-            ("iot", self.iot.validate()),
-            ("dashboard", self.dashboard.validate()),
         ] {
             result.map_err(|error| error.below(section))?;
+        }
+        for backend in backends::ALL {
+            backend
+                .validate(self)
+                .map_err(|error| error.below(backend.name()))?;
         }
         Ok(())
     }

@@ -11,34 +11,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use settings::Kind;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::address;
 use crate::node::{Health, Node};
 
 /// How long open requests may take to end at a shutdown. Live event streams never end by themselves.
 const DRAIN: Duration = Duration::from_secs(1);
-
-settings::section! {
-    /// The `[http]` section: one address for each kind of process.
-    pub struct Config {
-        /// Address of `up` (page, APIs, metrics, health, status) and of `broker` (metrics, health, status).
-        pub broker: String = "127.0.0.1:8080".into(), [is ADDRESS];
-        /// Address of `chat` as a process of its own.
-        pub chat: String = "127.0.0.1:8081".into(), [is ADDRESS];
-        /// Address of `iot` as a process of its own.
-        pub iot: String = "127.0.0.1:8082".into(), [is ADDRESS];
-        /// Address of `dashboard` as a process of its own.
-        pub dashboard: String = "127.0.0.1:8083".into(), [is ADDRESS];
-    }
-}
-
-const ADDRESS: Kind<String> = Kind {
-    words: "HOST:PORT",
-    fits: |text| address::resolve("http", text).is_ok(),
-};
 
 /// What every process answers: `/health/live`, `/health/ready` and `/api/status`.
 pub fn common_routes(node: Arc<Node>) -> Router {

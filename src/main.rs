@@ -37,9 +37,7 @@ fn main() -> ExitCode {
     let ended = match cli.command {
         Command::Up(options) => commands::up::run(options),
         Command::Broker(options) => commands::broker::run(options),
-        Command::Chat(options) => commands::chat::run(options),
-        Command::Iot(options) => commands::iot::run(options),
-        Command::Dashboard(options) => commands::dashboard::run(options),
+        Command::Backend(backend) => commands::backend_process::run(backend),
         Command::Load(load) => commands::load::run(*load),
         Command::Config { command } => commands::config::run(command),
     };

@@ -6,6 +6,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use crate::backends::{ALL, Kind};
 use crate::log;
 
 /// How often the line is redrawn on a terminal.
@@ -45,6 +46,8 @@ impl std::fmt::Display for Start<'_> {
             ..
         } = self;
         let (host, port) = (mqtt.ip(), mqtt.port());
+        let names = ALL.map(Kind::name);
+        let apis = names.join("/  /");
         let version = env!("CARGO_PKG_VERSION");
         let memory = if self.in_memory {
             "  (in memory: it forgets everything at the end)"
@@ -53,12 +56,13 @@ impl std::fmt::Display for Start<'_> {
         };
         writeln!(
             f,
-            "millstream {version}: broker, bridge, chat, IoT and dashboard in one process\n"
+            "millstream {version}: broker, bridge, {} in one process\n",
+            names.join(", ")
         )?;
         writeln!(f, "  MQTT       {mqtt}  (3.1, 3.1.1 and 5.0)")?;
         writeln!(f, "             up to {room}")?;
         writeln!(f, "  page       http://{http}/")?;
-        writeln!(f, "  APIs       http://{http}/chat/  /iot/  /dashboard/")?;
+        writeln!(f, "  APIs       http://{http}/{apis}/")?;
         writeln!(
             f,
             "  operators  http://{http}/api/status  /metrics  /health"

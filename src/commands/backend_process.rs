@@ -1,22 +1,23 @@
-//! What `chat`, `iot` and `dashboard` have in common: a backend as a process of its own.
+//! `millstream chat`, `iot`, `dashboard`: a backend as a process of its own.
 
 use std::sync::Arc;
 
 use runtime::http::operator_routes;
 
 use super::{block_on, drain_backends, prepare};
-use crate::backends::Kind;
+use crate::backends::Command;
 use crate::exit::Failure;
 use crate::files::Files;
 use crate::http::{self, Server};
 use crate::node::{Listen, Node};
-use crate::{address, cli, signals};
+use crate::{address, signals};
 
-/// Runs backend `kind` until it is told to end, or its consumer stops by itself.
+/// Runs a backend until it is told to end, or its consumer stops by itself.
 ///
 /// # Errors
 /// A start failure (address, Kafka, database), or why the consumer stopped.
-pub fn run(kind: Kind, options: cli::Backend) -> Result<(), Failure> {
+pub fn run(command: Command) -> Result<(), Failure> {
+    let (kind, options) = command.into_parts();
     let mut config = prepare(&options.common, "info")?;
     let settings = kind.settings(&mut config);
     for (setting, option) in [

@@ -6,13 +6,14 @@ use serde_json::Value;
 use settings::Key;
 
 use super::Config;
+use crate::backends;
 
 /// One section of the file.
 pub struct Section {
     /// Its name.
     pub name: &'static str,
     /// What it is, for the page.
-    pub about: &'static str,
+    pub about: String,
     /// Its keys.
     pub entries: Vec<Key>,
 }
@@ -21,7 +22,7 @@ impl Section {
     fn new<S: settings::Section>(name: &'static str, about: &'static str) -> Self {
         Self {
             name,
-            about,
+            about: about.to_owned(),
             entries: S::keys(),
         }
     }
@@ -40,9 +41,9 @@ impl Section {
 
 /// Every section, in the order of the page.
 pub fn sections() -> Vec<Section> {
-    vec![
+    let mut sections = vec![
         Section::new::<crate::log::Config>("log", "Logging of every process."),
-        Section::new::<crate::http::Config>("http", "Where each process serves HTTP."),
+        Section::new::<super::Http>("http", "Where each process serves HTTP."),
         Section::new::<super::up::Config>("up", "What `millstream up` adds to its parts."),
         Section::new::<crate::demo::Config>("demo", "The fleet of `millstream up --demo`."),
         Section::new::<broker::Config>("broker", "The MQTT tier: `up` and `broker`."),
@@ -50,13 +51,16 @@ pub fn sections() -> Vec<Section> {
             "bridge",
             "MQTT to Kafka and back: `up`, and `broker` with `--kafka`.",
         ),
-        Section::new::<chat::Config>("chat", "The chat backend: `up` and `chat`."),
-        Section::new::<iot::Config>("iot", "The IoT backend: `up` and `iot`."),
-        Section::new::<dashboard::Config>(
-            "dashboard",
-            "The dashboard backend: `up` and `dashboard`.",
-        ),
-    ]
+    ];
+    sections.extend(backends::ALL.map(|backend| {
+        let name = backend.name();
+        Section {
+            name,
+            about: format!("The {name} backend: `up` and `{name}`."),
+            entries: backend.keys(),
+        }
+    }));
+    sections
 }
 
 /// The page, as Markdown.
@@ -246,7 +250,7 @@ mod tests {
     fn an_element_of_a_list_is_described_by_the_list() {
         let section = Section {
             name: "s",
-            about: "",
+            about: String::new(),
             entries: vec![
                 Key::new("list", "a list", " A list."),
                 Key::new("list_max", "1", " Other."),
