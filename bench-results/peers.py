@@ -167,17 +167,13 @@ def overview(by_scenario, brokers):
         yield ""
 
 
-def by_scenario_and_broker(runs):
+def main():
+    directory = pathlib.Path(sys.argv[1])
+    runs = read_runs(directory)
+    brokers = list(dict.fromkeys(run["broker"] for run in runs))
     by_scenario = {}
     for run in runs:
         by_scenario.setdefault(run["scenario"], {}).setdefault(run["broker"], []).append(run)
-    return by_scenario
-
-
-def summary(directory):
-    runs = read_runs(directory)
-    brokers = list(dict.fromkeys(run["broker"] for run in runs))
-    by_scenario = by_scenario_and_broker(runs)
 
     print("# This broker and its peers\n")
     print("Medians over the rounds, with (least–most). One broker at a time, each run with a broker of its own, the tool on the")
@@ -194,5 +190,4 @@ def summary(directory):
         print(line)
 
 
-if __name__ == "__main__":
-    summary(pathlib.Path(sys.argv[1]))
+main()

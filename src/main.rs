@@ -11,7 +11,6 @@ mod config;
 mod data_dir;
 mod demo;
 mod exit;
-mod files;
 mod http;
 mod log;
 mod metrics;

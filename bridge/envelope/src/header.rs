@@ -38,6 +38,10 @@ pub const CORRELATION_DATA: &str = "mqtt.correlation-data";
 /// What stands before the name of a user property (MQTT 5.0, 3.3.2.3.7). User properties keep their order and may repeat.
 pub const USER_PREFIX: &str = "mqtt.user.";
 
+/// Marks a record that is no MQTT message but a change that a backend's HTTP API wrote into its own log, and says which
+/// kind. No MQTT client can set it.
+pub const CHANGE: &str = "millstream.change";
+
 /// The user properties that are headers under their own name, because tracing tools look for them there (W3C Trace Context).
 pub const TRACE_NAMES: [&str; 2] = ["traceparent", "tracestate"];
 

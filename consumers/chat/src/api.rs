@@ -1,16 +1,22 @@
 //! The HTTP API. Every link in it is relative, so that it works wherever it is nested.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, FromRef, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use runtime::http::{ApiError, Json, Parameters, Path, no_such_path};
+use runtime::{Applied, Pattern};
 use serde_json::{Value, json};
 
+use crate::change::{Change, Log, What};
 use crate::message::{NAME_ALLOWED, check_name};
-use crate::store::{Direction, Joined, MarkRead, Store};
+use crate::store::{Direction, Membership, Store};
 
 /// The longest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 4_096;
@@ -21,8 +27,31 @@ const LIMIT_DEFAULT: i64 = 50;
 /// Most entries on a page.
 const LIMIT_MAX: i64 = 1_000;
 
+/// What the API works with.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub store: Store,
+    pub log: Arc<dyn Log>,
+    /// The MQTT topic of a room's messages: the key of all that happens in the room.
+    pub messages: Pattern<1>,
+}
+
+impl FromRef<Api> for Store {
+    fn from_ref(api: &Api) -> Self {
+        api.store.clone()
+    }
+}
+
+impl Api {
+    async fn change(&self, room: &str, user: &str, what: What) -> Result<Applied, ApiError> {
+        let user = Cow::Borrowed(user);
+        let topic = self.messages.write([room]);
+        self.log.append(&topic, &Change { user, what }).await
+    }
+}
+
 /// The API's routes.
-pub(crate) fn router(store: Store) -> Router {
+pub(crate) fn router(api: Api) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/api/rooms", get(rooms))
@@ -34,7 +63,7 @@ pub(crate) fn router(store: Store) -> Router {
         .route("/api/users/{user}/unread", get(unread))
         .fallback(no_such_path)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(store)
+        .with_state(api)
 }
 
 async fn index() -> &'static str {
@@ -163,8 +192,8 @@ async fn members(
     ))
 }
 
-fn membership(room: &str, user: &str, joined: Joined) -> Json<Value> {
-    let Joined { read_seq, last_seq } = joined;
+fn membership(room: &str, user: &str, membership: Membership) -> Response {
+    let Membership { read_seq, last_seq } = membership;
     Json(json!({
         "room": room,
         "user": user,
@@ -172,29 +201,46 @@ fn membership(room: &str, user: &str, joined: Joined) -> Json<Value> {
         "last_seq": last_seq,
         "unread": last_seq - read_seq,
     }))
+    .into_response()
+}
+
+/// The answer to a change that Kafka has and the store has not yet.
+fn later(partition: i32, offset: i64) -> Response {
+    let body = Json(json!({ "applied": false, "partition": partition, "offset": offset }));
+    (StatusCode::ACCEPTED, body).into_response()
 }
 
 async fn join(
-    State(store): State<Store>,
+    State(api): State<Api>,
     Path((room, user)): Path<(String, String)>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     name("room", &room)?;
     name("user", &user)?;
-    let joined = store.join(&room, &user).await?;
+    if let Some(is_member) = api.store.membership(&room, &user).await? {
+        return Ok(membership(&room, &user, is_member));
+    }
+    if let Applied::Later { partition, offset } = api.change(&room, &user, What::Join).await? {
+        return Ok(later(partition, offset));
+    }
+    // Nobody else may have made the member leave in between, or the answer is that.
+    let joined = api.store.membership(&room, &user).await?;
+    let joined = joined.ok_or_else(|| no_member(&room, &user))?;
     Ok(membership(&room, &user, joined))
 }
 
 async fn leave(
-    State(store): State<Store>,
+    State(api): State<Api>,
     Path((room, user)): Path<(String, String)>,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     name("room", &room)?;
     name("user", &user)?;
-    if store.leave(&room, &user).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(no_member(&room, &user))
+    if api.store.membership(&room, &user).await?.is_none() {
+        return Err(no_member(&room, &user));
     }
+    Ok(match api.change(&room, &user, What::Leave).await? {
+        Applied::Now => StatusCode::NO_CONTENT.into_response(),
+        Applied::Later { partition, offset } => later(partition, offset),
+    })
 }
 
 fn no_member(room: &str, user: &str) -> ApiError {
@@ -202,25 +248,33 @@ fn no_member(room: &str, user: &str) -> ApiError {
 }
 
 async fn read(
-    State(store): State<Store>,
+    State(api): State<Api>,
     Path((room, user)): Path<(String, String)>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     name("room", &room)?;
     name("user", &user)?;
     let seq = seq(body)?;
-    match store.mark_read(&room, &user, seq).await? {
-        MarkRead::Done(joined) => Ok(membership(&room, &user, joined)),
-        MarkRead::NoMember => Err(no_member(&room, &user)),
-        MarkRead::Beyond { last_seq } => {
-            let message = format!("seq: {seq}, but the room's last message is {last_seq}");
-            Err(ApiError::invalid(
-                "seq",
-                message,
-                format!("a whole number from 0 to {last_seq}"),
-            ))
-        }
+    let before = api.store.membership(&room, &user).await?;
+    let before = before.ok_or_else(|| no_member(&room, &user))?;
+    let last_seq = before.last_seq;
+    if seq > last_seq {
+        let message = format!("seq: {seq}, but the room's last message is {last_seq}");
+        return Err(ApiError::invalid(
+            "seq",
+            message,
+            format!("a whole number from 0 to {last_seq}"),
+        ));
     }
+    if seq <= before.read_seq {
+        return Ok(membership(&room, &user, before));
+    }
+    if let Applied::Later { partition, offset } = api.change(&room, &user, What::Read(seq)).await? {
+        return Ok(later(partition, offset));
+    }
+    let after = api.store.membership(&room, &user).await?;
+    let after = after.ok_or_else(|| no_member(&room, &user))?;
+    Ok(membership(&room, &user, after))
 }
 
 /// The sequence number in a body. Whatever its content type says: `curl -d` says the wrong one.

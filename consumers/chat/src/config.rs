@@ -21,6 +21,8 @@ settings::section! {
         pub messages_topic: String = "rooms/{room}/messages".to_owned(), ["an MQTT topic with {room}"];
         /// The MQTT topic to which receipts go.
         pub receipts_topic: String = "users/{user}/receipts".to_owned(), ["an MQTT topic with {user}"];
+        /// The MQTT topic to which the backend says what was stored, with its number.
+        pub events_topic: String = "rooms/{room}/events".to_owned(), ["an MQTT topic with {room}"];
         /// The longest text of a message; a longer one is a dead letter.
         pub text_bytes_max: u32 = 16_384, [1..=1 << 20, "bytes"];
         /// How it reads and retries; the keys are the same for all backends.
@@ -33,6 +35,7 @@ settings::section! {
 pub(crate) struct Topics {
     pub messages: Pattern<1>,
     pub receipts: Pattern<1>,
+    pub events: Pattern<1>,
 }
 
 impl Config {
@@ -62,6 +65,7 @@ impl Config {
         Ok(Topics {
             messages: Pattern::of_key::<Self>("messages_topic", &self.messages_topic, ["room"])?,
             receipts: Pattern::of_key::<Self>("receipts_topic", &self.receipts_topic, ["user"])?,
+            events: Pattern::of_key::<Self>("events_topic", &self.events_topic, ["room"])?,
         })
     }
 }

@@ -61,7 +61,7 @@ async fn a_disk_that_fills_up_pauses_the_partition_and_loses_nothing() {
 
     store.limit_pages(None).await;
     until("all are stored and answered", || {
-        running.status().downlinks == 1_000
+        running.status().downlinks == 2_000
     })
     .await;
     running.shutdown().await.unwrap();
@@ -72,5 +72,5 @@ async fn a_disk_that_fills_up_pauses_the_partition_and_loses_nothing() {
         .unwrap();
     assert_eq!((last_seq, page.len()), (1_000, 1_000));
     assert_eq!(kafka.committed(&config.group, topic, 0), 1_000);
-    assert_eq!(kafka.count(&config.downlink_topic), 1_000);
+    assert_eq!(kafka.count(&config.downlink_topic), 2_000);
 }

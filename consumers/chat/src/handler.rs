@@ -1,14 +1,15 @@
 //! From records to messages, and from messages to receipts on the downlink.
 
-use envelope::Downlink;
+use envelope::{Downlink, header};
 use runtime::{Batch, HandleError, Handler, Outcome, Poison, Record, Stage};
 use serde::Serialize;
 
+use crate::change::Change;
 use crate::clock::now_ms;
 use crate::config::Topics;
-use crate::message::{Fault, Message, check_name};
+use crate::message::{Condemned, Fault, Message, check_name};
 use crate::metrics::Metrics;
-use crate::store::{Incoming, Partition, Store, Stored};
+use crate::store::{Changed, Incoming, Partition, Store, Stored};
 
 /// The chat backend's [`Handler`].
 pub(crate) struct ChatHandler {
@@ -29,41 +30,93 @@ struct Receipt<'a> {
     stored_at: i64,
 }
 
+/// What the readers of a room are told when a message is stored: the message came to them live, its number did not.
+#[derive(Debug, Serialize)]
+struct Event<'a> {
+    kind: &'static str,
+    seq: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    from: &'a str,
+    stored_at: i64,
+}
+
+/// What the sender of a message that cannot be stored is told.
+#[derive(Debug, Serialize)]
+struct Rejection<'a> {
+    room: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    rejected: &'static str,
+    reason: &'a str,
+}
+
+/// A record that cannot be handled, and who is to hear of it.
+struct Refused {
+    stage: Stage,
+    fault: Fault,
+    rejection: Option<Downlink>,
+}
+
+/// What a record says.
+enum Said<'a> {
+    Message(Incoming<'a>),
+    Change(Changed<'a>),
+}
+
 impl Handler for ChatHandler {
     async fn handle(&mut self, batches: &[Batch]) -> Result<Outcome, HandleError> {
-        let mut poison = Vec::new();
+        let mut outcome = Outcome::default();
         let partitions: Vec<Partition<'_>> = batches
             .iter()
-            .map(|batch| self.read_batch(batch, &mut poison))
+            .map(|batch| self.read_batch(batch, &mut outcome))
             .collect();
-        let all = self.store.apply(&partitions, now_ms()).await?;
+        let all = self.store.apply(&partitions).await?;
         let again = all.iter().filter(|stored| stored.again).count() as u64;
         self.metrics.messages.inc_by(all.len() as u64 - again);
         self.metrics.messages_again.inc_by(again);
-        let downlink = all
-            .iter()
-            .map(|stored| self.receipt(&partitions, *stored))
-            .collect::<Result<_, _>>()?;
-        Ok(Outcome { downlink, poison })
+        for stored in all {
+            let incoming = &partitions[stored.partition].messages[stored.message];
+            outcome.downlink.push(self.receipt(incoming, stored)?);
+            // Sent again by its sender, it is no news to the room.
+            if stored.first {
+                outcome.downlink.push(self.event(incoming, stored)?);
+            }
+        }
+        Ok(outcome)
     }
 }
 
 impl ChatHandler {
-    fn read_batch<'a>(&self, batch: &'a Batch, poison: &mut Vec<Poison>) -> Partition<'a> {
-        let mut messages = Vec::with_capacity(batch.len());
+    fn read_batch<'a>(&self, batch: &'a Batch, outcome: &mut Outcome) -> Partition<'a> {
+        let mut partition = Partition {
+            batch,
+            messages: Vec::with_capacity(batch.len()),
+            changes: Vec::new(),
+        };
         for record in batch.iter() {
             match self.read(record) {
-                Ok(message) => messages.push(message),
-                Err((stage, fault)) => {
-                    poison.push(Poison::new(record, stage, fault.class, fault.reason));
+                Ok(Said::Message(message)) => partition.messages.push(message),
+                Ok(Said::Change(change)) => partition.changes.push(change),
+                Err(refused) => {
+                    let Fault { class, reason } = refused.fault;
+                    let poison = Poison::new(record, refused.stage, class, reason);
+                    outcome.poison.push(poison);
+                    outcome.downlink.extend(refused.rejection);
                 }
             }
         }
-        Partition { batch, messages }
+        partition
     }
 
-    fn read<'a>(&self, record: Record<'a>) -> Result<Incoming<'a>, (Stage, Fault)> {
-        let header = |class, reason| (Stage::HeaderConverter, Fault { class, reason });
+    fn read<'a>(&self, record: Record<'a>) -> Result<Said<'a>, Box<Refused>> {
+        let header = |class, reason| {
+            Box::new(Refused {
+                stage: Stage::HeaderConverter,
+                fault: Fault { class, reason },
+                rejection: None,
+            })
+        };
         let envelope = record
             .envelope()
             .map_err(|error| header("MalformedRecord", error.to_string()))?;
@@ -75,41 +128,94 @@ impl ChatHandler {
             ));
         };
         check_name("room", room).map_err(|reason| header("BadName", reason))?;
-        let message = Message::read(envelope.payload, self.text_bytes_max)
-            .map_err(|fault| (Stage::ValueConverter, fault))?;
+        let offset = record.offset();
+        if let Some(kind) = record.header(header::CHANGE) {
+            let change = Change::read(kind, envelope.payload)
+                .map_err(|fault| Refused {
+                    stage: Stage::ValueConverter,
+                    fault,
+                    rejection: None,
+                })
+                .map_err(Box::new)?;
+            return Ok(Said::Change(Changed {
+                offset,
+                room,
+                change,
+            }));
+        }
+        let message = Message::read(envelope.payload, self.text_bytes_max).map_err(|refused| {
+            let rejection = self.rejection(room, &refused, envelope.client_id);
+            Box::new(Refused {
+                stage: Stage::ValueConverter,
+                fault: refused.fault,
+                rejection,
+            })
+        })?;
         let received_ms = envelope
             .received_at_micros
             .and_then(|micros| i64::try_from(micros / 1_000).ok());
-        Ok(Incoming {
-            offset: record.offset(),
+        Ok(Said::Message(Incoming {
+            offset,
             room,
             message,
             received_ms,
-        })
+            // The record's own time, so that a store that is made anew from the log says the same.
+            stored_ms: record.timestamp_ms().or(received_ms).unwrap_or_else(now_ms),
+        }))
     }
 
-    fn receipt(
+    /// For the sender whom the payload names; where it names nobody, for the user whose name the MQTT client bears.
+    fn rejection(
         &self,
-        partitions: &[Partition<'_>],
-        stored: Stored,
-    ) -> Result<Downlink, HandleError> {
-        let Incoming { room, message, .. } = &partitions[stored.partition].messages[stored.message];
-        let receipt = Receipt {
+        room: &str,
+        refused: &Condemned,
+        client_id: Option<&str>,
+    ) -> Option<Downlink> {
+        let bears_a_name = |id: &&str| check_name("user", id).is_ok();
+        let user = refused.from.as_deref().or(client_id.filter(bears_a_name))?;
+        let rejection = Rejection {
             room,
-            id: message.id.as_deref(),
+            id: refused.id.as_deref(),
+            rejected: refused.fault.class,
+            reason: &refused.fault.reason,
+        };
+        // A rejection that could not be written would be a bug; the dead letter has it all.
+        message(self.topics.receipts.write([user]), &rejection).ok()
+    }
+
+    fn receipt(&self, incoming: &Incoming<'_>, stored: Stored) -> Result<Downlink, HandleError> {
+        let receipt = Receipt {
+            room: incoming.room,
+            id: incoming.message.id.as_deref(),
             seq: stored.seq,
             stored_at: stored.stored_ms,
         };
-        let payload = serde_json::to_vec(&receipt).map_err(|error| {
-            HandleError::Fatal(format!("a receipt cannot be written as JSON: {error}"))
-        })?;
-        Ok(
-            Downlink::new(self.topics.receipts.write([&message.from]), payload)
-                .qos(1)
-                .payload_format(1)
-                .content_type("application/json"),
+        message(
+            self.topics.receipts.write([&incoming.message.from]),
+            &receipt,
         )
     }
+
+    fn event(&self, incoming: &Incoming<'_>, stored: Stored) -> Result<Downlink, HandleError> {
+        let event = Event {
+            kind: "stored",
+            seq: stored.seq,
+            id: incoming.message.id.as_deref(),
+            from: &incoming.message.from,
+            stored_at: stored.stored_ms,
+        };
+        message(self.topics.events.write([incoming.room]), &event)
+    }
+}
+
+fn message(topic: String, content: &impl Serialize) -> Result<Downlink, HandleError> {
+    let payload = serde_json::to_vec(content).map_err(|error| {
+        HandleError::Fatal(format!("an answer cannot be written as JSON: {error}"))
+    })?;
+    Ok(Downlink::new(topic, payload)
+        .qos(1)
+        .payload_format(1)
+        .content_type("application/json"))
 }
 
 #[cfg(test)]
@@ -140,16 +246,16 @@ mod tests {
 
         /// The receipts of a call.
         async fn receipts(&mut self, batches: &[Batch]) -> Vec<(String, Value)> {
+            let mut answers = self.answers(batches).await;
+            answers.retain(|(topic, _)| topic.starts_with("users/"));
+            answers
+        }
+
+        /// Receipts and events of a call without poison.
+        async fn answers(&mut self, batches: &[Batch]) -> Vec<(String, Value)> {
             let outcome = self.handler.handle(batches).await.unwrap();
             assert!(outcome.poison.is_empty(), "{:?}", outcome.poison);
-            let receipt = |message: Downlink| {
-                assert_eq!((message.qos, message.validate()), (1, Ok(())));
-                (
-                    message.topic,
-                    serde_json::from_slice(&message.payload).unwrap(),
-                )
-            };
-            outcome.downlink.into_iter().map(receipt).collect()
+            read_answers(outcome)
         }
 
         async fn history(&self, room: &str) -> Vec<(i64, String)> {
@@ -165,6 +271,17 @@ mod tests {
                     .collect()
             })
         }
+    }
+
+    fn read_answers(outcome: Outcome) -> Vec<(String, Value)> {
+        let answer = |message: Downlink| {
+            assert_eq!((message.qos, message.validate()), (1, Ok(())));
+            (
+                message.topic,
+                serde_json::from_slice(&message.payload).unwrap(),
+            )
+        };
+        outcome.downlink.into_iter().map(answer).collect()
     }
 
     fn push(batch: &mut Batch, offset: i64, topic: &str, payload: &str) {
@@ -247,6 +364,126 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn readers_of_a_room_learn_the_number_of_what_was_stored() {
+        let mut case = Case::new().await;
+        let mut first = Batch::new("chat.messages", 0);
+        let payload = r#"{"id":"m-1","from":"alice","text":"x"}"#;
+        let key = Some(&b"rooms/lobby/messages"[..]);
+        first.push(0, Some(1_700), key, Some(payload.as_bytes()), []);
+        let batches = [first];
+        let answers = case.answers(&batches).await;
+        let event =
+            json!({ "kind": "stored", "seq": 1, "id": "m-1", "from": "alice", "stored_at": 1_700 });
+        assert_eq!(answers.len(), 2);
+        assert_eq!(answers[1], ("rooms/lobby/events".to_owned(), event));
+        assert_eq!(case.answers(&batches).await, answers);
+    }
+
+    #[tokio::test]
+    async fn what_a_sender_sends_again_is_the_same_message() {
+        let mut case = Case::new().await;
+        let alice = r#"{"id":"m-1","from":"alice","text":"x"}"#;
+        let bob = r#"{"id":"m-1","from":"bob","text":"x"}"#;
+        let records = |offsets: std::ops::Range<i64>, payload| {
+            let mut batch = Batch::new("chat.messages", 0);
+            for offset in offsets {
+                push(&mut batch, offset, "rooms/lobby/messages", payload);
+            }
+            [batch]
+        };
+        // Twice in one call, again in a later one, and all of it seen again.
+        let first = case.answers(&records(0..2, alice)).await;
+        assert_eq!(first.len(), 3, "two receipts, one event: {first:?}");
+        assert_eq!(first[0], first[2]);
+        let again = case.answers(&records(2..3, alice)).await;
+        assert_eq!(again, [first[0].clone()]);
+        assert_eq!(seqs(&case.receipts(&records(3..4, bob)).await), [2]);
+        assert_eq!(case.answers(&records(0..2, alice)).await, first);
+        assert_eq!(case.history("lobby").await.len(), 2);
+        // In another room it is another message.
+        let mut attic = Batch::new("chat.messages", 0);
+        push(&mut attic, 4, "rooms/attic/messages", alice);
+        assert_eq!(seqs(&case.receipts(&[attic]).await), [1]);
+    }
+
+    #[tokio::test]
+    async fn senders_of_what_cannot_be_stored_are_told() {
+        let mut case = Case::new().await;
+        let mut batch = Batch::new("chat.messages", 0);
+        for (offset, payload, client) in [
+            (0, r#"{"id":"m-1","from":"alice","text":""}"#, "phone-7"),
+            (1, "hello", "bob"),
+            (2, "hello", "no/name"),
+        ] {
+            batch.push(
+                offset,
+                None,
+                Some(b"rooms/lobby/messages"),
+                Some(payload.as_bytes()),
+                [(header::CLIENT_ID, Some(client.as_bytes()))],
+            );
+        }
+        let outcome = case.handler.handle(&[batch]).await.unwrap();
+        assert_eq!(outcome.poison.len(), 3);
+        let answers = read_answers(outcome);
+        assert_eq!(answers.len(), 2, "{answers:?}");
+        assert_eq!(answers[0].0, "users/alice/receipts");
+        assert_eq!(
+            answers[0].1,
+            json!({
+                "room": "lobby",
+                "id": "m-1",
+                "rejected": "BadLength",
+                "reason": "text: 0 bytes long; it must be 1 to 1000 bytes",
+            })
+        );
+        assert_eq!(answers[1].0, "users/bob/receipts");
+        assert_eq!(answers[1].1["rejected"], "NotJson");
+    }
+
+    #[tokio::test]
+    async fn members_change_at_their_place_among_the_messages() {
+        let key = Some(&b"rooms/lobby/messages"[..]);
+        let mut batch = Batch::new("chat.messages", 0).of_cluster("c".into());
+        let change = |kind: &'static str| [(header::CHANGE, Some(kind.as_bytes()))];
+        let message = |from| json!({ "from": from, "text": "x" }).to_string();
+        let member = |user| json!({ "user": user }).to_string();
+        batch.push(0, None, key, Some(message("alice").as_bytes()), []);
+        batch.push(1, None, key, Some(member("bob").as_bytes()), change("join"));
+        batch.push(2, None, key, Some(message("alice").as_bytes()), []);
+        batch.push(3, None, key, Some(message("carol").as_bytes()), []);
+        batch.push(
+            4,
+            None,
+            key,
+            Some(member("carol").as_bytes()),
+            change("leave"),
+        );
+        batch.push(5, None, key, Some(message("dave").as_bytes()), []);
+        let read = br#"{"user":"bob","seq":3}"#;
+        batch.push(6, None, key, Some(read), change("read"));
+        batch.push(
+            7,
+            None,
+            key,
+            Some(member("dave").as_bytes()),
+            change("leave"),
+        );
+        batch.push(8, None, key, Some(message("dave").as_bytes()), []);
+        let batches = [batch];
+        let mut case = Case::new().await;
+        for _ in 0..2 {
+            assert_eq!(case.receipts(&batches).await.len(), 5);
+            let members = case.handler.store.members("lobby", "", 10).await.unwrap();
+            let read: Vec<_> = members
+                .iter()
+                .map(|member| (member.user.as_str(), member.read_seq))
+                .collect();
+            assert_eq!(read, [("alice", 2), ("bob", 3), ("dave", 5)]);
+        }
+    }
+
+    #[tokio::test]
     async fn a_message_without_an_identifier_gets_a_receipt_without_one() {
         let mut case = Case::new().await;
         let mut batch = Batch::new("chat.messages", 0);
@@ -314,7 +551,11 @@ mod tests {
         let again = case.receipts(&[batch(1, 3..5, "bob", &["lobby"])]).await;
         assert_eq!(seqs(&again), [9, 10]);
         let other = batch(1, 3..5, "bob", &["lobby"]).of_cluster("d".into());
-        assert_eq!(seqs(&case.receipts(&[other]).await), [11, 12]);
+        assert_eq!(
+            seqs(&case.receipts(&[other]).await),
+            [9, 10],
+            "other records, but what they carry was sent before"
+        );
     }
 
     #[tokio::test]
@@ -385,7 +626,9 @@ mod tests {
                 assert_eq!((*offset, *class), (wanted_offset, wanted_class));
                 assert!(reason.contains(wanted), "{reason}");
             }
-            assert_eq!(outcome.downlink.len(), 2, "round {round}");
+            let told = outcome.downlink.len();
+            // Two receipts, two events, and a rejection for the one who can be known.
+            assert_eq!(told, 2 + 2 + 2, "round {round}");
             assert_eq!(case.history("lobby").await.len(), 2);
         }
     }
@@ -399,7 +642,7 @@ mod tests {
             let next = batch(0, stored..stored + 100, "alice", &["lobby"]);
             match case.handler.handle(&[next]).await {
                 Ok(outcome) => {
-                    assert_eq!(outcome.downlink.len(), 100);
+                    assert_eq!(outcome.downlink.len(), 200);
                     stored += 100;
                     assert!(stored < 100_000, "the limit has no effect");
                 }

@@ -8,6 +8,7 @@
 //! file; numbers stay dense.
 
 mod api;
+mod change;
 mod clock;
 mod config;
 #[cfg(test)]
@@ -17,11 +18,15 @@ mod message;
 mod metrics;
 mod store;
 
+use std::sync::Arc;
+
 use prometheus::Registry;
-use runtime::{Parts, Running, StartError};
+use runtime::{Changes, Parts, Running, StartError};
 
 pub use config::Config;
 
+use api::Api;
+use change::KafkaLog;
 use handler::ChatHandler;
 use metrics::Metrics;
 use store::Store;
@@ -36,13 +41,26 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
     let store = Store::open(&config.database).await?;
+    let topics = config.mqtt_topics()?;
+    let messages = topics.messages.clone();
     let handler = ChatHandler {
         store: store.clone(),
-        topics: config.mqtt_topics()?,
+        topics,
         text_bytes_max: config.text_bytes_max as usize,
         metrics,
     };
     let consumer = runtime::start(config.runtime(), handler, &registry).await?;
-    let api = api::router(store.clone());
-    Ok(Parts::new(consumer, registry, store.file().clone()).run(api))
+    let file = store.file().clone();
+    let changes = Changes::new(config.runtime(), consumer.clone(), file.clone())?;
+    let log = Arc::new(KafkaLog {
+        changes,
+        // Where the bridge puts messages; further topics are for those who route otherwise.
+        kafka_topic: config.topics.first().cloned().unwrap_or_default(),
+    });
+    let api = api::router(Api {
+        store,
+        log,
+        messages,
+    });
+    Ok(Parts::new(consumer, registry, file).run(api))
 }

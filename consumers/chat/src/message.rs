@@ -3,17 +3,22 @@
 //! A fault here becomes the reason on a dead letter, so it names the field, what it is and what it should be.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
+use serde_json::value::RawValue;
 
 /// The longest name of a room or a user.
 pub const NAME_BYTES_MAX: usize = 256;
 
 /// The longest identifier of a message.
 pub const ID_BYTES_MAX: usize = 128;
+
+/// The longest that fields may be which this version does not know, with their names.
+pub const EXTRA_BYTES_MAX: usize = 16_384;
 
 /// What a name may be, for whoever sent another.
 pub const NAME_ALLOWED: &str =
@@ -28,6 +33,8 @@ pub struct Message<'a> {
     pub from: Cow<'a, str>,
     /// What is written.
     pub text: Cow<'a, str>,
+    /// Fields of newer clients, as they were written: a JSON object.
+    pub extra: Option<String>,
 }
 
 /// Why a payload is no message.
@@ -39,13 +46,34 @@ pub struct Fault {
     pub reason: String,
 }
 
+/// A payload that is no message, and as much of it as is needed to tell its sender so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condemned {
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// Who writes, if that can be read.
+    pub from: Option<String>,
+    /// The sender's own identifier of the message, if that can be read.
+    pub id: Option<String>,
+}
+
+impl From<Fault> for Condemned {
+    fn from(fault: Fault) -> Self {
+        Self {
+            fault,
+            from: None,
+            id: None,
+        }
+    }
+}
+
 impl<'a> Message<'a> {
-    /// Reads a payload. Fields that it does not know are left to newer clients.
+    /// Reads a payload. Fields that it does not know are kept as they are, for newer clients.
     ///
     /// # Errors
     ///
-    /// The fault, for the dead letter.
-    pub fn read(payload: &'a [u8], text_bytes_max: usize) -> Result<Self, Fault> {
+    /// The fault, for the dead letter, and who is to hear of it.
+    pub fn read(payload: &'a [u8], text_bytes_max: usize) -> Result<Self, Condemned> {
         // A derived reader would also take a list of the fields' values.
         if payload
             .trim_ascii_start()
@@ -56,13 +84,24 @@ impl<'a> Message<'a> {
                 .map_err(|error| not_read(payload, &error))?;
             let reason =
                 "the payload: JSON, but no object; it must be an object with from and text";
-            return Err(Fault {
+            return Err(Condemned::from(Fault {
                 class: "WrongType",
                 reason: reason.to_owned(),
-            });
+            }));
         }
         let fields: Fields<'_> =
             serde_json::from_slice(payload).map_err(|error| not_read(payload, &error))?;
+        let readable = |field: &Field<'_>, allowed: fn(&str) -> bool| match field {
+            Field::Text(text) if allowed(text) => Some(text.clone().into_owned()),
+            _ => None,
+        };
+        let from = readable(&fields.from, |name| check_name("from", name).is_ok());
+        let id = readable(&fields.id, |id| (1..=ID_BYTES_MAX).contains(&id.len()));
+        Self::check(fields, text_bytes_max).map_err(|fault| Condemned { fault, from, id })
+    }
+
+    fn check(fields: Fields<'a>, text_bytes_max: usize) -> Result<Self, Fault> {
+        let extra = fields.extra();
         let from = fields.from.required("from")?;
         check_name("from", &from).map_err(|reason| Fault {
             class: "BadName",
@@ -74,7 +113,22 @@ impl<'a> Message<'a> {
         if let Some(id) = &id {
             check_length("id", id, ID_BYTES_MAX)?;
         }
-        Ok(Self { id, from, text })
+        if let Some(extra) = extra.as_deref().filter(|all| all.len() > EXTRA_BYTES_MAX) {
+            let reason = format!(
+                "the fields beside id, from and text: {} bytes long; they must be at most {EXTRA_BYTES_MAX} bytes",
+                extra.len()
+            );
+            return Err(Fault {
+                class: "BadLength",
+                reason,
+            });
+        }
+        Ok(Self {
+            id,
+            from,
+            text,
+            extra,
+        })
     }
 }
 
@@ -137,15 +191,66 @@ fn not_read(payload: &[u8], error: &serde_json::Error) -> Fault {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Fields<'a> {
-    #[serde(borrow, default)]
     id: Field<'a>,
-    #[serde(borrow, default)]
     from: Field<'a>,
-    #[serde(borrow, default)]
     text: Field<'a>,
+    /// All others, as they were written.
+    others: BTreeMap<String, &'a RawValue>,
 }
+
+impl Fields<'_> {
+    /// The fields that are not known here, as a JSON object.
+    fn extra(&self) -> Option<String> {
+        if self.others.is_empty() {
+            return None;
+        }
+        // Names and texts that were read as JSON can be written as JSON.
+        serde_json::to_string(&self.others).ok()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with from and text")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(Name(name)) = map.next_key()? {
+            let (known, named) = match &*name {
+                "id" => (&mut fields.id, "id"),
+                "from" => (&mut fields.from, "from"),
+                "text" => (&mut fields.text, "text"),
+                _ => {
+                    fields.others.insert(name.into_owned(), map.next_value()?);
+                    continue;
+                }
+            };
+            if !matches!(known, Field::Missing) {
+                return Err(A::Error::duplicate_field(named));
+            }
+            *known = map.next_value()?;
+        }
+        Ok(fields)
+    }
+}
+
+/// The name of a field, not copied where that can be helped.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Any JSON, of which only text is kept: so a wrong type can be told by the field's name.
 #[derive(Default)]
@@ -244,7 +349,7 @@ mod tests {
 
     const TEXT_BYTES_MAX: usize = 20;
 
-    fn read(payload: &str) -> Result<Message<'_>, Fault> {
+    fn read(payload: &str) -> Result<Message<'_>, Condemned> {
         Message::read(payload.as_bytes(), TEXT_BYTES_MAX)
     }
 
@@ -268,6 +373,33 @@ mod tests {
                 (None, "alice", "hello"),
                 "{payload}"
             );
+        }
+    }
+
+    #[test]
+    fn fields_of_newer_clients_are_kept_as_they_were_written() {
+        let extra = |payload| read(payload).unwrap().extra;
+        assert_eq!(extra(r#"{"from":"a","text":"x"}"#), None);
+        assert_eq!(
+            extra(r#"{"to":["b", 1e999],"from":"a","text":"x","a\u0022b":{"n":123456789012345678901}}"#)
+                .as_deref(),
+            Some(r#"{"a\"b":{"n":123456789012345678901},"to":["b", 1e999]}"#)
+        );
+        let long = format!(r#"{{"from":"a","text":"x","z":"{}"}}"#, "z".repeat(16_384));
+        assert_eq!(read(&long).unwrap_err().fault.class, "BadLength");
+    }
+
+    #[test]
+    fn what_can_be_read_of_the_sender_of_a_bad_message_is_kept() {
+        for (payload, from, id) in [
+            (r#"{"from":"a","id":"m","text":""}"#, Some("a"), Some("m")),
+            (r#"{"from":"a","id":7,"text":"x"}"#, Some("a"), None),
+            (r#"{"from":"a/b","id":"m","text":"x"}"#, None, Some("m")),
+            ("hello", None, None),
+        ] {
+            let condemned = read(payload).unwrap_err();
+            let found = (condemned.from.as_deref(), condemned.id.as_deref());
+            assert_eq!(found, (from, id), "{payload}");
         }
     }
 
@@ -394,12 +526,13 @@ mod tests {
             ),
         ];
         for (payload, class, reason) in cases {
-            let fault = read(payload).expect_err(payload);
+            let fault = read(payload).expect_err(payload).fault;
             assert_eq!(fault.class, class, "{payload}: {fault:?}");
             assert!(fault.reason.contains(reason), "{payload}: {fault:?}");
         }
-        let fault =
-            Message::read(b"{\"from\":\"\xff\",\"text\":\"x\"}", TEXT_BYTES_MAX).unwrap_err();
+        let fault = Message::read(b"{\"from\":\"\xff\",\"text\":\"x\"}", TEXT_BYTES_MAX)
+            .unwrap_err()
+            .fault;
         assert_eq!(fault.class, "NotJson");
         assert!(
             fault.reason.contains("invalid unicode code point"),

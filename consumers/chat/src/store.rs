@@ -6,13 +6,16 @@ mod views;
 
 use runtime::store::{Schema, StoreError};
 
-pub use batch::{Incoming, Partition, Stored};
-pub use members::{Joined, MarkRead};
+pub use batch::{Changed, Incoming, Partition, Stored};
+pub use members::Membership;
 pub use views::Direction;
 
 const SCHEMA: Schema = Schema {
     backend: "chat",
-    versions: &[include_str!("store/schema.sql")],
+    versions: &[
+        include_str!("store/schema.sql"),
+        include_str!("store/schema_2.sql"),
+    ],
 };
 
 /// The store. Clones share the connections.

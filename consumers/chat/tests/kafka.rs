@@ -61,6 +61,9 @@ impl Test {
         for record in self.kafka.read_all(&self.config.downlink_topic) {
             let receipt: Value = serde_json::from_str(record.text()).unwrap();
             let user = record.header("mqtt.topic").unwrap().to_owned();
+            if !user.starts_with("users/") {
+                continue;
+            }
             assert_eq!(record.header("mqtt.qos"), Some("1"));
             let (distinct, count) = all
                 .entry((user, receipt["id"].as_str().unwrap_or_default().to_owned()))
@@ -107,6 +110,40 @@ impl Served {
         })
         .await
         .unwrap()
+    }
+
+    /// Changes something and says what is answered.
+    async fn change(&self, method: &'static str, path: &str, body: &'static str) -> u16 {
+        let url = format!("{}/{path}", self.url);
+        tokio::task::spawn_blocking(move || {
+            let agent = testkit::http::agent();
+            let answer = match method {
+                "PUT" => agent.put(&url).send(body),
+                "POST" => agent.post(&url).send(body),
+                _ => agent.delete(&url).call(),
+            };
+            answer.unwrap().status().as_u16()
+        })
+        .await
+        .unwrap()
+    }
+
+    /// All that the API shows, as it is shown.
+    async fn everything(&self) -> Vec<(String, String)> {
+        let mut paths = vec!["api/rooms".to_owned()];
+        for room in ROOMS {
+            for part in ["", "/messages?after=0&limit=1000", "/members"] {
+                paths.push(format!("api/rooms/{room}{part}"));
+            }
+        }
+        paths.extend(["alice", "bob", "carol"].map(|user| format!("api/users/{user}/unread")));
+        let mut all = Vec::new();
+        for path in paths {
+            let (status, text) = self.get(&path).await;
+            assert_eq!(status, 200, "{path}: {text}");
+            all.push((path, text));
+        }
+        all
     }
 
     async fn json(&self, path: &str) -> Value {
@@ -173,7 +210,7 @@ async fn messages_are_numbered_stored_shown_and_receipted() {
     test.write("bob", &ROOMS, 0..400);
     let served = Served::start(&test.config).await;
     until("all are stored", || {
-        served.running.status().downlinks == 800
+        served.running.status().downlinks == 1_600
     })
     .await;
     for room in ROOMS {
@@ -217,7 +254,7 @@ async fn what_is_read_again_is_stored_once_and_receipted_again() {
     test.write("alice", &ROOMS, 0..300);
     let served = Served::start(&test.config).await;
     until("all are stored", || {
-        served.running.status().downlinks == 300
+        served.running.status().downlinks == 600
     })
     .await;
     served.stop().await;
@@ -227,7 +264,7 @@ async fn what_is_read_again_is_stored_once_and_receipted_again() {
     test.write("alice", &ROOMS, 300..320);
     let served = Served::start(&test.config).await;
     until("all are answered", || {
-        served.running.status().downlinks == 220
+        served.running.status().downlinks == 440
     })
     .await;
     for room in ROOMS {
@@ -248,6 +285,69 @@ async fn what_is_read_again_is_stored_once_and_receipted_again() {
             if (100..300).contains(&number) { 2 } else { 1 },
             "{id}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_made_anew_from_the_log_says_the_same() {
+    let test = Test::new(3).await;
+    let served = Served::start(&test.config).await;
+    let topic = "rooms/lobby/messages";
+    let extra = r#"{"id":"x","from":"bob","text":"hi","reply_to":{"seq":1e0},"tags":["a", "b"]}"#;
+    test.kafka.append(
+        &test.topic,
+        [extra, extra].map(|text| Sent::mqtt(topic, text)),
+    );
+    test.write("alice", &ROOMS, 0..200);
+    until("all are handled", || served.running.status().records == 202).await;
+    // What people change, before and after further messages.
+    let carol = "api/rooms/attic/members/carol";
+    assert_eq!(served.change("PUT", carol, "").await, 200);
+    let bob = "api/rooms/attic/members/bob";
+    assert_eq!(served.change("PUT", bob, "").await, 200);
+    assert_eq!(
+        served
+            .change("DELETE", "api/rooms/cellar/members/alice", "")
+            .await,
+        204
+    );
+    test.write("alice", &ROOMS[..2], 200..300);
+    until("these too", || served.running.status().records == 305).await;
+    let read = "api/rooms/attic/members/carol/read";
+    assert_eq!(served.change("POST", read, r#"{"seq":60}"#).await, 200);
+    assert_eq!(served.change("DELETE", bob, "").await, 204);
+    let before = served.everything().await;
+    let carol = &before
+        .iter()
+        .find(|(path, _)| path.ends_with("carol/unread"));
+    let (_, unread) = carol.expect("asked for");
+    assert!(unread.contains(r#""unread":40"#), "{unread}");
+    served.stop().await;
+
+    for file in ["chat.db", "chat.db-wal", "chat.db-shm"] {
+        let _ = std::fs::remove_file(test.dir.path().join(file));
+    }
+    for partition in 0..3 {
+        test.kafka
+            .set_committed(&test.config.group, &test.topic, partition, 0);
+    }
+    // Otherwise everything would be stored in the same millisecond again.
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let served = Served::start(&test.config).await;
+    until("all are handled again", || {
+        served.running.status().records == 307
+    })
+    .await;
+    let after = served.everything().await;
+    served.stop().await;
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before, after);
+    }
+    let receipts = test.receipts();
+    assert_eq!(receipts.len(), 301);
+    for ((user, id), (distinct, count)) in receipts {
+        assert_eq!(distinct.len(), 1, "{user} {id}: {distinct:?}");
+        assert_eq!(count, if id == "x" { 4 } else { 2 }, "{user} {id}");
     }
 }
 
@@ -321,7 +421,7 @@ async fn two_instances_on_one_store_share_partitions_and_one_that_leaves_hands_o
     })
     .await;
     until("all are answered", || {
-        test.kafka.count(&test.config.downlink_topic) >= 2_000
+        test.kafka.count(&test.config.downlink_topic) >= 4_000
     })
     .await;
     for room in &rooms {
@@ -340,7 +440,7 @@ async fn a_locked_store_is_waited_for_and_loses_nothing() {
     config.consumer.handle_timeout_ms = 1_000;
     let served = Served::start(&config).await;
     test.write("alice", &ROOMS, 0..10);
-    until("it works", || served.running.status().downlinks == 10).await;
+    until("it works", || served.running.status().downlinks == 20).await;
     // Another program holds the file, for example a backup that does not end.
     let url = format!("sqlite:{}", test.dir.path().join("chat.db").display());
     let other = sqlx::SqlitePool::connect(&url).await.unwrap();
@@ -359,7 +459,7 @@ async fn a_locked_store_is_waited_for_and_loses_nothing() {
     );
     lock.rollback().await.unwrap();
     until("all are answered", || {
-        served.running.status().downlinks == 50
+        served.running.status().downlinks == 100
     })
     .await;
     until("it runs again", || {
@@ -375,13 +475,13 @@ async fn a_topic_that_is_made_anew_is_read_from_its_beginning() {
     let test = Test::new(1).await;
     let served = Served::start(&test.config).await;
     test.write("alice", &ROOMS, 0..40);
-    until("all are stored", || served.running.status().downlinks == 40).await;
+    until("all are stored", || served.running.status().downlinks == 80).await;
     // While it runs ...
     test.kafka.delete_topic(&test.topic).await;
     test.kafka.make_topic(&test.topic, 1, &[]).await;
     test.write("alice", &ROOMS, 40..60);
     until("all are answered", || {
-        test.kafka.count(&test.config.downlink_topic) >= 60
+        test.kafka.count(&test.config.downlink_topic) >= 120
     })
     .await;
     assert_eq!(served.stored(&ROOMS).await, 60);
@@ -392,7 +492,7 @@ async fn a_topic_that_is_made_anew_is_read_from_its_beginning() {
     test.write("alice", &ROOMS, 60..100);
     let served = Served::start(&test.config).await;
     until("all are answered", || {
-        test.kafka.count(&test.config.downlink_topic) >= 100
+        test.kafka.count(&test.config.downlink_topic) >= 200
     })
     .await;
     for room in ROOMS {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envelope::Downlink;
+use runtime::{AppendError, Appender};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
-use crate::append::{AppendError, Appender};
 use crate::clock::now_ms;
 use crate::config::Topics;
 use crate::metrics::Metrics;
@@ -39,7 +39,7 @@ pub(crate) struct Dispatcher {
 
 impl Dispatcher {
     /// Sends commands until `stop` changes.
-    pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut backoff_ms = BACKOFF_MS.0;
         loop {
             let pause = match self.turn().await {
@@ -101,7 +101,7 @@ impl Dispatcher {
                 Err(error) => Err(error),
             };
             match done {
-                Ok(()) => settled.push((seq, Dispatch::Sent)),
+                Ok(_) => settled.push((seq, Dispatch::Sent)),
                 Err(AppendError::Refused(reason)) => settled.push((seq, Dispatch::Failed(reason))),
                 Err(AppendError::Later(reason)) => {
                     released.push(seq);

@@ -8,7 +8,6 @@
 
 mod alert;
 mod api;
-mod append;
 mod clock;
 mod config;
 mod dispatch;
@@ -22,13 +21,12 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use runtime::store::StoreError;
-use runtime::{Parts, Running, StartError};
+use runtime::{Appender, Parts, Running, StartError};
 use tokio::sync::{Notify, watch};
 
 pub use alert::{Rule, RuleError};
 pub use config::Config;
 
-use append::Appender;
 use clock::now_ms;
 use dispatch::Dispatcher;
 use handler::IotHandler;

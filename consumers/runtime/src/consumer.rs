@@ -63,6 +63,7 @@ pub async fn start<H: Handler>(
 
     let shared = Arc::new(Shared::new(Status {
         group: config.group.clone(),
+        cluster: connected.cluster.to_string(),
         ..Status::default()
     }));
     let (end, ended) = watch::channel(None);
@@ -113,6 +114,12 @@ impl Consumer {
     #[must_use]
     pub fn status(&self) -> Status {
         self.stop.0.with_status(|status| status.clone())
+    }
+
+    /// The identifier of the Kafka cluster that it reads.
+    #[must_use]
+    pub fn cluster(&self) -> String {
+        self.stop.0.with_status(|status| status.cluster.clone())
     }
 
     /// Completes when the consumer has ended: `Ok` after [`shutdown`](Self::shutdown), `Err` with the reason when it stopped by

@@ -13,6 +13,7 @@
 //! Beside that, [`store`] and [`http`] hold what all backends would otherwise write alike. The runtime knows nothing of MQTT
 //! but the envelope, and nothing of what a backend does.
 
+mod append;
 mod assignment;
 mod batch;
 mod client;
@@ -34,6 +35,7 @@ mod status;
 pub mod store;
 mod supervisor;
 
+pub use append::{AppendError, Appender, Applied, Changes, Pending};
 pub use batch::{Batch, MalformedRecord, Record};
 pub use config::{Config, Tuning};
 pub use consumer::{Consumer, start};

@@ -7,6 +7,8 @@ use serde::Serialize;
 pub struct Status {
     /// The consumer group.
     pub group: String,
+    /// The identifier of the Kafka cluster.
+    pub cluster: String,
     /// What it is doing.
     pub state: State,
     /// In words what is wrong, while something is.

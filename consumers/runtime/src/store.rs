@@ -14,7 +14,7 @@ use crate::handler::HandleError;
 
 mod progress;
 
-pub use progress::Progress;
+pub use progress::{Position, Progress};
 
 /// Connections that read beside the writer.
 const READERS_MAX: u32 = 4;

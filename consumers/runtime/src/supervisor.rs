@@ -65,7 +65,10 @@ impl<H: Handler> Supervisor<H> {
                 }
                 match connect(&self.effects.config, REBUILD_TIMEOUT) {
                     Ok(connected) => {
-                        self.cluster = connected.cluster;
+                        let cluster = connected.cluster;
+                        let shared = &self.effects.shared;
+                        shared.with_status(|status| status.cluster = cluster.to_string());
+                        self.cluster = cluster;
                         break connected.consumer;
                     }
                     Err(error) => {

@@ -51,6 +51,8 @@ impl Kafka {
         let producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext> = self
             .client()
             .set("acks", "all")
+            // As the bridge does, so that records fall where its would.
+            .set("partitioner", "murmur2_random")
             .set("linger.ms", "5")
             .create()
             .expect("producer");

@@ -1,13 +1,20 @@
 //! The HTTP API over real HTTP on loopback, nested as it is when all backends share one address, with messages in its store.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
 use axum::Router;
 use axum::http::{Request, StatusCode};
+use envelope::header;
 use prometheus::Registry;
-use runtime::{Batch, Handler};
+use runtime::http::ApiError;
+use runtime::{Applied, Batch, Handler};
 use serde_json::{Value, json};
 
-use super::router;
+use super::{Api, router};
 use crate::Config;
+use crate::change::{Change, Log};
 use crate::handler::ChatHandler;
 use crate::metrics::Metrics;
 use crate::store::tests::store;
@@ -15,9 +22,48 @@ use crate::store::tests::store;
 struct Case {
     url: String,
     server: tokio::task::JoinHandle<()>,
-    handler: ChatHandler,
-    offset: i64,
+    log: Arc<MemoryLog>,
     _dir: tempfile::TempDir,
+}
+
+/// A log that is handled as it is written.
+struct MemoryLog(tokio::sync::Mutex<(ChatHandler, i64)>);
+
+impl MemoryLog {
+    /// Appends records and says whether they could be handled.
+    async fn write(&self, topic: &str, kind: Option<&str>, payloads: &[Vec<u8>]) -> bool {
+        let (handler, offset) = &mut *self.0.lock().await;
+        let mut batch = Batch::new("chat.messages", 0);
+        for payload in payloads {
+            let kind = kind.map(|kind| (header::CHANGE, Some(kind.as_bytes())));
+            batch.push(*offset, None, Some(topic.as_bytes()), Some(payload), kind);
+            *offset += 1;
+        }
+        let outcome = handler.handle(&[batch]).await;
+        outcome.is_ok_and(|outcome| {
+            assert!(outcome.poison.is_empty(), "{:?}", outcome.poison);
+            true
+        })
+    }
+}
+
+impl Log for MemoryLog {
+    fn append<'a>(
+        &'a self,
+        topic: &'a str,
+        change: &'a Change<'a>,
+    ) -> Pin<Box<dyn Future<Output = Result<Applied, ApiError>> + Send + 'a>> {
+        Box::pin(async move {
+            let payload = change.payload().unwrap();
+            let done = self.write(topic, Some(change.kind()), &[payload]).await;
+            let (partition, offset) = (0, 4_711);
+            Ok(if done {
+                Applied::Now
+            } else {
+                Applied::Later { partition, offset }
+            })
+        })
+    }
 }
 
 impl Drop for Case {
@@ -38,40 +84,31 @@ impl Case {
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/chat", listener.local_addr().unwrap());
-        let app = Router::new().nest("/chat", router(store));
+        let log = Arc::new(MemoryLog(tokio::sync::Mutex::new((handler, 0))));
+        let api = Api {
+            store,
+            log: log.clone(),
+            messages: Config::default().mqtt_topics().unwrap().messages,
+        };
+        let app = Router::new().nest("/chat", router(api));
         let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self {
             url,
             server,
-            handler,
-            offset: 0,
+            log,
             _dir: dir,
         }
     }
 
-    async fn write(&mut self, room: &str, user: &str, messages: usize) {
-        let mut batch = Batch::new("chat.messages", 0);
-        for _ in 0..messages {
-            let payload =
-                json!({ "from": user, "text": format!("text-{}", self.offset) }).to_string();
-            let topic = format!("rooms/{room}/messages");
-            batch.push(
-                self.offset,
-                None,
-                Some(topic.as_bytes()),
-                Some(payload.as_bytes()),
-                [],
-            );
-            self.offset += 1;
-        }
-        assert!(
-            self.handler
-                .handle(&[batch])
-                .await
-                .unwrap()
-                .poison
-                .is_empty()
-        );
+    async fn write(&self, room: &str, user: &str, messages: usize) {
+        let first = self.log.0.lock().await.1;
+        let payload = |number| json!({ "from": user, "text": format!("text-{number}") });
+        let payloads: Vec<Vec<u8>> = (first..)
+            .take(messages)
+            .map(|number| payload(number).to_string().into_bytes())
+            .collect();
+        let topic = format!("rooms/{room}/messages");
+        assert!(self.log.write(&topic, None, &payloads).await);
     }
 
     async fn ask(&self, method: &str, path: &str, body: &str) -> (StatusCode, Value) {
@@ -111,7 +148,7 @@ fn seqs(page: &Value) -> Vec<i64> {
 
 #[tokio::test]
 async fn history_is_read_page_by_page_both_ways() {
-    let mut case = Case::new().await;
+    let case = Case::new().await;
     case.write("lobby", "alice", 7).await;
     let last = case.get("/api/rooms/lobby/messages?limit=3").await;
     assert_eq!(
@@ -140,7 +177,7 @@ async fn history_is_read_page_by_page_both_ways() {
 
 #[tokio::test]
 async fn rooms_are_listed_by_name_page_by_page() {
-    let mut case = Case::new().await;
+    let case = Case::new().await;
     assert_eq!(
         case.get("/api/rooms").await,
         json!({ "rooms": [], "after": null })
@@ -171,7 +208,7 @@ async fn rooms_are_listed_by_name_page_by_page() {
 
 #[tokio::test]
 async fn unread_counts_follow_writing_joining_and_reading() {
-    let mut case = Case::new().await;
+    let case = Case::new().await;
     case.write("lobby", "alice", 3).await;
     let (status, joined) = case.ask("PUT", "/api/rooms/lobby/members/bob", "").await;
     let expected =
@@ -250,7 +287,7 @@ async fn unread_counts_follow_writing_joining_and_reading() {
 
 #[tokio::test]
 async fn a_room_may_be_joined_before_anybody_writes() {
-    let mut case = Case::new().await;
+    let case = Case::new().await;
     case.ask("PUT", "/api/rooms/quiet/members/bob", "").await;
     let room = case.get("/api/rooms/quiet").await;
     assert_eq!(
@@ -267,7 +304,7 @@ async fn a_room_may_be_joined_before_anybody_writes() {
 
 #[tokio::test]
 async fn a_refusal_names_the_field_and_what_is_allowed() {
-    let mut case = Case::new().await;
+    let case = Case::new().await;
     case.write("lobby", "alice", 3).await;
     let long = format!("/api/rooms/{}/messages", "r".repeat(257));
     let cases = [
@@ -498,10 +535,11 @@ async fn a_refusal_names_the_field_and_what_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_said_to_those_who_write_and_not_to_those_who_read() {
-    let mut case = Case::new().await;
+async fn with_a_full_disk_a_change_waits_in_the_log_and_readers_go_on() {
+    let case = Case::new().await;
     case.write("lobby", "alice", 3).await;
-    case.handler.store.limit_pages(Some(1)).await;
+    let store = case.log.0.lock().await.0.store.clone();
+    store.limit_pages(Some(1)).await;
     // Fill what is left of the pages that the file has.
     let mut refused = None;
     for user in 0..2_000 {
@@ -513,10 +551,10 @@ async fn a_full_disk_is_said_to_those_who_write_and_not_to_those_who_read() {
         }
     }
     let (status, answer) = refused.expect("the limit has an effect");
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(status, StatusCode::ACCEPTED);
     assert_eq!(
-        answer["error"]["message"],
-        "the store cannot answer now; try again later"
+        answer,
+        json!({ "applied": false, "partition": 0, "offset": 4_711 })
     );
     assert_eq!(
         seqs(&case.get("/api/rooms/lobby/messages").await),

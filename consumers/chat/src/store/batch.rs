@@ -7,6 +7,7 @@ use runtime::{Batch, HandleError};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 
 use super::Store;
+use crate::change::{Change, What};
 use crate::message::Message;
 
 /// What a batch of records says.
@@ -16,6 +17,8 @@ pub struct Partition<'a> {
     pub batch: &'a Batch,
     /// The messages in them, in order; a record that could not be read has none.
     pub messages: Vec<Incoming<'a>>,
+    /// The changes of members in them, in order.
+    pub changes: Vec<Changed<'a>>,
 }
 
 /// A message and the record it came in.
@@ -29,6 +32,19 @@ pub struct Incoming<'a> {
     pub message: Message<'a>,
     /// When the broker took it, milliseconds since the Unix epoch.
     pub received_ms: Option<i64>,
+    /// When it was stored first: the time of its record in Kafka.
+    pub stored_ms: i64,
+}
+
+/// A change of a member and the record it came in.
+#[derive(Debug)]
+pub struct Changed<'a> {
+    /// The record's offset.
+    pub offset: i64,
+    /// The room.
+    pub room: &'a str,
+    /// The change.
+    pub change: Change<'a>,
 }
 
 /// What became of a message: for its receipt.
@@ -44,77 +60,81 @@ pub struct Stored {
     pub stored_ms: i64,
     /// Whether it had been stored before.
     pub again: bool,
+    /// Whether it was this record that made the message, and not one that its sender had sent before.
+    pub first: bool,
 }
 
 /// A room as the transaction found it and as it will leave it.
 struct RoomState {
     room: i64,
     last_seq: i64,
-    changed: bool,
+    /// When the last message of this call was stored; `None` while there is none.
+    last_at_ms: Option<i64>,
+}
+
+/// A message that is in the store, or will be by this call.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    seq: i64,
+    stored_ms: i64,
+    source: i64,
+    offset: i64,
+}
+
+/// What makes a message one, whatever it is sent again in: room, sender, and the sender's own identifier.
+type Identity<'a> = (i64, &'a str, &'a str);
+
+/// What happens to members, in the order in which it happens.
+enum Members<'a> {
+    /// Who wrote, and up to which message.
+    Wrote(Vec<((i64, &'a str), i64)>),
+    /// Somebody joins a room whose last message is this.
+    Joins {
+        room: i64,
+        user: &'a str,
+        last_seq: i64,
+    },
+    /// Another change.
+    Changes(&'a Changed<'a>),
 }
 
 impl Store {
-    /// Stores the messages that are new and looks up those that are not. The answers are in the order of the records.
+    /// Stores the messages that are new, looks up those that are not, and applies changes of members. The answers are in
+    /// the order of the records.
     ///
     /// # Errors
     ///
     /// What the store says; nothing was written then.
-    pub async fn apply(
-        &self,
-        partitions: &[Partition<'_>],
-        now_ms: i64,
-    ) -> Result<Vec<Stored>, HandleError> {
+    pub async fn apply(&self, partitions: &[Partition<'_>]) -> Result<Vec<Stored>, HandleError> {
         let mut tx = self.0.write().await?;
         let batches = partitions.iter().map(|partition| partition.batch);
         let progress = Progress::of(&mut tx, batches.clone()).await?;
-        let mut rooms = find_rooms(&mut tx, partitions, &progress).await?;
-        let mut all = Vec::with_capacity(
-            partitions
-                .iter()
-                .map(|partition| partition.messages.len())
-                .sum(),
-        );
-        let mut rows = Vec::with_capacity(all.capacity());
+        let mut call = Call {
+            rooms: find_rooms(&mut tx, partitions, &progress).await?,
+            known: HashMap::new(),
+            rows: Vec::new(),
+            members: Vec::new(),
+            wrote: HashMap::new(),
+            stored: Vec::new(),
+        };
+        call.known = find_known(&mut tx, partitions, &call.rooms).await?;
         for (index, (partition, progress)) in partitions.iter().zip(&progress).enumerate() {
-            all.extend(stored_before(&mut tx, index, partition, *progress).await?);
-            for (position, incoming) in partition.messages.iter().enumerate() {
-                if !progress.is_new(incoming.offset) {
-                    continue;
-                }
-                let Some(room) = rooms.get_mut(incoming.room) else {
-                    return Err(HandleError::Fatal(format!(
-                        "the room {:?} was not made",
-                        incoming.room
-                    )));
-                };
-                room.last_seq += 1;
-                room.changed = true;
-                let seq = room.last_seq;
-                rows.push(Row {
-                    room: room.room,
-                    seq,
-                    source: progress.source,
-                    incoming,
-                });
-                all.push(Stored {
-                    partition: index,
-                    message: position,
-                    seq,
-                    stored_ms: now_ms,
-                    again: false,
-                });
-            }
+            let before = stored_before(&mut tx, partition, *progress).await?;
+            call.partition(index, partition, *progress, &before)?;
         }
+        call.settle_writers();
         // All in one go, for the sake of the latency of receipts: each way to the connection's thread and back takes two
         // switches, which on a busy machine wait for a core.
         let mut writes = QueryBuilder::new("");
-        insert_messages(&mut writes, &rows, now_ms);
-        update_rooms(&mut writes, &rooms, now_ms);
-        update_members(&mut writes, &rows);
+        insert_messages(&mut writes, &call.rows);
+        update_rooms(&mut writes, &call.rooms);
+        for step in &call.members {
+            update_members(&mut writes, step);
+        }
         Progress::push_advance(&mut writes, progress.iter().zip(batches));
         writes.build().persistent(false).execute(&mut *tx).await?;
         tx.commit().await?;
-        Ok(all)
+        Ok(call.stored)
     }
 }
 
@@ -125,22 +145,137 @@ struct Row<'a> {
     incoming: &'a Incoming<'a>,
 }
 
-/// The rooms of new messages; those that do not exist are made.
+/// What one call finds and what it will write.
+struct Call<'a> {
+    rooms: HashMap<&'a str, RoomState>,
+    known: HashMap<Identity<'a>, Known>,
+    rows: Vec<Row<'a>>,
+    members: Vec<Members<'a>>,
+    /// Who wrote since the last change of a member.
+    wrote: HashMap<(i64, &'a str), i64>,
+    stored: Vec<Stored>,
+}
+
+impl<'a> Call<'a> {
+    /// Messages and changes of one partition, in the order of their records.
+    fn partition(
+        &mut self,
+        index: usize,
+        partition: &'a Partition<'a>,
+        progress: Progress,
+        before: &HashMap<i64, Known>,
+    ) -> Result<(), HandleError> {
+        let mut changes = partition
+            .changes
+            .iter()
+            .filter(|changed| progress.is_new(changed.offset))
+            .peekable();
+        for (message, incoming) in partition.messages.iter().enumerate() {
+            while let Some(changed) = changes.next_if(|changed| changed.offset < incoming.offset) {
+                self.change(changed)?;
+            }
+            let found = match &incoming.message.id {
+                Some(id) => {
+                    let room = self.room(incoming.room)?.room;
+                    self.known.get(&(room, &*incoming.message.from, &**id))
+                }
+                None => before.get(&incoming.offset),
+            };
+            let (known, again) = match found {
+                Some(known) => (*known, true),
+                None if progress.is_new(incoming.offset) => {
+                    (self.message(incoming, progress.source)?, false)
+                }
+                // Stored once, and forgotten since.
+                None => continue,
+            };
+            self.stored.push(Stored {
+                partition: index,
+                message,
+                seq: known.seq,
+                stored_ms: known.stored_ms,
+                again,
+                first: (known.source, known.offset) == (progress.source, incoming.offset),
+            });
+        }
+        changes.try_for_each(|changed| self.change(changed))
+    }
+
+    fn room(&mut self, name: &str) -> Result<&mut RoomState, HandleError> {
+        self.rooms
+            .get_mut(name)
+            .ok_or_else(|| HandleError::Fatal(format!("the room {name:?} was not made")))
+    }
+
+    /// A new message.
+    fn message(&mut self, incoming: &'a Incoming<'a>, source: i64) -> Result<Known, HandleError> {
+        let state = self.room(incoming.room)?;
+        state.last_seq += 1;
+        state.last_at_ms = Some(incoming.stored_ms);
+        let (room, seq) = (state.room, state.last_seq);
+        self.rows.push(Row {
+            room,
+            seq,
+            source,
+            incoming,
+        });
+        let from = &*incoming.message.from;
+        self.wrote.insert((room, from), seq);
+        let known = Known {
+            seq,
+            stored_ms: incoming.stored_ms,
+            source,
+            offset: incoming.offset,
+        };
+        if let Some(id) = &incoming.message.id {
+            self.known.insert((room, from, id), known);
+        }
+        Ok(known)
+    }
+
+    fn change(&mut self, changed: &'a Changed<'a>) -> Result<(), HandleError> {
+        self.settle_writers();
+        let step = match changed.change.what {
+            What::Join => {
+                let RoomState { room, last_seq, .. } = *self.room(changed.room)?;
+                Members::Joins {
+                    room,
+                    user: &changed.change.user,
+                    last_seq,
+                }
+            }
+            What::Leave | What::Read(_) => Members::Changes(changed),
+        };
+        self.members.push(step);
+        Ok(())
+    }
+
+    /// Who wrote until now is a member before what comes next.
+    fn settle_writers(&mut self) {
+        if !self.wrote.is_empty() {
+            self.members
+                .push(Members::Wrote(self.wrote.drain().collect()));
+        }
+    }
+}
+
+/// The rooms of messages and of those who join; those that do not exist are made.
 async fn find_rooms<'a>(
     tx: &mut Transaction<'_, Sqlite>,
-    partitions: &[Partition<'a>],
+    partitions: &'a [Partition<'a>],
     progress: &[Progress],
 ) -> sqlx::Result<HashMap<&'a str, RoomState>> {
     let mut names: Vec<&'a str> = partitions
         .iter()
         .zip(progress)
         .flat_map(|(partition, progress)| {
-            partition
-                .messages
-                .iter()
-                .filter(|incoming| progress.is_new(incoming.offset))
+            let joins = |changed: &&Changed<'_>| {
+                changed.change.what == What::Join && progress.is_new(changed.offset)
+            };
+            let written = partition.messages.iter().map(|incoming| incoming.room);
+            let joined = partition.changes.iter().filter(joins);
+            written.chain(joined.map(|changed| changed.room))
         })
-        .map(|incoming| incoming.room)
         .collect();
     names.sort_unstable();
     names.dedup();
@@ -165,7 +300,7 @@ async fn find_rooms<'a>(
                     RoomState {
                         room,
                         last_seq,
-                        changed: false,
+                        last_at_ms: None,
                     },
                 );
             }
@@ -174,48 +309,103 @@ async fn find_rooms<'a>(
     Ok(rooms)
 }
 
-/// The messages that the records of this batch became when they were applied.
+/// The messages with an identifier that are in the store.
+async fn find_known<'a>(
+    tx: &mut Transaction<'_, Sqlite>,
+    partitions: &'a [Partition<'a>],
+    rooms: &HashMap<&str, RoomState>,
+) -> sqlx::Result<HashMap<Identity<'a>, Known>> {
+    let identity = |incoming: &'a Incoming<'a>| {
+        let room = rooms.get(incoming.room)?.room;
+        let id = incoming.message.id.as_deref()?;
+        Some((room, &*incoming.message.from, id))
+    };
+    let mut asked: Vec<Identity<'a>> = partitions
+        .iter()
+        .flat_map(|partition| &partition.messages)
+        .filter_map(identity)
+        .collect();
+    asked.sort_unstable();
+    asked.dedup();
+    let mut known: HashMap<Identity<'a>, Known> = HashMap::new();
+    for part in asked.chunks(ROWS_PER_STATEMENT_MAX) {
+        let mut select = QueryBuilder::<Sqlite>::new("WITH asked (room, sender, id) AS (");
+        select.push_values(part, |mut row, (room, sender, id)| {
+            row.push_bind(*room).push_bind(*sender).push_bind(*id);
+        });
+        select.push(
+            r#") SELECT m.room, m.sender, m.id, m.seq, m.stored_ms, m.source, m."offset"
+               FROM asked CROSS JOIN messages m INDEXED BY messages_by_id
+               ON m.room = asked.room AND m.sender = asked.sender AND m.id = asked.id
+               WHERE m.id IS NOT NULL"#,
+        );
+        let rows: Vec<(i64, String, String, i64, i64, i64, i64)> = select
+            .build_query_as()
+            .persistent(is_whole(part))
+            .fetch_all(&mut **tx)
+            .await?;
+        for (room, sender, id, seq, stored_ms, source, offset) in rows {
+            let Ok(index) = part.binary_search(&(room, &*sender, &*id)) else {
+                continue;
+            };
+            let found = Known {
+                seq,
+                stored_ms,
+                source,
+                offset,
+            };
+            // Older versions stored what was sent again a second time; the first counts.
+            known
+                .entry(part[index])
+                .and_modify(|known| {
+                    if seq < known.seq {
+                        *known = found;
+                    }
+                })
+                .or_insert(found);
+        }
+    }
+    Ok(known)
+}
+
+/// The messages without an identifier that the records of this batch became when they were applied, by their offsets.
 async fn stored_before(
     tx: &mut Transaction<'_, Sqlite>,
-    index: usize,
     partition: &Partition<'_>,
     progress: Progress,
-) -> sqlx::Result<Vec<Stored>> {
-    let Some(first) = partition
-        .batch
-        .first_offset()
-        .filter(|first| !progress.is_new(*first))
-    else {
-        return Ok(Vec::new());
+) -> sqlx::Result<HashMap<i64, Known>> {
+    let first = partition
+        .messages
+        .iter()
+        .find(|incoming| incoming.message.id.is_none())
+        .filter(|incoming| !progress.is_new(incoming.offset));
+    let Some(first) = first else {
+        return Ok(HashMap::new());
     };
     let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
         r#"SELECT "offset", seq, stored_ms FROM messages
-           WHERE source = ? AND "offset" >= ? AND "offset" < ? ORDER BY "offset""#,
+           WHERE source = ? AND "offset" >= ? AND "offset" < ?"#,
     )
     .bind(progress.source)
-    .bind(first)
+    .bind(first.offset)
     .bind(progress.next_offset)
     .fetch_all(&mut **tx)
     .await?;
-    let find = |(offset, seq, stored_ms): (i64, i64, i64)| {
-        let message = partition
-            .messages
-            .binary_search_by_key(&offset, |incoming| incoming.offset)
-            .ok()?;
-        Some(Stored {
-            partition: index,
-            message,
+    let known = |(offset, seq, stored_ms)| {
+        let known = Known {
             seq,
             stored_ms,
-            again: true,
-        })
+            source: progress.source,
+            offset,
+        };
+        (offset, known)
     };
-    Ok(rows.into_iter().filter_map(find).collect())
+    Ok(rows.into_iter().map(known).collect())
 }
 
-fn insert_messages(writes: &mut QueryBuilder<Sqlite>, rows: &[Row<'_>], now_ms: i64) {
+fn insert_messages(writes: &mut QueryBuilder<Sqlite>, rows: &[Row<'_>]) {
     for part in rows.chunks(ROWS_PER_STATEMENT_MAX) {
-        writes.push(r#"INSERT INTO messages (room, seq, source, "offset", id, sender, text, received_ms, stored_ms) "#);
+        writes.push(r#"INSERT INTO messages (room, seq, source, "offset", id, sender, text, received_ms, stored_ms, extra) "#);
         writes.push_values(part, |mut row, new| {
             let message = &new.incoming.message;
             row.push_bind(new.room)
@@ -226,20 +416,24 @@ fn insert_messages(writes: &mut QueryBuilder<Sqlite>, rows: &[Row<'_>], now_ms: 
                 .push_bind(&*message.from)
                 .push_bind(&*message.text)
                 .push_bind(new.incoming.received_ms)
-                .push_bind(now_ms);
+                .push_bind(new.incoming.stored_ms)
+                .push_bind(message.extra.as_deref());
         });
         writes.push(";");
     }
 }
 
-fn update_rooms(writes: &mut QueryBuilder<Sqlite>, rooms: &HashMap<&str, RoomState>, now_ms: i64) {
-    let changed: Vec<&RoomState> = rooms.values().filter(|room| room.changed).collect();
+fn update_rooms(writes: &mut QueryBuilder<Sqlite>, rooms: &HashMap<&str, RoomState>) {
+    let changed: Vec<(&RoomState, i64)> = rooms
+        .values()
+        .filter_map(|room| Some((room, room.last_at_ms?)))
+        .collect();
     for part in changed.chunks(ROWS_PER_STATEMENT_MAX) {
         writes.push("WITH new (room, last_seq, last_at_ms) AS (");
-        writes.push_values(part, |mut row, room| {
+        writes.push_values(part, |mut row, (room, last_at_ms)| {
             row.push_bind(room.room)
                 .push_bind(room.last_seq)
-                .push_bind(now_ms);
+                .push_bind(*last_at_ms);
         });
         writes.push(
             ") UPDATE rooms SET last_seq = new.last_seq, last_at_ms = new.last_at_ms
@@ -248,21 +442,48 @@ fn update_rooms(writes: &mut QueryBuilder<Sqlite>, rooms: &HashMap<&str, RoomSta
     }
 }
 
-/// Who writes is a member, and has read the room up to the own message.
-fn update_members(writes: &mut QueryBuilder<Sqlite>, rows: &[Row<'_>]) {
-    let mut written: HashMap<(i64, &str), i64> = HashMap::new();
-    for row in rows {
-        // Rows come in the order of their sequence numbers, so the last is the highest.
-        written.insert((row.room, &row.incoming.message.from), row.seq);
-    }
-    let written: Vec<_> = written.into_iter().collect();
-    for part in written.chunks(ROWS_PER_STATEMENT_MAX) {
-        writes.push("INSERT INTO members (user, room, read_seq) ");
-        writes.push_values(part, |mut row, ((room, user), seq)| {
-            row.push_bind(*user).push_bind(*room).push_bind(*seq);
-        });
-        writes.push(
-            " ON CONFLICT (user, room) DO UPDATE SET read_seq = max(read_seq, excluded.read_seq);",
-        );
+fn update_members<'q>(writes: &mut QueryBuilder<Sqlite>, step: &'q Members<'q>) {
+    match step {
+        // Who writes is a member, and has read the room up to the own message.
+        Members::Wrote(written) => {
+            for part in written.chunks(ROWS_PER_STATEMENT_MAX) {
+                writes.push("INSERT INTO members (user, room, read_seq) ");
+                writes.push_values(part, |mut row, ((room, user), seq)| {
+                    row.push_bind(*user).push_bind(*room).push_bind(*seq);
+                });
+                writes.push(
+                    " ON CONFLICT (user, room) DO UPDATE SET read_seq = max(read_seq, excluded.read_seq);",
+                );
+            }
+        }
+        // Who is a member already stays as it is.
+        Members::Joins {
+            room,
+            user,
+            last_seq,
+        } => {
+            writes.push("INSERT INTO members (user, room, read_seq) VALUES (");
+            let mut values = writes.separated(", ");
+            values
+                .push_bind(*user)
+                .push_bind(*room)
+                .push_bind(*last_seq);
+            writes.push(") ON CONFLICT (user, room) DO NOTHING;");
+        }
+        Members::Changes(Changed { room, change, .. }) => {
+            // Nothing that was read becomes unread.
+            if let What::Read(seq) = change.what {
+                writes.push("UPDATE members SET read_seq = max(read_seq, ");
+                writes.push_bind(seq);
+                writes.push(")");
+            } else {
+                writes.push("DELETE FROM members");
+            }
+            writes.push(" WHERE user = ");
+            writes.push_bind(&*change.user);
+            writes.push(" AND room = (SELECT room FROM rooms WHERE name = ");
+            writes.push_bind(*room);
+            writes.push(");");
+        }
     }
 }

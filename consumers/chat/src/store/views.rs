@@ -1,6 +1,8 @@
 //! What the HTTP API shows.
 
-use serde::Serialize;
+use serde::ser::Error as _;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
 
@@ -32,6 +34,19 @@ pub struct Entry {
     pub received_at: Option<i64>,
     /// When it was stored, milliseconds since the Unix epoch.
     pub stored_at: i64,
+    /// Fields that this version does not know, as they were written.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_written")]
+    pub extra: Option<String>,
+}
+
+/// Shows JSON as it was written.
+fn as_written<S: Serializer>(json: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    let json: Option<&RawValue> = json
+        .as_deref()
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(S::Error::custom)?;
+    json.serialize(serializer)
 }
 
 /// A member of a room.
@@ -80,7 +95,8 @@ from_columns!(Entry {
     from,
     text,
     received_at,
-    stored_at
+    stored_at,
+    extra
 });
 from_columns!(Member {
     user,
@@ -167,12 +183,12 @@ impl Store {
         };
         let (sql, seq) = match direction {
             Direction::Before(seq) => (
-                r#"SELECT seq, id, sender AS "from", text, received_ms AS received_at, stored_ms AS stored_at
+                r#"SELECT seq, id, sender AS "from", text, received_ms AS received_at, stored_ms AS stored_at, extra
                    FROM messages WHERE room = ? AND seq < ? ORDER BY seq DESC LIMIT ?"#,
                 seq,
             ),
             Direction::After(seq) => (
-                r#"SELECT seq, id, sender AS "from", text, received_ms AS received_at, stored_ms AS stored_at
+                r#"SELECT seq, id, sender AS "from", text, received_ms AS received_at, stored_ms AS stored_at, extra
                    FROM messages WHERE room = ? AND seq > ? ORDER BY seq LIMIT ?"#,
                 seq,
             ),

@@ -4,8 +4,41 @@ use std::collections::HashMap;
 
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
-use super::ROWS_PER_STATEMENT_MAX;
+use super::{ROWS_PER_STATEMENT_MAX, Store};
 use crate::batch::{Batch, Record};
+
+/// A place in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position<'a> {
+    /// The Kafka cluster's identifier.
+    pub cluster: &'a str,
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition of the topic.
+    pub partition: i32,
+    /// The offset in the partition.
+    pub offset: i64,
+}
+
+impl Store {
+    /// Whether the record at `position` was consumed.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub async fn has_consumed(&self, position: Position<'_>) -> sqlx::Result<bool> {
+        let next_offset: Option<i64> = sqlx::query_scalar(
+            "SELECT next_offset FROM store_progress
+             WHERE cluster = ? AND topic = ? AND partition = ? AND replaced = 0",
+        )
+        .bind(position.cluster)
+        .bind(position.topic)
+        .bind(position.partition)
+        .fetch_optional(self.reader())
+        .await?;
+        Ok(next_offset.is_some_and(|next| next > position.offset))
+    }
+}
 
 /// How far a partition was consumed, kept in the same transaction as the effects.
 ///
@@ -190,7 +223,6 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Store;
     use super::super::tests::{SCHEMA, url};
     use super::*;
 
