@@ -215,6 +215,7 @@ lint() {
   stage "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
   stage "dependencies: licences, bans, sources, advisories" dependencies
   stage "Kubernetes manifests" manifests
+  stage "measured: summaries, goals and README" python3 -B bench-results/tests.py
   stage "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 }
 

@@ -246,15 +246,27 @@ metric() {
     awk -v name="$1" '{sub(/[{ ].*/, "", $1)} $1 == name {sum += $NF; found = 1} END {if (!found) exit 1; print sum + 0}'
 }
 
-# What the backends had still to read at the end of the run, and what they have stored when they have read all of it.
+# What was acknowledged of a stream, by a report: acknowledged FILE STREAM.
+acknowledged() {
+  python3 -c 'import json, sys; print(sum(each["acknowledged"] for each in json.load(open(sys.argv[1]))["streams"] if each["name"] == sys.argv[2]))' "$1" "$2"
+}
+
+# What the backends had still to read at the end of the run, and what they have stored when they have read all of it:
+# effects REPORT. A lag of 0 that is looked at while a consumer begins anew says nothing, so what was acknowledged is waited
+# for too; when that does not come, what there is after BACKENDS_SECONDS_MAX is what is stored.
 effects() {
-  local lag messages readings began=$SECONDS
+  local lag left messages readings chat telemetry began=$SECONDS
   lag=$(metric millstream_consumer_lag_records) || return 1
-  # The first look may be of the second before.
-  while sleep 2; [ "$(metric millstream_consumer_lag_records)" != 0 ] && [ $((SECONDS - began)) -lt $BACKENDS_SECONDS_MAX ]; do :; done
-  messages=$(metric millstream_chat_messages_total) || return 1
-  readings=$(metric millstream_iot_readings_total) || return 1
-  printf ',"lag":%s,"messages_stored":%s,"readings_stored":%s' "$lag" "$messages" "$readings"
+  chat=$(acknowledged "$1" chat) && telemetry=$(acknowledged "$1" telemetry) || return 1
+  while :; do
+    messages=$(metric millstream_chat_messages_total) && readings=$(metric millstream_iot_readings_total) || return 1
+    # A consumer that does not know its lag has not read all.
+    left=$(metric millstream_consumer_lag_records) || left=1
+    [ "$left" != 0 ] || [ "$messages" -lt "$chat" ] || [ "$readings" -lt "$telemetry" ] || break
+    [ $((SECONDS - began)) -lt $BACKENDS_SECONDS_MAX ] || break
+    sleep 1
+  done
+  printf ',"lag":%s,"lag_left":%s,"messages_stored":%s,"readings_stored":%s' "$lag" "$left" "$messages" "$readings"
 }
 
 # ----------------------------------------------------------------------------------------------------------------- runs
@@ -305,7 +317,7 @@ run() {
     [ "$measure" != retained ] ||
       python3 -B bench-results/engine.py --watch "$BROKER_PID" "$RESULTS/${file%.json}.memory.txt" &
     load $(($(seconds_of "$measure") + BESIDES_SECONDS_MAX)) "$RESULTS/$file" "$@" "${target[@]}" --name "$broker" || code=$?
-    [ "$broker" != millstream-up ] || effects=$(effects) || { effects=''; code=4; echo "the node does not tell what its backends stored" >>"$SCRATCH/said"; }
+    [ "$broker" != millstream-up ] || effects=$(effects "$RESULTS/$file") || { effects=''; code=4; echo "the node does not tell what its backends stored" >>"$SCRATCH/said"; }
     if [ -n "$KAFKA_PID" ] && kill -0 "$KAFKA_PID" 2>/dev/null; then
       kafka=$(printf ',"kafka_cpu_s":%s' "$(awk "BEGIN {print $(cpu_seconds_of "$KAFKA_PID") - $kafka_before}")")
       kafka+=$(printf ',"in_kafka":%s' "$(records_in_kafka)")

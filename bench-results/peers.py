@@ -167,13 +167,17 @@ def overview(by_scenario, brokers):
         yield ""
 
 
-def main():
-    directory = pathlib.Path(sys.argv[1])
-    runs = read_runs(directory)
-    brokers = list(dict.fromkeys(run["broker"] for run in runs))
+def by_scenario_and_broker(runs):
     by_scenario = {}
     for run in runs:
         by_scenario.setdefault(run["scenario"], {}).setdefault(run["broker"], []).append(run)
+    return by_scenario
+
+
+def summary(directory):
+    runs = read_runs(directory)
+    brokers = list(dict.fromkeys(run["broker"] for run in runs))
+    by_scenario = by_scenario_and_broker(runs)
 
     print("# This broker and its peers\n")
     print("Medians over the rounds, with (least–most). One broker at a time, each run with a broker of its own, the tool on the")
@@ -190,4 +194,5 @@ def main():
         print(line)
 
 
-main()
+if __name__ == "__main__":
+    summary(pathlib.Path(sys.argv[1]))

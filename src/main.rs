@@ -11,6 +11,7 @@ mod config;
 mod data_dir;
 mod demo;
 mod exit;
+mod files;
 mod http;
 mod log;
 mod metrics;

@@ -18,6 +18,8 @@ const PRINT: Duration = Duration::from_secs(5);
 pub struct Start<'a> {
     /// Where MQTT clients connect.
     pub mqtt: std::net::SocketAddr,
+    /// How many may connect, and what bounds it.
+    pub room: String,
     /// Where HTTP is served.
     pub http: std::net::SocketAddr,
     /// Kafka's bootstrap servers.
@@ -36,6 +38,7 @@ impl std::fmt::Display for Start<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
             mqtt,
+            room,
             http,
             kafka,
             data,
@@ -57,6 +60,7 @@ impl std::fmt::Display for Start<'_> {
             names.join(", ")
         )?;
         writeln!(f, "  MQTT       {mqtt}  (3.1, 3.1.1 and 5.0)")?;
+        writeln!(f, "             up to {room}")?;
         writeln!(f, "  page       http://{http}/")?;
         writeln!(f, "  APIs       http://{http}/{apis}/")?;
         writeln!(
@@ -188,7 +192,7 @@ fn line(elapsed: Duration, before: &Numbers, now: &Numbers) -> String {
 }
 
 /// A number with its thousands apart.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -245,6 +249,7 @@ mod tests {
     fn the_start_fits_two_screens_and_has_real_ports() {
         let start = Start {
             mqtt: "127.0.0.1:1999".parse().unwrap(),
+            room: "768 connections".into(),
             http: "127.0.0.1:8999".parse().unwrap(),
             kafka: "127.0.0.1:5555",
             in_memory: true,

@@ -299,19 +299,21 @@ impl Driver {
         Time(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
+    /// How long to wait for readiness: until the worker's own deadline, and not longer than until connections that wait
+    /// may be accepted.
     fn timeout(&self, next: Next) -> Option<Duration> {
-        if self.may_accept && self.listener.is_some() {
-            return Some(
-                self.accept_from
-                    .map_or(Duration::ZERO, |from| from.duration_since(Instant::now())),
-            );
-        }
-        match next {
+        let accept = (self.may_accept && self.listener.is_some()).then(|| {
+            self.accept_from.map_or(Duration::ZERO, |from| {
+                from.saturating_duration_since(Instant::now())
+            })
+        });
+        let own = match next {
             Next::Now | Next::Ended => Some(Duration::ZERO),
             Next::Idle => None,
             // A millisecond more, because ours are rounded down.
             Next::At(at) => Some(Duration::from_millis(at.since_ms(self.now()) + 1)),
-        }
+        };
+        earlier(accept, own)
     }
 
     fn accept(&mut self) {
@@ -337,12 +339,27 @@ impl Driver {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    tracing::warn!(%error, "connections cannot be accepted now; they wait");
+                    let times = self.worker.unaccepted();
+                    if let Some(times) = times {
+                        tracing::warn!(
+                            %error,
+                            times,
+                            "connections cannot be accepted now; they wait in the kernel"
+                        );
+                    }
                     self.accept_from = Some(Instant::now() + ACCEPT_PAUSE);
                     return;
                 }
             }
         }
+    }
+}
+
+/// The earlier of two ends of waiting; `None` is never.
+fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 
@@ -372,6 +389,16 @@ mod tests {
         for listener in &first.listeners {
             assert_eq!(listener.local_addr().unwrap(), first.local_addr());
         }
+    }
+
+    #[test]
+    fn a_pause_of_accepting_does_not_put_off_the_workers_own_deadlines() {
+        let [soon, late] = [5, 100].map(Duration::from_millis);
+        assert_eq!(earlier(Some(late), Some(soon)), Some(soon));
+        assert_eq!(earlier(Some(soon), Some(late)), Some(soon));
+        assert_eq!(earlier(None, Some(soon)), Some(soon));
+        assert_eq!(earlier(Some(late), None), Some(late));
+        assert_eq!(earlier(None, None), None);
     }
 
     #[test]

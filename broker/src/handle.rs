@@ -1,7 +1,7 @@
 //! The way into running workers from other threads: mailboxes, and the [`Handle`] over all of them.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use crate::message::Message;
 use crate::router::{Hit, Receiver, Router};
 use crate::sink::{Settlement, Token};
 use crate::stats::{Counters, Stats};
+use crate::throttle::Throttle;
 use crate::time::Time;
 use crate::transport::Handover;
 
@@ -130,6 +131,13 @@ pub(crate) struct Shared {
     pub(crate) mailboxes: Box<[Mailbox]>,
     pub(crate) counters: Box<[Counters]>,
     pub(crate) hasher: ahash::RandomState,
+    /// Connections open now, those on their way from one worker to another included. The bound is the node's: connections
+    /// do not spread evenly over the workers.
+    pub(crate) connections: AtomicU32,
+    /// Connections over that bound, for the log.
+    pub(crate) refused: Throttle,
+    /// Times that the system had no file or memory for a connection, for the log.
+    pub(crate) unaccepted: Throttle,
     /// Zero of the broker's clock.
     pub(crate) started: Instant,
 }
@@ -141,8 +149,25 @@ impl Shared {
             mailboxes: (0..workers).map(|_| Mailbox::default()).collect(),
             counters: (0..workers).map(|_| Counters::default()).collect(),
             hasher,
+            connections: AtomicU32::new(0),
+            refused: Throttle::default(),
+            unaccepted: Throttle::default(),
             started: Instant::now(),
         })
+    }
+
+    /// Counts a connection that was accepted; false when there is no room for it.
+    pub(crate) fn admit(&self, connections_max: u32) -> bool {
+        let admitted = self.connections.fetch_add(1, Ordering::Relaxed) < connections_max;
+        if !admitted {
+            self.let_go();
+        }
+        admitted
+    }
+
+    /// A connection that was admitted is gone.
+    pub(crate) fn let_go(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The worker that owns what `name` names: a client's session, or the order of a topic.

@@ -25,6 +25,7 @@ pub mod sim;
 mod sink;
 mod slab;
 mod stats;
+mod throttle;
 mod time;
 mod timers;
 pub mod transport;

@@ -88,6 +88,8 @@ pub(crate) const LINGER_MS: u64 = 2_000;
 pub(crate) const LINGER_BYTES_MAX: u32 = 1_048_576;
 /// When a will could not be handed to the sink, the time until the next attempt.
 pub(crate) const WILL_RETRY_MS: u64 = 1_000;
+/// Between two log lines about the same thing, where it may happen very often.
+pub(crate) const LOG_PAUSE_MS: u64 = 1_000;
 /// The largest number of workers: a session's worker is 6 bits of its number.
 pub const WORKERS_MAX: usize = 64;
 /// The largest number of sessions a worker holds: 26 bits of a session's number.

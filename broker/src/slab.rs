@@ -71,6 +71,7 @@ impl<T> Slab<T> {
             .map_or(0, |slot| slot.generation)
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }

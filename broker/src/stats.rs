@@ -58,6 +58,8 @@ macro_rules! counters {
 counters! {
     /// Connections accepted.
     connections_opened,
+    /// Times that a connection could not be accepted for want of files or memory; it waits in the kernel.
+    connections_unaccepted,
     /// Connections closed, for any reason.
     connections_closed,
     /// Connections now (accepted, closed ones that still read our last packet included).

@@ -156,13 +156,28 @@ impl Worker {
     /// Takes a new connection, or one that another worker handed over, and handles what it brings along.
     pub(crate) fn adopt(&mut self, handover: Handover) -> Option<u32> {
         let Handover { transport, unread } = handover;
-        let limit = self.settings.limits.connections_max as usize / self.shared.mailboxes.len();
-        if self.connections.slab.len() >= limit.max(1) || self.drain_until.is_some() {
-            // One that another worker hands over, with its CONNECT, was counted there.
-            self.counts.connections_opened += u64::from(unread.is_empty());
+        // One that another worker hands over, with its CONNECT, was counted and admitted there.
+        let is_new = unread.is_empty();
+        let limit = self.settings.limits.connections_max;
+        let draining = self.drain_until.is_some();
+        if draining || (is_new && !self.shared.admit(limit)) {
+            self.counts.connections_opened += u64::from(is_new);
             self.counts.connections_closed += 1;
-            self.counts.closed_limit += 1;
-            tracing::debug!(limit, "a connection over limits.connections_max was closed");
+            if draining {
+                self.counts.closed_shutdown += 1;
+            } else {
+                self.counts.closed_limit += 1;
+                if let Some(refused) = self.shared.refused.count(self.now) {
+                    tracing::warn!(
+                        refused,
+                        limit,
+                        "connections were closed at once: limits.connections_max are open"
+                    );
+                }
+            }
+            if draining && !is_new {
+                self.shared.let_go();
+            }
             if let Transport::Memory(memory) = &transport {
                 self.memory.closed.push(memory.peer);
             }
@@ -172,7 +187,7 @@ impl Worker {
             .connections
             .slab
             .insert(Connection::new(transport, self.now));
-        self.counts.connections_opened += u64::from(unread.is_empty());
+        self.counts.connections_opened += u64::from(is_new);
         self.counts.connections += 1;
         if let Some(Connection {
             transport: Transport::Memory(memory),
@@ -199,6 +214,12 @@ impl Worker {
         self.adopting = None;
         self.register(slot, generation);
         Some(slot)
+    }
+
+    /// The system had no file or memory for a connection. When a log line is due: how often that was.
+    pub(crate) fn unaccepted(&mut self) -> Option<u64> {
+        self.counts.connections_unaccepted += 1;
+        self.shared.unaccepted.count(self.now)
     }
 
     /// Has the kernel tell when there is something to read, and at once if there is something now. Room to write is
@@ -377,6 +398,9 @@ impl Worker {
             && let Err(error) = registry.deregister(stream)
         {
             tracing::warn!(%error, "a connection could not be handed to its worker");
+            self.counts.connections_closed += 1;
+            self.counts.closed_lost += 1;
+            self.shared.let_go();
             return;
         }
         let handover = Handover {

@@ -7,6 +7,7 @@ use runtime::http::operator_routes;
 use super::{block_on, drain_backends, prepare};
 use crate::backends::Command;
 use crate::exit::Failure;
+use crate::files::Files;
 use crate::http::{self, Server};
 use crate::node::{Listen, Node};
 use crate::{address, signals};
@@ -29,6 +30,7 @@ pub fn run(command: Command) -> Result<(), Failure> {
         }
     }
     config.validate()?;
+    Files::raise()?;
     let http = match &options.http {
         Some(text) => address::resolve("--http", text)?,
         None => address::resolve(&format!("http.{}", kind.name()), kind.http(&config))?,

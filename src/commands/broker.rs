@@ -11,6 +11,7 @@ use super::broker_node::{Bound, http_address, mqtt_address};
 use super::{block_on, blocking, prepare};
 use crate::config::Config;
 use crate::exit::Failure;
+use crate::files::Files;
 use crate::http::{self, Server};
 use crate::node::{Listen, Node};
 use crate::{address, cli, signals};
@@ -41,10 +42,17 @@ pub fn run(options: cli::Broker) -> Result<(), Failure> {
         config.bridge.kafka = kafka;
     }
     config.validate()?;
-    block_on(serve(config, http, with_bridge))
+    let files = Files::raise()?;
+    let room = files.in_words(files.bound(&mut config.broker.limits));
+    block_on(serve(config, room, http, with_bridge))
 }
 
-async fn serve(config: Config, http: SocketAddr, with_bridge: bool) -> Result<(), Failure> {
+async fn serve(
+    config: Config,
+    room: String,
+    http: SocketAddr,
+    with_bridge: bool,
+) -> Result<(), Failure> {
     let mut shutdown = signals::listen().context("cannot listen for signals")?;
     let listener = address::listen("--http", http)?;
     let bound = Bound::bind(&config)?;
@@ -66,7 +74,7 @@ async fn serve(config: Config, http: SocketAddr, with_bridge: bool) -> Result<()
     let router = router.merge(http::operator_routes(node.clone()));
     let server = Server::start(listener, router).context("cannot serve HTTP")?;
     println!(
-        "millstream broker: MQTT {}, http://{}/, {}",
+        "millstream broker: MQTT {} for up to {room}, http://{}/, {}",
         broker.mqtt(),
         server.address(),
         listen

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::demo::Demo;
 use crate::exit::Failure;
+use crate::files::Files;
 use crate::http::{self, Server};
 use crate::node::{Listen, Node};
 use crate::screen::{Start, StatusLine};
@@ -68,7 +69,9 @@ pub fn run(options: cli::Up) -> Result<(), Failure> {
         config.iot.rules.entry(metric.to_owned()).or_insert(rule);
     }
     config.validate()?;
-    block_on(serve(config, http, data, options.demo))
+    let files = Files::raise()?;
+    files.bound(&mut config.broker.limits);
+    block_on(serve(config, files, http, data, options.demo))
 }
 
 /// One Kafka for all parts.
@@ -90,6 +93,7 @@ fn join_at_once(config: &mut Config) {
 
 async fn serve(
     mut config: Config,
+    files: Files,
     http: SocketAddr,
     data: Option<PathBuf>,
     demo: bool,
@@ -129,7 +133,14 @@ async fn serve(
     };
     let started = running.start(&config, listener, demo).await;
     if started.is_ok() {
-        print_start(&running, &config, &data.in_words(in_memory), in_memory);
+        let room = files.in_words(config.broker.limits.connections_max);
+        print_start(
+            &running,
+            &config,
+            room,
+            &data.in_words(in_memory),
+            in_memory,
+        );
     }
     let ended = match started {
         Ok(()) => live(&node, &mut shutdown).await,
@@ -251,7 +262,7 @@ async fn live(node: &Node, shutdown: &mut Shutdown) -> Result<(), Failure> {
     ended
 }
 
-fn print_start(running: &Running, config: &Config, data: &str, in_memory: bool) {
+fn print_start(running: &Running, config: &Config, room: String, data: &str, in_memory: bool) {
     let Some(server) = &running.server else {
         return;
     };
@@ -264,6 +275,7 @@ fn print_start(running: &Running, config: &Config, data: &str, in_memory: bool) 
     let chat = config.chat.topics.first();
     let start = Start {
         mqtt: reachable(running.broker.mqtt()),
+        room,
         http: reachable(server.address()),
         kafka: &config.bridge.kafka,
         in_memory,

@@ -44,7 +44,25 @@ impl Millstream {
     /// # Panics
     /// When it ends before that, with what it said.
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = command(arguments)
+        Self::start_as(command(arguments), arguments)
+    }
+
+    /// The same, with so many open files allowed: `SOFT:HARD`.
+    ///
+    /// # Panics
+    /// As [`Millstream::start`].
+    pub fn start_with_files(files: &str, arguments: &[&str]) -> Self {
+        let millstream = command(arguments);
+        let mut limited = Command::new("prlimit");
+        limited
+            .arg(format!("--nofile={files}"))
+            .arg(millstream.get_program())
+            .args(millstream.get_args());
+        Self::start_as(limited, arguments)
+    }
+
+    fn start_as(mut command: Command, arguments: &[&str]) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -177,6 +177,7 @@ impl Worker {
         let Some(connection) = self.connections.slab.remove(slot) else {
             return;
         };
+        self.shared.let_go();
         self.counts.connections -= 1;
         self.counts.connections_closed += 1;
         if let Transport::Memory(memory) = &connection.transport {

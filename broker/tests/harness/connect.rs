@@ -232,3 +232,22 @@ fn one_connection_over_the_bound_is_closed_at_once() {
     b.ping();
     assert_eq!(b.got(), ["PINGRESP"]);
 }
+
+#[test]
+fn the_bound_on_connections_is_the_nodes_however_they_spread_over_the_workers() {
+    let net = Net::with(|config| {
+        config.workers = 6;
+        config.limits.connections_max = 20;
+    });
+    // A client's worker is decided by its identifier, so some workers have many of the twenty and some have few.
+    let mut clients: Vec<_> = (0..20).map(|n| net.join(&format!("c{n}"))).collect();
+    assert_eq!((net.stats().connections, net.stats().closed_limit), (20, 0));
+    assert_eq!(net.open().got(), ["closed"]);
+    // What goes makes room.
+    clients[3].cut();
+    clients[7].cut();
+    net.join("c20");
+    net.join("c21");
+    assert_eq!(net.open().got(), ["closed"]);
+    assert_eq!((net.stats().connections, net.stats().closed_limit), (20, 2));
+}
