@@ -1,65 +1,11 @@
-//! Dependencies point one way: what `cargo metadata` says is compared with the list of docs/ARCHITECTURE.md.
+//! Dependencies point one way: what `cargo metadata` says is compared with the tables of docs/ARCHITECTURE.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Which crate of this workspace may use which others. A new edge needs a reason in docs/ARCHITECTURE.md.
-const ALLOWED: &[(&str, &[&str])] = &[
-    ("settings", &[]),
-    ("topic", &[]),
-    ("codec", &["topic"]),
-    ("broker", &["codec", "settings", "topic"]),
-    ("envelope", &["topic"]),
-    ("bridge", &["broker", "envelope", "settings", "topic"]),
-    ("runtime", &["envelope", "settings"]),
-    ("chat", &["envelope", "runtime", "settings"]),
-    ("iot", &["envelope", "runtime", "settings"]),
-    ("dashboard", &["envelope", "runtime", "settings"]),
-    ("loadgen", &["broker", "codec", "settings", "topic"]),
-    ("testkit", &["envelope"]),
-    (
-        "millstream",
-        &[
-            "bridge",
-            "broker",
-            "chat",
-            "codec",
-            "dashboard",
-            "envelope",
-            "iot",
-            "loadgen",
-            "runtime",
-            "settings",
-            "topic",
-        ],
-    ),
-];
-
-/// Libraries that only these crates may use: the broker never speaks Kafka, a backend never speaks MQTT.
-const OUTSIDE: &[(&str, &[&str])] = &[
-    (
-        "rdkafka",
-        &[
-            "bridge",
-            "runtime",
-            "chat",
-            "iot",
-            "dashboard",
-            "loadgen",
-            "millstream",
-            "testkit",
-        ],
-    ),
-    ("rumqttc", &["bridge", "millstream", "testkit"]),
-    ("sqlx", &["runtime", "chat", "iot", "dashboard"]),
-    (
-        "axum",
-        &["runtime", "chat", "iot", "dashboard", "millstream"],
-    ),
-    ("mio", &["broker", "loadgen"]),
-];
+use crate::document::{names, table};
 
 /// Normal dependencies of each crate of the workspace, by name.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
@@ -107,17 +53,21 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
 fn crates_use_only_what_stands_below_them() {
     let dependencies = dependencies();
     let crates: BTreeSet<&str> = dependencies.keys().map(String::as_str).collect();
-    let listed: BTreeSet<&str> = ALLOWED.iter().map(|(name, _)| *name).collect();
-    assert_eq!(crates, listed, "left: the workspace, right: the list");
-    for (name, allowed) in ALLOWED {
-        let used: BTreeSet<&str> = dependencies[*name]
+    let allowed: BTreeMap<String, Vec<String>> = table("| crate | may use |")
+        .iter()
+        .map(|row| (names(&row[0]).remove(0), names(&row[1])))
+        .collect();
+    let listed: BTreeSet<&str> = allowed.keys().map(String::as_str).collect();
+    assert_eq!(crates, listed, "left: the workspace, right: the table");
+    for (name, allowed) in &allowed {
+        let used: BTreeSet<&str> = dependencies[name]
             .iter()
             .map(String::as_str)
             .filter(|name| crates.contains(name))
             .collect();
         let forbidden: Vec<_> = used
             .iter()
-            .filter(|other| !allowed.contains(other))
+            .filter(|other| !allowed.iter().any(|name| name == **other))
             .collect();
         assert!(forbidden.is_empty(), "{name} may not use {forbidden:?}");
     }
@@ -126,11 +76,18 @@ fn crates_use_only_what_stands_below_them() {
 #[test]
 fn libraries_stay_where_they_belong() {
     let dependencies = dependencies();
-    for (library, allowed) in OUTSIDE {
+    for row in table("| library | only in |") {
+        let (library, allowed) = (names(&row[0]).remove(0), names(&row[1]));
         for (name, used) in &dependencies {
             assert!(
-                !used.contains(*library) || allowed.contains(&name.as_str()),
+                !used.contains(&library) || allowed.contains(name),
                 "{name} may not use {library}: only {allowed:?} may"
+            );
+        }
+        for name in &allowed {
+            assert!(
+                dependencies[name].contains(&library),
+                "{name} does not use {library}: the table is out of date"
             );
         }
     }
