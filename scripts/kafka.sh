@@ -39,6 +39,7 @@ Options:
                  The controller listens on the next port.
   --join DIR     another broker of the cluster whose first server is in DIR; that one is the only controller
   --replicas N   replicas of Kafka's own topics, 1 to 3 (default 1); for a first server that others will join
+  --advertise P  the port that clients are told; a proxy of yours listens there
   --while PID    a server for the process PID: when that has ended, the server is killed and DIR is deleted
 
 Examples:
@@ -102,7 +103,7 @@ pid_of_server() {
 }
 
 bootstrap() {
-  sed -n 's|^advertised.listeners=.*PLAINTEXT://\([^,]*\).*|\1|p' "$DIR/server.properties"
+  sed -n 's|^listeners=.*PLAINTEXT://\([^,]*\).*|\1|p' "$DIR/server.properties"
 }
 
 # Whether a broker answers a metadata request (version 4, about no topic) with itself in the list. A listening port alone
@@ -137,7 +138,7 @@ write_role() {
 process.roles=broker,controller
 node.id=1
 listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
-advertised.listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
+advertised.listeners=PLAINTEXT://127.0.0.1:${ADVERTISE:-$port},CONTROLLER://127.0.0.1:$((port + 1))
 controller.quorum.bootstrap.servers=127.0.0.1:$((port + 1))
 END
   else
@@ -147,7 +148,7 @@ END
 process.roles=broker
 node.id=$port
 listeners=PLAINTEXT://127.0.0.1:$port
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+advertised.listeners=PLAINTEXT://127.0.0.1:${ADVERTISE:-$port}
 controller.quorum.bootstrap.servers=$controller
 END
   fi
@@ -273,6 +274,7 @@ start() {
   # Whichever broker is asked first makes Kafka's own topics.
   [ -n "$REPLICAS" ] || [ -z "$JOIN" ] || [ ! -s "$JOIN/option.REPLICAS" ] || REPLICAS=$(<"$JOIN/option.REPLICAS")
   remember REPLICAS
+  remember ADVERTISE
   [ -z "$WHILE" ] || watch_process "$WHILE"
   for ((try = 1; ; try++)); do
     if [ "$port" = auto ]; then
@@ -336,13 +338,13 @@ case $COMMAND in
     ;;
 esac
 
-DIR=$HERE/../data/kafka PORT='' WHILE='' JOIN='' REPLICAS=''
+DIR=$HERE/../data/kafka PORT='' WHILE='' JOIN='' REPLICAS='' ADVERTISE=''
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) usage; exit 0 ;;
-    --dir | --port | --while | --join | --replicas)
+    --dir | --port | --while | --join | --replicas | --advertise)
       [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value. See --help."
-      case $1 in --dir) DIR=$2 ;; --port) PORT=$2 ;; --while) WHILE=$2 ;; --join) JOIN=$2 ;; --replicas) REPLICAS=$2 ;; esac
+      case $1 in --dir) DIR=$2 ;; --port) PORT=$2 ;; --while) WHILE=$2 ;; --join) JOIN=$2 ;; --replicas) REPLICAS=$2 ;; --advertise) ADVERTISE=$2 ;; esac
       shift 2
       ;;
     *) fail "'$1' is not an option. See --help." ;;
@@ -352,6 +354,7 @@ done
   fail "--port '$PORT': a number from 1 to 65534, or auto"
 [ -z "$WHILE" ] || { [[ $WHILE =~ ^[0-9]+$ ]] && kill -0 "$WHILE" 2>/dev/null; } || fail "--while '$WHILE': no such process"
 [ -z "$JOIN" ] || [ -s "$JOIN/log/meta.properties" ] || fail "--join '$JOIN': no server was started there"
+[[ $ADVERTISE =~ ^[0-9]{0,5}$ ]] || fail "--advertise '$ADVERTISE': a port"
 [[ $REPLICAS =~ ^[1-3]?$ ]] || fail "--replicas '$REPLICAS': a number from 1 to 3"
 [ -z "$JOIN" ] || JOIN=$(cd "$JOIN" && pwd)
 [ ! -d "$DIR" ] || DIR=$(cd "$DIR" && pwd)

@@ -73,6 +73,7 @@ const BRIDGE_GAUGES: &[&str] = &[
     "kafka_reachable",
     "kafka_unreachable_seconds",
     "kafka_waiting",
+    "kafka_waiting_bytes",
     "kafka_weaknesses",
 ];
 

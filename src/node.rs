@@ -158,7 +158,7 @@ impl Node {
     /// Whether the bridge cannot reach Kafka.
     pub fn kafka_is_away(&self) -> bool {
         let status = self.bridge.as_ref().map(|bridge| bridge());
-        status.is_some_and(|status| status.kafka != Reachability::Reachable)
+        status.is_some_and(|status| !status.kafka.answers())
     }
 
     /// Takes a sample for the rates, and tells the demo whether Kafka is away. To be called about once a second.
@@ -188,7 +188,7 @@ impl Node {
         let mut problems = Vec::new();
         let mut live = true;
         if let Some(status) = self.bridge.as_ref().map(|bridge| bridge()) {
-            if status.kafka != Reachability::Reachable {
+            if !status.kafka.answers() {
                 problems.push(status.to_string());
             }
             problems.extend(status.problems);

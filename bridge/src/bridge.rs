@@ -4,20 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{Handle, Sink};
+use rdkafka::error::KafkaError;
 
 use crate::claim::Claim;
 use crate::config::Config;
 use crate::downlink::Downlink;
 use crate::error::StartError;
 use crate::kafka;
-use crate::poller::Poller;
+use crate::lanes::Lanes;
+use crate::poller::{Clients, Poller};
 use crate::producer::new_producer;
 use crate::routes::Routes;
 use crate::sink::KafkaSink;
 use crate::status::{Counters, DownlinkStatus, Status};
 use crate::suspicions::Suspicions;
 use crate::topics;
-use crate::watch::Watcher;
+use crate::watch::{Asker, FAR, Watcher};
 
 /// The running bridge of one broker node.
 ///
@@ -62,24 +64,31 @@ impl Bridge {
             .filter(|_| !prepared.in_memory)
             .map(|topic| Claim::take(config, topic))
             .transpose()?;
-        let client = kafka::producer(config, prepared.batch_bytes_max);
+        let clients = Clients {
+            near: kafka::producer(config, prepared.batch_bytes_max),
+            far: kafka::far_producer(config, prepared.batch_bytes_max),
+        };
+        let client_error = |error: KafkaError| StartError::Client(error.to_string());
         let suspicions = Arc::new(Suspicions::default());
-        let producer = new_producer(&client, &suspicions)
-            .map_err(|error| StartError::Client(error.to_string()))?;
+        let producer = new_producer(&clients.near, &suspicions, None).map_err(client_error)?;
+        let partitions = Arc::new(prepared.partitions);
         let sink = Arc::new(KafkaSink::new(
             config,
             routes,
-            producer,
+            Lanes::new(producer, partitions, prepared.batch_bytes_max),
             Arc::new(Counters::default()),
         ));
+        if prepared.round_trip >= FAR {
+            sink.is_far();
+        }
         let poller = Poller::start(
             Arc::clone(&sink),
-            client,
+            clients,
             Arc::clone(&suspicions),
             handle.clone(),
         )?;
-        let topic = topic.map(str::to_owned);
-        let watcher = Watcher::start(Arc::clone(&sink), Arc::clone(&suspicions), topic)?;
+        let asker = Asker::new(config, topic).map_err(client_error)?;
+        let watcher = Watcher::start(Arc::clone(&sink), Arc::clone(&suspicions), asker)?;
         let downlink = config
             .downlink
             .enabled

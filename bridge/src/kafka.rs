@@ -26,6 +26,8 @@ const PREFETCH_KIB_MAX: u32 = 16_384;
 /// librdkafka's thread polls without a pause: measured on two cores with a Kafka that was slow for want of CPU, it took
 /// half a core from it, and the latency grew from tens of milliseconds to seconds. With one, the thread sleeps.
 const REQUESTS_IN_FLIGHT_MAX: &str = "1";
+/// The same far from Kafka, where nothing is given to librdkafka that it would have to poll for: as many as keep the order.
+const FAR_REQUESTS_IN_FLIGHT_MAX: &str = "5";
 
 /// What every client of this node has in common.
 pub(crate) fn client(config: &Config) -> ClientConfig {
@@ -69,6 +71,13 @@ pub(crate) fn producer(config: &Config, batch_bytes_max: u32) -> ClientConfig {
         )
         // What Java's default partitioner does with a key, see `envelope::partition`.
         .set("partitioner", "murmur2_random");
+    client
+}
+
+/// One of the producers of a node far from Kafka, see [`crate::lanes`].
+pub(crate) fn far_producer(config: &Config, batch_bytes_max: u32) -> ClientConfig {
+    let mut client = producer(config, batch_bytes_max);
+    client.set("max.in.flight", FAR_REQUESTS_IN_FLIGHT_MAX);
     client
 }
 

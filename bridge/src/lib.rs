@@ -7,6 +7,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | `routes` | which publish goes to which Kafka topic, under which key |
+//! | `lanes` | by which producer a message goes, and when |
+//! | `partitions` | which partition a key belongs to |
 //! | `sink` | takes a publish on a broker's thread |
 //! | `producer` | librdkafka's producer, and what it says of each message |
 //! | `poller` | hears what Kafka confirmed and tells the broker, once a batch |
@@ -23,6 +25,8 @@ mod downlink;
 mod embedded;
 mod error;
 mod kafka;
+mod lanes;
+mod partitions;
 mod poller;
 mod producer;
 mod properties;

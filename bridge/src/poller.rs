@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use broker::{Handle, Settlement, Token};
 use rdkafka::ClientConfig;
+use rdkafka::error::KafkaResult;
 use rdkafka::producer::{Producer as _, PurgeConfig};
 
 use crate::kafka;
+use crate::lanes::{Distance, Refusals};
 use crate::producer::{Events, Producer, new_producer};
 use crate::sink::KafkaSink;
 use crate::status::Counters;
@@ -30,6 +32,8 @@ const QUIET_AFTER: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_millis(250);
 /// Events of librdkafka's that are handled before the broker is told; one is up to a whole request's messages.
 const EVENTS_PER_BATCH_MAX: usize = 256;
+/// Between two looks at whether a gate was left with something that a producer had no room for.
+const LOOK: Duration = Duration::from_millis(100);
 /// What a failed producer gets to hand back its messages.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two log lines about refused messages: a publisher can cause them as fast as it sends.
@@ -55,6 +59,12 @@ impl Outlet for Handle {
     }
 }
 
+/// What producers are made from.
+pub(crate) struct Clients {
+    pub(crate) near: ClientConfig,
+    pub(crate) far: ClientConfig,
+}
+
 /// How the poll thread is told to end.
 #[derive(Debug, Default)]
 struct Stop {
@@ -73,19 +83,22 @@ pub(crate) struct Poller {
 impl Poller {
     pub(crate) fn start(
         sink: Arc<KafkaSink>,
-        config: ClientConfig,
+        clients: Clients,
         suspicions: Arc<Suspicions>,
         outlet: impl Outlet,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(Stop::default());
         let mut polling = Polling {
             sink: Arc::clone(&sink),
-            config,
+            clients,
             suspicions,
             outlet,
             stop: Arc::clone(&stop),
             warned_at: None,
             rebuild_at: Instant::now(),
+            looked_at: Instant::now(),
+            landed: Vec::new(),
+            refusals: Vec::new(),
         };
         let thread = std::thread::Builder::new()
             .name("kafka-poll".to_owned())
@@ -123,13 +136,18 @@ impl Drop for Poller {
 
 struct Polling<O> {
     sink: Arc<KafkaSink>,
-    config: ClientConfig,
+    clients: Clients,
     suspicions: Arc<Suspicions>,
     outlet: O,
     stop: Arc<Stop>,
     warned_at: Option<Instant>,
     /// No new producer before this.
     rebuild_at: Instant,
+    /// The last look at the gates.
+    looked_at: Instant,
+    /// Working memory.
+    landed: Vec<usize>,
+    refusals: Refusals,
 }
 
 impl<O: Outlet> Polling<O> {
@@ -138,12 +156,15 @@ impl<O: Outlet> Polling<O> {
         let mut last_event = Instant::now();
         let mut give_up_at = None;
         loop {
-            let producer = self.sink.producer();
-            if self.poll(&producer, &mut batch) {
-                last_event = Instant::now();
+            let mut sound = true;
+            for (at, producer) in self.sink.lanes.producers().iter().enumerate() {
+                if self.poll(producer, &mut batch) {
+                    last_event = Instant::now();
+                }
+                sound &= self.look_into(at, producer, &mut batch);
             }
             self.tell(&mut batch);
-            let sound = self.look_into(&producer, &mut batch);
+            self.turn(&mut batch);
             if sound && self.sink.take_room() {
                 self.outlet.sink_ready();
             }
@@ -188,21 +209,24 @@ impl<O: Outlet> Polling<O> {
 
     /// Counts what was settled and moves it into `batch`.
     fn take(&mut self, events: &Events, batch: &mut Vec<(Token, Settlement)>) {
-        let (stored, refused) = {
+        let (stored, refused, bytes) = {
             let mut settled = events.settled();
             if batch.is_empty() {
                 mem::swap(&mut settled.batch, batch);
             } else {
                 batch.append(&mut settled.batch);
             }
+            mem::swap(&mut settled.landed, &mut self.landed);
             (
                 mem::take(&mut settled.stored),
                 mem::take(&mut settled.refused),
+                mem::take(&mut settled.bytes),
             )
         };
         let counters: &Counters = &self.sink.counters;
         let mut done = stored;
         counters.stored.fetch_add(stored, Ordering::Relaxed);
+        counters.bytes_done.fetch_add(bytes, Ordering::Relaxed);
         for (code, count) in refused {
             if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_PAUSE) {
                 self.warned_at = Some(Instant::now());
@@ -214,6 +238,60 @@ impl<O: Outlet> Polling<O> {
         if done > 0 {
             counters.done.fetch_add(done, Ordering::SeqCst);
         }
+        if !self.landed.is_empty() {
+            let mut refusals = mem::take(&mut self.refusals);
+            self.sink.lanes.landed(&mut self.landed, &mut refusals);
+            self.refuse(refusals, batch);
+        }
+    }
+
+    /// What was refused when it was handed to a producer at last.
+    fn refuse(&mut self, mut refusals: Refusals, batch: &mut Vec<(Token, Settlement)>) {
+        for (token, code, bytes) in refusals.drain(..) {
+            let refusal = kafka::refusal(code);
+            let counters = &self.sink.counters;
+            counters.count_refused(refusal, 1);
+            counters.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+            counters.done.fetch_add(1, Ordering::SeqCst);
+            if token != Token::NONE {
+                batch.push((token, Settlement::Refused(refusal)));
+            }
+        }
+        self.refusals = refusals;
+    }
+
+    /// Goes from near to far when that is due, and looks after what waits at the gates there.
+    fn turn(&mut self, batch: &mut Vec<(Token, Settlement)>) {
+        let lanes = &self.sink.lanes;
+        let mut refusals = mem::take(&mut self.refusals);
+        match lanes.distance() {
+            Distance::Near if self.sink.wants_far() => {
+                tracing::info!("Kafka is far away: several requests under way from now on");
+                lanes.begin_turn();
+            }
+            Distance::Turning if lanes.may_turn() && Instant::now() >= self.rebuild_at => {
+                self.rebuild_at = Instant::now() + REBUILD_PAUSE;
+                let producers: KafkaResult<Vec<_>> = (0..lanes.far_producers())
+                    .map(|_| {
+                        let partitions = Some(lanes.partitions());
+                        new_producer(&self.clients.far, &self.suspicions, partitions)
+                    })
+                    .collect();
+                match producers {
+                    Ok(producers) => lanes.turn(producers, &mut refusals),
+                    Err(error) => {
+                        tracing::error!(%error, "no new producers could be made; it is tried again");
+                    }
+                }
+            }
+            Distance::Far if self.looked_at.elapsed() >= LOOK => {
+                self.looked_at = Instant::now();
+                lanes.look_for_stuck(&mut refusals);
+            }
+            _ => {}
+        }
+        self.refuse(refusals, batch);
+        self.tell(batch);
     }
 
     fn tell(&self, batch: &mut Vec<(Token, Settlement)>) {
@@ -225,7 +303,12 @@ impl<O: Outlet> Polling<O> {
 
     /// An error of the producer as a whole may be the end of it: an idempotent producer that does not know any more what
     /// Kafka has sends nothing again. Returns whether the producer of the moment can send.
-    fn look_into(&mut self, producer: &Producer, batch: &mut Vec<(Token, Settlement)>) -> bool {
+    fn look_into(
+        &mut self,
+        at: usize,
+        producer: &Producer,
+        batch: &mut Vec<(Token, Settlement)>,
+    ) -> bool {
         if !producer.context().troubled.load(Ordering::Relaxed) {
             return true;
         }
@@ -238,14 +321,24 @@ impl<O: Outlet> Polling<O> {
         }
         self.rebuild_at = Instant::now() + REBUILD_PAUSE;
         tracing::error!(%code, reason, "the producer has failed and is made anew");
-        self.rebuild(producer, batch)
+        self.rebuild(at, producer, batch)
     }
 
     /// Replaces a failed producer. What it had not confirmed is refused: it may be in Kafka or not, and only the
     /// publisher can decide to send it again.
-    fn rebuild(&mut self, failed: &Producer, batch: &mut Vec<(Token, Settlement)>) -> bool {
-        match new_producer(&self.config, &self.suspicions) {
-            Ok(producer) => self.sink.replace_producer(producer),
+    fn rebuild(
+        &mut self,
+        at: usize,
+        failed: &Producer,
+        batch: &mut Vec<(Token, Settlement)>,
+    ) -> bool {
+        let lanes = &self.sink.lanes;
+        let (client, partitions) = match lanes.distance() {
+            Distance::Far => (&self.clients.far, Some(lanes.partitions())),
+            Distance::Near | Distance::Turning => (&self.clients.near, None),
+        };
+        match new_producer(client, &self.suspicions, partitions) {
+            Ok(producer) => lanes.replace(at, producer),
             Err(error) => {
                 tracing::error!(%error, "no new producer could be made; it is tried again");
                 return false;

@@ -9,9 +9,10 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, ProducerContext};
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::{ClientConfig, ClientContext, Message as _};
 
 use crate::kafka;
+use crate::partitions::Partitions;
 use crate::suspicions::Suspicions;
 
 // A token has to pass through librdkafka's opaque pointer.
@@ -27,6 +28,10 @@ pub(crate) struct Settled {
     pub(crate) stored: u64,
     /// There are few reasons at a time.
     pub(crate) refused: Vec<(RDKafkaErrorCode, u64)>,
+    /// Payload and key bytes of what was stored or refused.
+    pub(crate) bytes: u64,
+    /// Of far producers: the numbers of the partitions whose messages were reported on.
+    pub(crate) landed: Vec<usize>,
     /// Callbacks of any kind, ever: an empty queue is one whose poll moves nothing.
     pub(crate) callbacks: u64,
 }
@@ -37,6 +42,8 @@ pub(crate) struct Events {
     /// There was an error of the producer as a whole, to be looked into.
     pub(crate) troubled: AtomicBool,
     suspicions: Arc<Suspicions>,
+    /// Of far producers.
+    partitions: Option<Arc<Partitions>>,
 }
 
 impl Events {
@@ -65,6 +72,13 @@ impl ProducerContext for Events {
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         let mut settled = self.settled();
         settled.callbacks += 1;
+        let (Ok(message) | Err((_, message))) = result;
+        let key = message.key().unwrap_or_default();
+        settled.bytes += (key.len() + message.payload_len()) as u64;
+        if let Some(partitions) = &self.partitions {
+            let number = partitions.number(message.topic(), key);
+            settled.landed.push(number);
+        }
         let settlement = match result {
             Ok(_) => {
                 settled.stored += 1;
@@ -86,15 +100,17 @@ impl ProducerContext for Events {
     }
 }
 
-/// Makes a producer.
+/// Makes a producer; a far one gets `partitions`.
 pub(crate) fn new_producer(
     config: &ClientConfig,
     suspicions: &Arc<Suspicions>,
+    partitions: Option<Arc<Partitions>>,
 ) -> KafkaResult<Producer> {
     let events = Events {
         settled: Mutex::default(),
         troubled: AtomicBool::new(false),
         suspicions: Arc::clone(suspicions),
+        partitions,
     };
     BaseProducer::from_config_and_context(config, events)
 }

@@ -7,20 +7,19 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use broker::codec::{Property, Qos};
 use broker::{Incoming, Sink, Token, Verdict};
 use envelope::Fields;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::BaseRecord;
 
 use crate::config::Config;
 use crate::kafka;
-use crate::producer::{Producer, opaque};
+use crate::lanes::{Lanes, Message};
 use crate::routes::{Ack, Deliver, Routes, Store};
 use crate::status::Counters;
 
@@ -33,9 +32,11 @@ const HEADERS_USUAL: usize = 6;
 pub struct KafkaSink {
     routes: Routes,
     node: Box<str>,
-    qos0_waiting_max: u64,
-    /// Written only when a failed producer is replaced.
-    producer: RwLock<Arc<Producer>>,
+    messages_max: u64,
+    bytes_max: u64,
+    pub(crate) lanes: Lanes,
+    /// Set when Kafka turns out to be far away.
+    far: AtomicBool,
     pub(crate) counters: Arc<Counters>,
     /// Set here when librdkafka has no room, cleared by the poll thread when it has again. While it is set nothing is
     /// offered to librdkafka, so that those who wait get their turn in one wave.
@@ -61,15 +62,16 @@ impl KafkaSink {
     pub(crate) fn new(
         config: &Config,
         routes: Routes,
-        producer: Producer,
+        lanes: Lanes,
         counters: Arc<Counters>,
     ) -> Self {
         Self {
             routes,
             node: config.node_name().into(),
-            qos0_waiting_max: u64::from(config.producer.queue_messages_max)
-                .div_ceil(QOS0_QUEUE_DIVISOR),
-            producer: RwLock::new(Arc::new(producer)),
+            messages_max: config.producer.queue_messages_max.into(),
+            bytes_max: config.producer.queue_bytes_max,
+            lanes,
+            far: AtomicBool::new(false),
             counters,
             full: AtomicBool::new(false),
             waiting_when_full: AtomicU64::new(0),
@@ -77,17 +79,15 @@ impl KafkaSink {
         }
     }
 
-    /// The producer of the moment.
-    pub(crate) fn producer(&self) -> Arc<Producer> {
-        Arc::clone(&self.producer.read().unwrap_or_else(PoisonError::into_inner))
+    /// Kafka is far away: from now on there are several requests under way.
+    pub(crate) fn is_far(&self) {
+        if !self.far.swap(true, Ordering::SeqCst) {
+            self.wake_poll_thread();
+        }
     }
 
-    /// Puts another producer in the place of a failed one. When this returns, nobody sends to the old one any more.
-    pub(crate) fn replace_producer(&self, producer: Producer) {
-        *self
-            .producer
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(producer);
+    pub(crate) fn wants_far(&self) -> bool {
+        self.far.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_poll_thread(&self, thread: Thread) {
@@ -145,22 +145,30 @@ impl KafkaSink {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let record = BaseRecord::with_opaque_to(&store.topic, opaque(token))
-            .key(key)
-            .payload(publish.payload)
-            // Both fit for the next hundred thousand years.
-            .timestamp(i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
-            .headers(headers(
+        self.lanes.send(Message {
+            topic: &store.topic,
+            key,
+            payload: publish.payload,
+            headers: headers(
                 publish,
                 &self.node,
                 u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
                 header,
-            ));
-        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
-        producer.send(record).map_err(|(error, _)| match error {
-            KafkaError::MessageProduction(code) => code,
-            _ => RDKafkaErrorCode::Fail,
+            ),
+            // Both fit for the next hundred thousand years.
+            timestamp: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+            token,
         })
+    }
+
+    /// Whether no more messages may wait. Of QoS 0 it is a share of the queue, since nobody is told about it.
+    fn is_full(&self, qos: Qos) -> bool {
+        let divisor = match qos {
+            Qos::AtMostOnce => QOS0_QUEUE_DIVISOR,
+            _ => 1,
+        };
+        self.counters.waiting() >= self.messages_max.div_ceil(divisor)
+            || self.counters.waiting_bytes() >= self.bytes_max.div_ceil(divisor)
     }
 }
 
@@ -172,10 +180,13 @@ impl Sink for KafkaSink {
         let Some(store) = &route.store else {
             return Verdict::NotStored;
         };
-        let of_no_account = publish.qos == Qos::AtMostOnce;
-        if self.full.load(Ordering::Relaxed)
-            || (of_no_account && self.counters.waiting() >= self.qos0_waiting_max)
-        {
+        if self.full.load(Ordering::Relaxed) {
+            return self.no_room(publish.qos);
+        }
+        if self.is_full(publish.qos) {
+            if publish.qos != Qos::AtMostOnce {
+                self.set_full();
+            }
             return self.no_room(publish.qos);
         }
         let token = if store.ack == Ack::Received {
@@ -186,7 +197,12 @@ impl Sink for KafkaSink {
         let before = self.counters.accepted.fetch_add(1, Ordering::SeqCst);
         let sent = SCRATCH.with_borrow_mut(|Scratch { key, header }| {
             let key = route.key(publish.topic, publish.client_id, key);
-            self.send(publish, store, key, header, token)
+            let bytes = (key.len() + publish.payload.len()) as u64;
+            let sent = self.send(publish, store, key, header, token);
+            if sent.is_ok() {
+                self.counters.count_bytes(bytes);
+            }
+            sent
         });
         match sent {
             Ok(()) => {

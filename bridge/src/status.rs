@@ -13,6 +13,11 @@ pub enum Reachability {
     /// It does.
     #[default]
     Reachable,
+    /// It does, but takes its time.
+    Slow {
+        /// What the last answer took.
+        answer: Duration,
+    },
     /// It does not.
     Unreachable {
         /// Since when, as far as this node can tell.
@@ -20,6 +25,14 @@ pub enum Reachability {
         /// What the last attempt said.
         cause: String,
     },
+}
+
+impl Reachability {
+    /// Whether Kafka answers, fast or slowly.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        !matches!(self, Self::Unreachable { .. })
+    }
 }
 
 /// Messages that Kafka refused for good, by reason.
@@ -73,6 +86,8 @@ pub struct Status {
     pub accepted: u64,
     /// Messages that wait for Kafka's confirmation.
     pub waiting: u64,
+    /// Their payloads and keys, in bytes.
+    pub waiting_bytes: u64,
     /// Messages that Kafka confirmed.
     pub stored: u64,
     /// Messages refused for good.
@@ -96,14 +111,14 @@ impl Status {
     #[must_use]
     pub fn each(&self) -> Vec<(&'static str, &'static str, u64)> {
         let unreachable_s = match &self.kafka {
-            Reachability::Reachable => 0,
+            Reachability::Reachable | Reachability::Slow { .. } => 0,
             Reachability::Unreachable { since, .. } => age(*since).as_secs(),
         };
         vec![
             (
                 "kafka_reachable",
                 "1 while Kafka answers, 0 while it does not.",
-                u64::from(self.kafka == Reachability::Reachable),
+                u64::from(self.kafka.answers()),
             ),
             (
                 "kafka_unreachable_seconds",
@@ -119,6 +134,11 @@ impl Status {
                 "kafka_waiting",
                 "Messages that wait for Kafka's confirmation now.",
                 self.waiting,
+            ),
+            (
+                "kafka_waiting_bytes",
+                "Bytes of payloads and keys that wait for Kafka's confirmation now.",
+                self.waiting_bytes,
             ),
             (
                 "kafka_stored",
@@ -213,6 +233,12 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kafka {
             Reachability::Reachable => write!(f, "Kafka reachable, {} messages wait", self.waiting),
+            Reachability::Slow { answer } => write!(
+                f,
+                "Kafka slow: {:.1} s, {} messages wait",
+                answer.as_secs_f64(),
+                self.waiting
+            ),
             Reachability::Unreachable { since, cause } => write!(
                 f,
                 "Kafka unreachable since {} ({} s, {cause}), {} messages wait",
@@ -244,6 +270,10 @@ fn clock(at: SystemTime) -> String {
 pub(crate) struct Counters {
     /// Counted by the broker's workers before they hand a message to librdkafka, so that `done` never passes it.
     pub(crate) accepted: AtomicU64,
+    /// Payload and key bytes that were accepted, and of them what was stored or refused. A message may be counted as done
+    /// before it is counted as accepted.
+    bytes_accepted: AtomicU64,
+    pub(crate) bytes_done: AtomicU64,
     /// Messages that were stored or refused after they had been accepted.
     pub(crate) done: AtomicU64,
     pub(crate) stored: AtomicU64,
@@ -262,6 +292,18 @@ impl Counters {
     pub(crate) fn waiting(&self) -> u64 {
         let done = self.done.load(Ordering::SeqCst);
         self.accepted.load(Ordering::SeqCst).saturating_sub(done)
+    }
+
+    pub(crate) fn count_bytes(&self, bytes: u64) {
+        self.bytes_accepted.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Payload and key bytes under way.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        let done = self.bytes_done.load(Ordering::Relaxed);
+        self.bytes_accepted
+            .load(Ordering::Relaxed)
+            .saturating_sub(done)
     }
 
     pub(crate) fn count_refused(&self, refusal: Refusal, messages: u64) {
@@ -286,6 +328,7 @@ impl Counters {
         Status {
             kafka,
             waiting: self.waiting(),
+            waiting_bytes: self.waiting_bytes(),
             accepted: read(&self.accepted),
             stored: read(&self.stored),
             refused: Refused {

@@ -10,11 +10,12 @@ use rdkafka::admin::{
 };
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::Metadata;
+use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 
 use crate::config::Config;
 use crate::error::StartError;
 use crate::kafka;
+use crate::partitions::Partitions;
 
 /// Between two looks at whether new topics have their leaders.
 const LEADER_POLL: Duration = Duration::from_millis(50);
@@ -23,6 +24,10 @@ const LEADER_POLL: Duration = Duration::from_millis(50);
 /// Kafka confirms it: one broker may fail without a loss and without a pause.
 const SAFE_REPLICAS: usize = 3;
 const SAFE_MIN_INSYNC: &str = "2";
+
+/// Questions that measure the round trip, unless it is clearly long.
+const ROUND_TRIPS: usize = 8;
+const CLEARLY_FAR: Duration = Duration::from_millis(20);
 
 struct Quiet;
 
@@ -40,6 +45,10 @@ impl ClientContext for Quiet {
 pub(crate) struct Prepared {
     /// The largest batch that every topic takes.
     pub(crate) batch_bytes_max: u32,
+    /// The partitions of the topics that routes store in.
+    pub(crate) partitions: Partitions,
+    /// The least time that an answer took.
+    pub(crate) round_trip: Duration,
     /// What weakens the promise that an acknowledged message is never lost, each in one sentence.
     pub(crate) weaknesses: Vec<String>,
     /// Whether it is the cluster in memory, which only this process has.
@@ -68,10 +77,13 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, StartError> {
         let brokers = metadata.brokers().len();
         metadata = create(&admin, config, &missing, brokers, deadline)?;
     }
+    let partitions = partitions(config, &metadata);
     if is_in_memory(&admin, deadline) {
         // It leaves the question about settings without an answer, which would be waited for, and takes what it is given.
         return Ok(Prepared {
             batch_bytes_max: config.producer.batch_bytes_max,
+            partitions,
+            round_trip: Duration::ZERO,
             weaknesses: Vec::new(),
             in_memory: true,
         });
@@ -89,9 +101,47 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, StartError> {
     }
     Ok(Prepared {
         batch_bytes_max: batch_bytes_max(config, &described),
+        partitions,
+        round_trip: round_trip(&admin, config, timeout)?,
         weaknesses,
         in_memory: false,
     })
+}
+
+fn partitions(config: &Config, metadata: &Metadata) -> Partitions {
+    let stored_in = |name: &str| {
+        let mut stored = config.routes.iter().filter(|route| route.store);
+        stored.any(|route| route.topic == name)
+    };
+    let leaders = |topic: &MetadataTopic| {
+        let partitions = topic.partitions().iter();
+        partitions.map(MetadataPartition::leader).collect()
+    };
+    let topics = metadata.topics().iter();
+    Partitions::new(
+        topics
+            .filter(|topic| stored_in(topic.name()))
+            .map(|topic| (topic.name(), leaders(topic))),
+    )
+}
+
+/// The least time that Kafka took to answer: the first answers tell of connections that were made for them.
+fn round_trip(
+    admin: &AdminClient<Quiet>,
+    config: &Config,
+    timeout: Duration,
+) -> Result<Duration, StartError> {
+    let topic = config.kafka_topics().first().copied();
+    let mut least = Duration::MAX;
+    for _ in 0..ROUND_TRIPS {
+        let asked = Instant::now();
+        metadata_of(admin, config, topic, timeout)?;
+        least = least.min(asked.elapsed());
+        if least >= CLEARLY_FAR {
+            break;
+        }
+    }
+    Ok(least)
 }
 
 /// Whether it is librdkafka's cluster in memory: who starts that is told that it forgets everything.
@@ -107,9 +157,18 @@ fn metadata(
     config: &Config,
     timeout: Duration,
 ) -> Result<Metadata, StartError> {
+    metadata_of(admin, config, None, timeout)
+}
+
+fn metadata_of(
+    admin: &AdminClient<Quiet>,
+    config: &Config,
+    topic: Option<&str>,
+    timeout: Duration,
+) -> Result<Metadata, StartError> {
     admin
         .inner()
-        .fetch_metadata(None, timeout)
+        .fetch_metadata(topic, timeout)
         .map_err(|error| StartError::Unreachable {
             kafka: config.kafka.clone(),
             waited_ms: config.start_timeout_ms,

@@ -4,13 +4,18 @@
 //! thread asks Kafka for one topic's description, and the answer decides: so the state is also true while nobody
 //! publishes, and true again soon after Kafka is back.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use rdkafka::producer::Producer as _;
+use rdkafka::ClientContext;
+use rdkafka::admin::AdminClient;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, KafkaResult};
 
+use crate::config::Config;
 use crate::kafka;
 use crate::sink::KafkaSink;
 use crate::status::Reachability;
@@ -18,14 +23,26 @@ use crate::suspicions::{Suspicion, Suspicions};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
-/// Without a proof for this long, Kafka is asked.
+/// Without a proof for this long, Kafka is asked; and also with one, since the answer tells how far away it is.
 const PROOF_AGE_MAX: Duration = Duration::from_secs(5);
 /// The same while messages wait.
 const PROOF_AGE_MAX_WAITING: Duration = Duration::from_secs(2);
 /// Between two questions while Kafka does not answer, or while librdkafka reports trouble.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
-/// How long an answer may take.
+/// How long an answer may take when there was trouble with the connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an answer may take of a Kafka with which there was no trouble: it may be far away or busy.
+const LONG_ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
+/// An answer that takes so long is worth telling.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// A round trip from which on Kafka is far: with each partition's batch waiting for the others', every publisher would
+/// feel it.
+pub(crate) const FAR: Duration = Duration::from_millis(1);
+/// The same while the node runs, when an answer also takes long because the machine or Kafka is busy: so many answers in a
+/// row, each at least so late.
+const FAR_FOR_SURE: (usize, Duration) = (2, Duration::from_millis(50));
+const FAR_IN_THE_LONG_RUN: (usize, Duration) = (6, Duration::from_millis(5));
 
 /// What is known about Kafka. Pure: the caller brings the time and does the asking.
 #[derive(Debug)]
@@ -33,8 +50,11 @@ struct Watch {
     reachability: Reachability,
     proven_at: Instant,
     asked_at: Option<Instant>,
+    began_at: Instant,
     stored: u64,
     suspicion: Option<Suspicion>,
+    /// The last times that answers took.
+    answers: VecDeque<Duration>,
 }
 
 impl Watch {
@@ -43,8 +63,10 @@ impl Watch {
             reachability: Reachability::Reachable,
             proven_at: now,
             asked_at: None,
+            began_at: now,
             stored: 0,
             suspicion: None,
+            answers: VecDeque::new(),
         }
     }
 
@@ -74,12 +96,15 @@ impl Watch {
         {
             return false;
         }
+        let asked_at = self.asked_at.unwrap_or(self.began_at);
+        let asked_long_ago = now.duration_since(asked_at) >= PROOF_AGE_MAX;
         let age_max = if waiting > 0 {
             PROOF_AGE_MAX_WAITING
         } else {
             PROOF_AGE_MAX
         };
-        let due = self.reachability != Reachability::Reachable
+        let due = asked_long_ago
+            || matches!(self.reachability, Reachability::Unreachable { .. })
             || self.suspicion.is_some()
             || now.duration_since(self.proven_at) >= age_max;
         if due {
@@ -88,25 +113,95 @@ impl Watch {
         due
     }
 
-    /// Takes in the answer to a question, or that there was none.
-    fn answered(&mut self, now: Instant, clock: SystemTime, answer: Result<(), String>) {
+    /// How long the next answer may take.
+    fn patience(&self) -> Duration {
+        match (&self.reachability, &self.suspicion) {
+            (Reachability::Reachable, Some(_)) => ANSWER_TIMEOUT,
+            _ => LONG_ANSWER_TIMEOUT,
+        }
+    }
+
+    /// Takes in how long the answer to a question took, or that there was none.
+    fn answered(&mut self, now: Instant, clock: SystemTime, answer: Result<Duration, String>) {
         match answer {
-            Ok(()) => self.proven(now),
+            Ok(took) => {
+                self.proven(now);
+                self.reachability = if took >= SLOW {
+                    Reachability::Slow { answer: took }
+                } else {
+                    Reachability::Reachable
+                };
+                self.answers.push_front(took);
+                self.answers.truncate(FAR_IN_THE_LONG_RUN.0);
+            }
             Err(cause) => {
                 let since = match (&self.reachability, self.suspicion.take()) {
                     (Reachability::Unreachable { since, .. }, _) => *since,
-                    (Reachability::Reachable, Some(suspicion)) => suspicion.since,
-                    (Reachability::Reachable, None) => clock,
+                    (_, Some(suspicion)) => suspicion.since,
+                    (_, None) => clock,
                 };
                 self.reachability = Reachability::Unreachable { since, cause };
             }
         }
     }
 
+    /// Whether the answers say that Kafka is far away.
+    fn is_far(&self) -> bool {
+        [FAR_FOR_SURE, FAR_IN_THE_LONG_RUN]
+            .iter()
+            .any(|(count, least)| {
+                self.answers.len() >= *count
+                    && self.answers.iter().take(*count).all(|took| took >= least)
+            })
+    }
+
+    /// Kafka has answered or confirmed something. How fast it is, only an answer tells.
     fn proven(&mut self, now: Instant) {
         self.proven_at = now;
         self.suspicion = None;
-        self.reachability = Reachability::Reachable;
+        if matches!(self.reachability, Reachability::Unreachable { .. }) {
+            self.reachability = Reachability::Reachable;
+        }
+    }
+}
+
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "Kafka, while it is watched");
+    }
+}
+
+/// Who asks. It has a connection of its own: a question would take the place of messages in the producers'.
+pub(crate) struct Asker {
+    client: AdminClient<Quiet>,
+    topic: Option<String>,
+}
+
+impl Asker {
+    /// `topic` is one that Kafka has: it is what Kafka is asked about.
+    pub(crate) fn new(config: &Config, topic: Option<&str>) -> KafkaResult<Self> {
+        Ok(Self {
+            client: AdminClient::from_config_and_context(&kafka::client(config), Quiet)?,
+            topic: topic.map(str::to_owned),
+        })
+    }
+
+    /// How long the answer took, or why there was none.
+    fn ask(&self, patience: Duration) -> Result<Duration, String> {
+        let asked = Instant::now();
+        let answer = self
+            .client
+            .inner()
+            .fetch_metadata(self.topic.as_deref(), patience);
+        answer
+            .map(|_| asked.elapsed())
+            .map_err(|error| kafka::describe(&error))
     }
 }
 
@@ -131,18 +226,18 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// Starts to watch. `topic` is one that Kafka has: it is what Kafka is asked about.
+    /// Starts to watch.
     pub(crate) fn start(
         sink: Arc<KafkaSink>,
         suspicions: Arc<Suspicions>,
-        topic: Option<String>,
+        asker: Asker,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         let of_reports = Arc::clone(&suspicions);
         let thread = std::thread::Builder::new()
             .name("kafka-watch".to_owned())
-            .spawn(move || watch(&of_thread, &sink, &suspicions, topic.as_deref()))?;
+            .spawn(move || watch(&of_thread, &sink, &suspicions, &asker))?;
         of_reports.set_watch(thread.thread().clone());
         Ok(Self {
             shared,
@@ -167,7 +262,7 @@ impl Drop for Watcher {
     }
 }
 
-fn watch(shared: &Shared, sink: &KafkaSink, suspicions: &Suspicions, topic: Option<&str>) {
+fn watch(shared: &Shared, sink: &KafkaSink, suspicions: &Suspicions, asker: &Asker) {
     let mut watch = Watch::new(Instant::now());
     while !shared.stop.load(Ordering::SeqCst) {
         let stored = sink.counters.stored.load(Ordering::Relaxed);
@@ -177,12 +272,19 @@ fn watch(shared: &Shared, sink: &KafkaSink, suspicions: &Suspicions, topic: Opti
             sink.counters.waiting(),
             suspicions.take(),
         ) {
-            let answer = sink
-                .producer()
-                .client()
-                .fetch_metadata(topic, ANSWER_TIMEOUT);
-            let answer = answer.map(|_| ()).map_err(|error| kafka::describe(&error));
+            let patience = watch.patience();
+            let answer = asker.ask(patience).or_else(|cause| {
+                // What was confirmed meanwhile is an answer, too; only that it took so long remains.
+                if sink.counters.stored.load(Ordering::Relaxed) > stored {
+                    Ok(patience)
+                } else {
+                    Err(cause)
+                }
+            });
             watch.answered(Instant::now(), SystemTime::now(), answer);
+            if watch.is_far() {
+                sink.is_far();
+            }
         }
         publish(shared, &watch.reachability, sink);
         std::thread::park_timeout(LOOK);
@@ -193,14 +295,23 @@ fn watch(shared: &Shared, sink: &KafkaSink, suspicions: &Suspicions, topic: Opti
 fn publish(shared: &Shared, now: &Reachability, sink: &KafkaSink) {
     let mut before = shared.reachability();
     match (&*before, now) {
-        (Reachability::Reachable, Reachability::Unreachable { cause, .. }) => {
+        (
+            Reachability::Reachable | Reachability::Slow { .. },
+            Reachability::Unreachable { cause, .. },
+        ) => {
             tracing::error!(
                 cause,
                 waiting = sink.counters.waiting(),
                 "Kafka is unreachable"
             );
         }
-        (Reachability::Unreachable { .. }, Reachability::Reachable) => {
+        (Reachability::Reachable, Reachability::Slow { answer }) => {
+            tracing::warn!(?answer, "Kafka is slow");
+        }
+        (Reachability::Slow { .. }, Reachability::Reachable) => {
+            tracing::warn!("Kafka is slow no more");
+        }
+        (Reachability::Unreachable { .. }, Reachability::Reachable | Reachability::Slow { .. }) => {
             tracing::info!(
                 waiting = sink.counters.waiting(),
                 "Kafka is reachable again"
@@ -238,12 +349,65 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_kafka_is_never_asked() {
+    fn a_busy_kafka_is_only_asked_how_far_away_it_is() {
         let start = Instant::now();
         let mut watch = Watch::new(start);
-        for second in 1..100 {
-            assert!(!watch.look(start + Duration::from_secs(second), second, 10, None));
-        }
+        let asked: Vec<u64> = (1..=20)
+            .filter(|second| watch.look(start + Duration::from_secs(*second), *second, 10, None))
+            .collect();
+        assert_eq!(asked, [5, 10, 15, 20]);
+    }
+
+    fn answers(watch: &mut Watch, millis: u64) {
+        let answer = Ok(Duration::from_millis(millis));
+        watch.answered(Instant::now(), at(1), answer);
+    }
+
+    #[test]
+    fn a_late_answer_is_slow_until_one_comes_fast() {
+        let start = Instant::now();
+        let mut watch = Watch::new(start);
+        answers(&mut watch, 3_100);
+        let slow = Reachability::Slow {
+            answer: Duration::from_millis(3_100),
+        };
+        assert_eq!(watch.reachability, slow);
+        assert!(slow.answers());
+        // What is confirmed says that it is there, and not that it is fast.
+        watch.look(start, 1, 0, None);
+        assert_eq!(watch.reachability, slow);
+        answers(&mut watch, 20);
+        assert_eq!(watch.reachability, Reachability::Reachable);
+    }
+
+    #[test]
+    fn a_late_answer_is_waited_for_unless_there_was_trouble() {
+        let start = Instant::now();
+        let mut watch = Watch::new(start);
+        assert_eq!(watch.patience(), LONG_ANSWER_TIMEOUT);
+        watch.look(start, 0, 0, suspicion(10));
+        assert_eq!(watch.patience(), ANSWER_TIMEOUT);
+        // A Kafka that is known to be slow or away is given time to say that it is back.
+        watch.answered(start, at(12), Err("no answer".into()));
+        assert_eq!(watch.patience(), LONG_ANSWER_TIMEOUT);
+    }
+
+    #[test]
+    fn one_late_answer_does_not_make_kafka_far() {
+        let is_far = |answered: &[u64]| {
+            let mut watch = Watch::new(Instant::now());
+            answered
+                .iter()
+                .for_each(|millis| answers(&mut watch, *millis));
+            watch.is_far()
+        };
+        assert!(!is_far(&[]));
+        assert!(!is_far(&[3_000]));
+        assert!(!is_far(&[3_000, 1, 3_000]));
+        assert!(is_far(&[1, 50, 60]));
+        assert!(!is_far(&[6, 6, 6, 6, 6]));
+        assert!(is_far(&[6, 6, 6, 6, 6, 6]));
+        assert!(!is_far(&[6, 6, 6, 1, 6, 6, 6]));
     }
 
     #[test]
@@ -252,7 +416,7 @@ mod tests {
         let mut watch = Watch::new(start);
         assert!(!watch.look(start + Duration::from_secs(4), 0, 0, None));
         assert!(watch.look(start + Duration::from_secs(5), 0, 0, None));
-        watch.answered(start + Duration::from_secs(5), at(5), Ok(()));
+        watch.answered(start + Duration::from_secs(5), at(5), Ok(Duration::ZERO));
         assert_eq!(watch.reachability, Reachability::Reachable);
         assert!(!watch.look(start + Duration::from_secs(6), 0, 1, None));
         assert!(watch.look(start + Duration::from_secs(7), 0, 1, None));
@@ -284,7 +448,7 @@ mod tests {
         let start = Instant::now();
         let mut watch = Watch::new(start);
         assert!(watch.look(start, 0, 0, suspicion(10)));
-        watch.answered(start, at(10), Ok(()));
+        watch.answered(start, at(10), Ok(Duration::ZERO));
         assert_eq!(watch.reachability, Reachability::Reachable);
         assert!(
             !watch.look(start + Duration::from_secs(1), 0, 0, None),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::broker::{Broker, Handle, NoSink, Running, Sink};
 use anyhow::Context;
-use bridge::{Bridge, Reachability};
+use bridge::Bridge;
 
 use super::{KAFKA_AWAY_DRAIN, blocking, within};
 use crate::address;
@@ -83,7 +83,7 @@ impl SharedBridge {
     }
 
     fn is_kafka_away(&self) -> bool {
-        self.status().kafka != Reachability::Reachable
+        !self.status().kafka.answers()
     }
 
     /// See [`Bridge::stop_downlink`].
@@ -197,7 +197,7 @@ impl BrokerNode {
             return;
         };
         // Without a Kafka there is nothing to wait for: what it did not confirm was not acknowledged.
-        let reachable = bridge.status().kafka == Reachability::Reachable;
+        let reachable = bridge.status().kafka.answers();
         let patience = if reachable {
             self.drain
         } else {

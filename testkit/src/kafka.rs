@@ -8,6 +8,8 @@ mod records;
 
 pub use records::{Read, Sent};
 
+use crate::far::Far;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -26,6 +28,16 @@ impl Kafka {
     /// If it does not start, with what the script said about it.
     pub fn start() -> Self {
         Self::start_with(&[])
+    }
+
+    /// Starts a server that all clients reach by `far` alone.
+    ///
+    /// # Panics
+    /// If it does not start, with what the script said about it.
+    pub fn start_behind(far: &Far) -> Self {
+        let kafka = Self::start_with(&["--advertise", &far.address().port().to_string()]);
+        far.leads_to(kafka.bootstrap.parse().expect("an address"));
+        kafka
     }
 
     /// Starts a cluster of three brokers; the first is the only controller.

@@ -6,6 +6,7 @@
 pub mod again;
 pub mod browser;
 pub mod clients;
+pub mod far;
 pub mod http;
 pub mod kafka;
 pub mod millstream;

@@ -14,6 +14,8 @@ use rdkafka::{Message as _, Offset, TopicPartitionList};
 
 use super::*;
 use crate::config::Config;
+use crate::lanes::Lanes;
+use crate::partitions::Partitions;
 use crate::routes::{Ack, Deliver, RouteConfig, Routes};
 
 const TOPIC: &str = "mqtt.messages";
@@ -71,13 +73,19 @@ impl Fixture {
         };
         change(&mut config);
         config.validate().unwrap();
-        let client = kafka::producer(&config, config.producer.batch_bytes_max);
+        let batch_bytes_max = config.producer.batch_bytes_max;
+        let clients = Clients {
+            near: kafka::producer(&config, batch_bytes_max),
+            far: kafka::far_producer(&config, batch_bytes_max),
+        };
         let suspicions = Arc::default();
-        let producer = new_producer(&client, &suspicions).unwrap();
+        let producer = new_producer(&clients.near, &suspicions, None).unwrap();
         let routes = Routes::compile(&config.routes).unwrap();
-        let sink = Arc::new(KafkaSink::new(&config, routes, producer, Arc::default()));
+        let partitions = Partitions::new([(TOPIC, vec![1])].into_iter());
+        let lanes = Lanes::new(producer, Arc::new(partitions), batch_bytes_max);
+        let sink = Arc::new(KafkaSink::new(&config, routes, lanes, Arc::default()));
         let heard = Heard::default();
-        let poller = Poller::start(Arc::clone(&sink), client, suspicions, heard.clone()).unwrap();
+        let poller = Poller::start(Arc::clone(&sink), clients, suspicions, heard.clone()).unwrap();
         Self {
             heard,
             sink,
@@ -214,6 +222,33 @@ fn routes_decide_about_topic_key_acknowledgement_and_delivery() {
     });
     assert_eq!(kafka.settlement(2), None, "nobody waits for it");
     assert_eq!(kafka.keys(2), ["received", "x-c1"]);
+}
+
+#[test]
+fn the_share_of_qos_0_is_one_of_bytes_too() {
+    let kafka = Fixture::start(|config| {
+        config.producer.message_bytes_max = 40_960;
+        config.producer.queue_bytes_max = 81_920;
+    });
+    kafka.cluster.broker_down(1).unwrap();
+    let offer = |qos, token| kafka.offer("a", qos, &[0; 20_000], Token(token));
+    assert_eq!(offer(Qos::AtMostOnce, 1), PENDING);
+    assert_eq!(offer(Qos::AtMostOnce, 2), PENDING);
+    // 40,002 bytes wait; half of the queue is 40,960.
+    assert_eq!(
+        kafka.offer("a", Qos::AtMostOnce, &[0; 1_000], Token(3)),
+        PENDING
+    );
+    assert_eq!(
+        kafka.offer("a", Qos::AtMostOnce, b"x", Token(4)),
+        Verdict::Busy
+    );
+    assert_eq!(offer(Qos::AtLeastOnce, 5), PENDING);
+    let status = kafka.status();
+    assert_eq!((status.waiting_bytes, status.dropped), (61_004, 1));
+    kafka.cluster.broker_up(1).unwrap();
+    kafka.wait("all are stored", |_, status| status.stored == 4);
+    assert_eq!(kafka.status().waiting_bytes, 0);
 }
 
 #[test]
