@@ -2,11 +2,15 @@
 """What the summaries say is what the raw data says, and every run is judged: `python3 -B bench-results/tests.py`."""
 
 import contextlib
+import http.server
 import io
+import json
 import pathlib
 import re
 import subprocess
 import sys
+import tempfile
+import threading
 import unittest
 
 import engine
@@ -102,6 +106,61 @@ class Judgement(unittest.TestCase):
         self.assertEqual(engine.not_in_kafka(run), 1)
         self.assertEqual(engine.not_in_kafka({**run, "in_kafka": 120}), 0)
         self.assertIsNone(engine.not_in_kafka({"report": run["report"]}))
+
+
+class Effects(unittest.TestCase):
+    """What engine.sh asks the node at the end of a run, of a node whose metrics are one of these at each look."""
+
+    def asked(self, looks, patience=60):
+        looks = iter(looks)
+        last = []
+
+        class Node(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                # Each look of the script asks three times.
+                if not last or last[0][1] == 0:
+                    last[:] = [[next(looks, last[0][0] if last else None), 3]]
+                last[0][1] -= 1
+                lag, messages, readings = last[0][0]
+                text = f"millstream_chat_messages_total {messages}\nmillstream_iot_readings_total {readings}\n"
+                if lag is not None:
+                    text += f'millstream_consumer_lag_records{{partition="0"}} {lag}\n'
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *arguments):
+                pass
+
+        node = http.server.HTTPServer(("127.0.0.1", 0), Node)
+        threading.Thread(target=node.serve_forever, daemon=True).start()
+        script = (HERE / "engine.sh").read_text(encoding="utf-8")
+        functions = "\n".join(re.search(rf"^{name}\(\) {{\n.*?^}}$", script, re.M | re.S)[0] for name in ("metric", "acknowledged", "effects"))
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as report:
+            json.dump({"streams": [{"name": "chat", "acknowledged": 10}, {"name": "telemetry", "acknowledged": 90}]}, report)
+            report.flush()
+            told = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", f"HTTP_PORT={node.server_port} BACKENDS_SECONDS_MAX={patience}\nsleep() {{ :; }}\n{functions}\neffects {report.name}"],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        node.shutdown()
+        node.server_close()
+        return json.loads("{" + told.stdout.lstrip(",") + "}")
+
+    def test_a_lag_of_0_before_all_is_stored_is_not_believed(self):
+        # At first the lag alone is asked for, which is one of three.
+        first = (7, 0, 0)
+        rebuilt = [(0, 10, 40), (None, 10, 40), (0, 10, 80), (0, 10, 90)]
+        told = self.asked([first, *rebuilt])
+        self.assertEqual((told["messages_stored"], told["readings_stored"], told["lag_left"]), (10, 90, 0))
+
+    def test_what_never_comes_is_told_as_it_is(self):
+        told = self.asked([(0, 10, 89)], patience=0)
+        self.assertEqual((told["messages_stored"], told["readings_stored"], told["lag_left"]), (10, 89, 0))
+        told = self.asked([(5, 10, 90)], patience=0)
+        self.assertEqual(told["lag_left"], 5)
 
 
 class Raw(unittest.TestCase):

@@ -1,4 +1,4 @@
-//! What was acknowledged survives `kill -9`, of a backend and of Kafka, in the middle of 20,000 messages.
+//! What was acknowledged survives `kill -9`, of a node, of a backend and of Kafka, in the middle of 20,000 messages.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -206,6 +206,48 @@ fn a_killed_backend_has_every_effect_once_after_its_restart() {
     }
 }
 
+/// The identifiers of all messages in Kafka, as often as they are there.
+fn stored_ids(kafka: &Kafka) -> Vec<String> {
+    let stored = kafka_values(kafka.bootstrap(), "chat.messages");
+    let id = |value: &String| {
+        let value: Value = serde_json::from_str(value).expect("JSON");
+        value["id"].as_str().expect("an id").to_owned()
+    };
+    stored.iter().map(id).collect()
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_killed_node() {
+    let _alone = alone();
+    let kafka = Kafka::start();
+    let data = tempfile::tempdir().expect("a directory");
+    let node = broker(&kafka, &data);
+    let talking = Publisher::start(node.mqtt(), "talker", (0..MESSAGES).map(chat).collect());
+    eventually("a quarter of the messages", || {
+        (talking.acknowledged() >= BLOW).then_some(())
+    });
+    node.kill();
+    let acknowledged = talking.lost();
+    assert!(
+        (BLOW..MESSAGES).contains(&acknowledged),
+        "the node fell in the middle: {acknowledged}"
+    );
+    let ids: HashSet<String> = stored_ids(&kafka).into_iter().collect();
+    for n in 0..acknowledged {
+        assert!(
+            ids.contains(&format!("m-{n}")),
+            "message {n} was acknowledged and is not in Kafka"
+        );
+    }
+    // The rest is its publisher's to send again; a new node takes it.
+    let again = broker(&kafka, &data);
+    let rest = (acknowledged..MESSAGES).map(chat).collect();
+    Publisher::start(again.mqtt(), "talker", rest).finish();
+    let ids: HashSet<String> = stored_ids(&kafka).into_iter().collect();
+    assert_eq!(ids.len(), MESSAGES);
+    assert_eq!(again.terminate().status.code(), Some(0));
+}
+
 #[test]
 fn what_was_acknowledged_survives_a_killed_kafka() {
     let _alone = alone();
@@ -258,16 +300,8 @@ fn what_was_acknowledged_survives_a_killed_kafka() {
 
     kafka.start_again();
     talking.finish();
-    let stored = kafka_values(kafka.bootstrap(), "chat.messages");
-    let ids: HashSet<String> = stored
-        .iter()
-        .map(|value| {
-            serde_json::from_str::<Value>(value).expect("JSON")["id"]
-                .as_str()
-                .expect("an id")
-                .to_owned()
-        })
-        .collect();
+    let stored = stored_ids(&kafka);
+    let ids: HashSet<&String> = stored.iter().collect();
     for n in 0..MESSAGES {
         assert!(
             ids.contains(&format!("m-{n}")),

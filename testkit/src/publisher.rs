@@ -65,4 +65,18 @@ impl Publisher {
             thread.join().expect("the connection holds");
         }
     }
+
+    /// Waits for the end of a connection that the broker is to lose: how many were acknowledged before it.
+    ///
+    /// # Panics
+    /// When everything was acknowledged: nothing was lost.
+    pub fn lost(mut self) -> usize {
+        let ends: Vec<bool> = self
+            .threads
+            .drain(..)
+            .map(|thread| thread.join().is_ok())
+            .collect();
+        assert!(ends.contains(&false), "the connection holds");
+        self.acknowledged()
+    }
 }
