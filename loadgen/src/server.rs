@@ -99,6 +99,24 @@ impl Sampler {
         })
     }
 
+    /// A remark when the process is not the one that listens on `broker`: what it uses then says something of the broker only
+    /// if somebody knows better, as of one behind a proxy or with processes of its own for its work.
+    #[must_use]
+    pub fn stranger(&self, broker: SocketAddr) -> Option<String> {
+        let pid = self.pid?;
+        let listens = listening::pid_of(broker);
+        (listens != Some(pid)).then(|| {
+            let listener = listens.map_or_else(
+                || "who does is not known".to_owned(),
+                |other| format!("process {other} does"),
+            );
+            format!(
+                "process {pid} ({}), whose CPU and memory these are, does not listen on {broker}; {listener}",
+                self.name
+            )
+        })
+    }
+
     /// The process; 0 when only metrics are looked at.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -231,6 +249,21 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let sampler = Sampler::find(Some("auto"), address, None).unwrap().unwrap();
         assert_eq!(sampler.pid(), std::process::id());
+        assert_eq!(sampler.stranger(address), None);
+        // The parent of a test is no broker.
+        let parent = std::os::unix::process::parent_id().to_string();
+        let other = Sampler::find(Some(&parent), address, None)
+            .unwrap()
+            .unwrap();
+        let remark = other.stranger(address).unwrap();
+        let wanted = [
+            format!("process {parent} ("),
+            format!(
+                "does not listen on {address}; process {} does",
+                std::process::id()
+            ),
+        ];
+        assert!(wanted.iter().all(|part| remark.contains(part)), "{remark}");
         drop(listener);
         let error = Sampler::find(Some("auto"), address, None).unwrap_err();
         assert!(error.to_string().contains("--pid auto"), "{error}");

@@ -72,6 +72,11 @@ fn run_scenario(
     work_out: impl FnOnce(RunArgs) -> Result<Execution, LoadError>,
 ) -> Result<(), Failure> {
     let (json_file, html_file) = (args.json.clone(), args.html.clone());
+    if json_file.is_some() && json_file == html_file {
+        return Err(Failure::cannot_start(
+            "--json and --html name the same file; the one would be written over the other",
+        ));
+    }
     for (option, file) in [("--json", &json_file), ("--html", &html_file)] {
         if let Some(file) = file {
             writable(option, file)?;

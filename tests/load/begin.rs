@@ -57,6 +57,11 @@ fn what_is_not_possible_is_refused_in_one_sentence() {
         ),
         (&["--html", "/"], &["--html", "cannot be written"]),
         (
+            &["--html", "a", "--json", "a"],
+            &["--json and --html", "same file"],
+        ),
+        (&["--name", ""], &["--name is empty"]),
+        (
             &["--protocol", "3"],
             &["--protocol is \"3\"", "3.1.1", "5.0"],
         ),
@@ -171,6 +176,14 @@ fn scenarios_that_are_none_are_refused() {
         (&["report", path], &[path, "no report"]),
         (&["connect", "--rate", "5"], &["--rate", "\"connect\""]),
         (&["connect", "--window", "5"], &["--window", "\"connect\""]),
+        (
+            &["reconnect-storm", "--seconds", "1"],
+            &["--seconds: churn.storms_at_s is 5", "measured time"],
+        ),
+        (
+            &["iot", "--clients", "110"],
+            &["--clients: stream \"commands\"", "do not divide"],
+        ),
         (
             &["agent", "--listen", "192.0.2.1:7401"],
             &["--listen", "192.0.2.1:7401"],

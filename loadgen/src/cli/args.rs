@@ -13,16 +13,19 @@ use crate::scenario::Scenario;
 #[command(after_help = "\
 Examples:
   millstream load pairs --broker 127.0.0.1:1883 --pid auto
-      Pairs of a publisher and a subscriber on any MQTT broker: latencies, rates, the broker's CPU and memory, and a ledger of
-      every message.
+      Pairs of a publisher and a subscriber on any MQTT broker: latencies, rates, the broker's
+      CPU and memory, and a ledger of every message.
   millstream load mixed --simulated --clients 1000000
       A million clients in this process, on Millstream's own engine without sockets.
   millstream load show chat > my.toml; millstream load run my.toml --html report.html
       A scenario of your own.
 
-Exit code 0: the run kept to its limits, also when Ctrl-C ended it early. 1: it did not (something is missing, refused, out of
-order, the broker died …). 2: it could not begin. 3: it was ended before anything was measured. Ctrl-C gives the report so far; a
-second one ends at once.")]
+Exit codes:
+  0  the run kept to its limits, also when Ctrl-C ended it early
+  1  it did not: something is missing, refused, out of order, the broker died …
+  2  it could not begin
+  3  it was ended before anything was measured
+Ctrl-C gives the report so far; a second one ends at once.")]
 pub struct Load {
     /// What to do.
     #[command(subcommand)]
@@ -91,8 +94,8 @@ pub enum LoadCommand {
 Example:
   millstream up --kafka 127.0.0.1:9092 --mqtt 127.0.0.1:1883
   millstream load backends --broker 127.0.0.1:1883 --rate 5000
-      `millstream up` is the broker, and Kafka's bridge and the backends that have to be behind it.
-      Without them every receipt is missing."))]
+      `millstream up` is the broker, and Kafka's bridge and the backends that have to be behind
+      it. Without them every receipt is missing."))]
     Backends(RunArgs),
     /// A thousand publishers with QoS 1: for a broker that acknowledges what it has stored
     #[command(
@@ -122,8 +125,9 @@ Example:
     #[command(after_help = "\
 Example:
   millstream load agent --listen 10.0.0.5:7401
-      One run at a time; a second coordinator is refused and told so. One agent uses one core: start as many as there are cores.
-      Whoever can reach the address can let this machine load any broker: use it in a network of your own.")]
+      One run at a time; a second coordinator is refused and told so. One agent uses one core:
+      start as many as there are cores. Whoever can reach the address can let this machine load
+      any broker: use it in a network of your own.")]
     Agent(AgentArgs),
 }
 

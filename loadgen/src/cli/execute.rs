@@ -36,6 +36,8 @@ pub struct Execution {
     place: Place,
     gates: Gates,
     sampler: Option<Sampler>,
+    /// What is odd about the process that is looked at.
+    stranger: Option<String>,
 }
 
 impl Execution {
@@ -58,6 +60,14 @@ impl Execution {
     /// # Errors
     /// It is not allowed or not possible.
     pub fn new(mut scenario: Scenario, args: RunArgs) -> Result<Self, LoadError> {
+        if args
+            .name
+            .as_ref()
+            .is_some_and(|name| name.trim().is_empty())
+        {
+            let text = "--name is empty; it is what the run is called beside others";
+            return Err(LoadError::Option(text.to_owned()));
+        }
         let name = |error| naming::scenario(error, &args);
         scenario.apply(&overrides(&args)?).map_err(name)?;
         let plan = scenario.plan(number_of_a_run(), args.seed).map_err(name)?;
@@ -66,8 +76,13 @@ impl Execution {
             None => Some(Sampler::of_self()?),
             Some(broker) => Sampler::find(args.pid.as_deref(), broker, args.metrics.as_deref())?,
         };
+        let stranger = place
+            .broker()
+            .zip(sampler.as_ref())
+            .and_then(|(broker, sampler)| sampler.stranger(broker));
         Ok(Self {
             gates: Gates::new(place.shares()),
+            stranger,
             args,
             scenario,
             plan,
@@ -165,6 +180,7 @@ impl Execution {
         let simulated = self.place.is_simulated();
         merge(&self.plan, &outcomes, &lost, simulated, &mut report);
         report.remarks.extend(remarks);
+        report.remarks.extend(self.stranger);
         watch.finish(&mut report);
         Ok(report)
     }

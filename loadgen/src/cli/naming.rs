@@ -42,6 +42,19 @@ pub(super) fn scenario(error: ScenarioError, args: &RunArgs) -> LoadError {
             (*given && whole).then_some(*option)
         })
     };
+    // Keys that nobody wrote, and an option that they do not go together with any more.
+    let cause = match &error {
+        ScenarioError::Value { key, .. } | ScenarioError::Refused { key, .. } => [
+            ("storms_at_s", "--seconds", args.seconds.is_some()),
+            ("topics", "--clients", args.clients.is_some()),
+        ]
+        .iter()
+        .find_map(|(suffix, option, given)| (*given && key.ends_with(suffix)).then_some(*option)),
+        _ => None,
+    };
+    if let Some(option) = cause {
+        return LoadError::Option(format!("{option}: {error}"));
+    }
     match error {
         ScenarioError::Value {
             key,

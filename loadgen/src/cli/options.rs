@@ -1,6 +1,7 @@
 //! From what was said on the command line to what is to be done: changes of the scenario, and where it runs.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::time::Duration;
 
 use super::args::RunArgs;
 use super::naming;
@@ -176,12 +177,26 @@ fn resolve(text: &str) -> Result<SocketAddr, LoadError> {
             "--broker is \"{text}\": {why}; it is HOST:PORT, for example 127.0.0.1:1883"
         ))
     };
-    let mut found = text
+    let found: Vec<SocketAddr> = text
         .to_socket_addrs()
-        .map_err(|error| wrong(error.to_string()))?;
-    found
-        .next()
-        .ok_or_else(|| wrong("the name has no address".to_owned()))
+        .map_err(|error| wrong(error.to_string()))?
+        .collect();
+    answering(&found).ok_or_else(|| wrong("the name has no address".to_owned()))
+}
+
+/// How long each address of a name may take to take a connection.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Of several addresses the first at which somebody listens: `localhost` is often ::1 first, and the broker at 127.0.0.1
+/// alone. Where nobody does, the first, so that the run says why.
+fn answering(addresses: &[SocketAddr]) -> Option<SocketAddr> {
+    let (first, others) = addresses.split_first()?;
+    let listens =
+        |address: &&SocketAddr| TcpStream::connect_timeout(address, PROBE_TIMEOUT).is_ok();
+    // A single one is what was asked for.
+    let answers = !others.is_empty();
+    let found = answers.then(|| addresses.iter().find(listens)).flatten();
+    Some(*found.unwrap_or(first))
 }
 
 /// What the command line changes in the scenario.
@@ -234,4 +249,25 @@ pub(super) fn overrides(args: &RunArgs) -> Result<Overrides, LoadError> {
         password,
         ..Overrides::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn of_several_addresses_the_one_at_which_somebody_listens_is_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = listener.local_addr().unwrap();
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+        let nobody = gone.local_addr().unwrap();
+        drop(gone);
+        assert_eq!(answering(&[nobody, there]), Some(there));
+        assert_eq!(answering(&[there, nobody]), Some(there));
+        assert_eq!(answering(&[nobody]), Some(nobody));
+        assert_eq!(answering(&[nobody, nobody]), Some(nobody));
+        assert_eq!(answering(&[]), None);
+    }
 }

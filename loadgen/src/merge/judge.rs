@@ -9,6 +9,10 @@ const LATE_P99_MS_MAX: f64 = 20.0;
 /// The part of a core that a share may use before it is the limit.
 const BUSY_MAX: f64 = 0.95;
 
+/// Of a run that measured for so long before it was interrupted, an audience that got nothing at all would get nothing: that
+/// is more than what was on its way.
+const SILENT_S: f64 = 1.0;
+
 /// Says where the tool was the limit and not the broker. `dropped`: messages that the tool gave up.
 pub(super) fn tool_limits(plan: &Plan, simulated: bool, dropped: u64, report: &mut Report) {
     let limits = &mut report.tool_was_the_limit;
@@ -46,6 +50,7 @@ pub(super) fn judge(plan: &Plan, report: &mut Report) {
     let mut judge = Judge {
         checks: &report.checks,
         interrupted: report.interrupted.is_some(),
+        measured_s: report.measured.1 - report.measured.0,
         failures: Vec::new(),
     };
     for stream in &report.streams {
@@ -72,6 +77,7 @@ struct Judge<'a> {
     checks: &'a Checks,
     /// What was on its way is nobody's loss then.
     interrupted: bool,
+    measured_s: f64,
     failures: Vec<String>,
 }
 
@@ -122,6 +128,10 @@ impl Judge<'_> {
         if !self.interrupted {
             self.over(audience.missing, checks.missing_max, || {
                 format!("{who} are missing")
+            });
+        } else if self.measured_s >= SILENT_S && audience.checked && audience.delivered == 0 {
+            self.over(audience.expected, checks.missing_max, || {
+                format!("{who} were due, and not a single one had come")
             });
         }
         self.over(duplicates_of(audience), checks.duplicates_max, || {
@@ -256,6 +266,36 @@ mod tests {
             (&[(9, 9), (0, 0)], 9),
         ] {
             assert_eq!(within(seconds, closed), None, "{seconds:?}");
+        }
+    }
+
+    #[test]
+    fn an_interrupted_run_in_which_nothing_came_at_all_has_not_passed() {
+        let failures = |delivered, measured_s, checked| {
+            let audience = AudienceReport {
+                expected: 20,
+                delivered,
+                checked,
+                missing: 20 - delivered,
+                ..AudienceReport::default()
+            };
+            let mut judge = Judge {
+                checks: &Checks::default(),
+                interrupted: true,
+                measured_s,
+                failures: Vec::new(),
+            };
+            judge.audience(&audience);
+            judge.failures
+        };
+        let silent = failures(0, 4.0, true);
+        assert!(
+            silent[0].ends_with("were due, and not a single one had come"),
+            "{silent:?}"
+        );
+        // What was on its way is no loss; who was not to get all, or had no time to, neither.
+        for (delivered, measured_s, checked) in [(1, 4.0, true), (0, 0.5, true), (0, 4.0, false)] {
+            assert_eq!(failures(delivered, measured_s, checked), [""; 0]);
         }
     }
 }

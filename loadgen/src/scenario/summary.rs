@@ -35,7 +35,7 @@ impl Scenario {
     fn connecting(&self) -> String {
         let connect = &self.connect;
         let pace = match connect.per_second {
-            Some(rate) => format!("{rate} connects a second"),
+            Some(rate) => format!("{} connects a second", number(rate)),
             None => "all connect at once".to_owned(),
         };
         let version = match connect.protocol {
@@ -54,9 +54,18 @@ impl Scenario {
     }
 }
 
+/// A rate; of a whole one its thousands can be told apart.
+fn number(rate: f64) -> String {
+    if rate.fract() == 0.0 && (0.0..1e15).contains(&rate) {
+        counted(rate as u64, "", "").trim_end().to_owned()
+    } else {
+        rate.to_string()
+    }
+}
+
 fn stream(stream: &Stream) -> String {
     let pace = match stream.per_second {
-        Some(rate) => format!("{rate} messages a second"),
+        Some(rate) => format!("{} messages a second", number(rate)),
         None if stream.once => "one message a topic, before the warm-up".to_owned(),
         None => "as many messages as the windows let".to_owned(),
     };
