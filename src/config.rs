@@ -40,7 +40,7 @@ pub struct Config {
 }
 
 settings::section! {
-    /// The `[http]` section: one address for each kind of process.
+    /// The `[http]` section: one address for each kind of process, and the bounds of each.
     pub struct Http {
         /// Address of `up` (page, APIs, metrics, health, status) and of `broker` (metrics, health, status).
         pub broker: String = "127.0.0.1:8080".into(), [is ADDRESS];
@@ -50,6 +50,12 @@ settings::section! {
         pub iot: String = "127.0.0.1:8082".into(), [is ADDRESS];
         /// Address of `dashboard` as a process of its own.
         pub dashboard: String = "127.0.0.1:8083".into(), [is ADDRESS];
+        /// Open connections of one process; one more is answered with 503 and closed.
+        pub connections_max: u32 = 128, [8..=100_000, "connections"];
+        /// How long a connection may take to say what it wants, idle ones between two requests included.
+        pub head_timeout_ms: u64 = 30_000, [100..=600_000, "milliseconds"];
+        /// How long a request that brings a body may take as a whole; then it is answered with 408.
+        pub body_timeout_ms: u64 = 60_000, [100..=600_000, "milliseconds"];
     }
 }
 

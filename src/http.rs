@@ -2,6 +2,8 @@
 //!
 //! What the backends answer is theirs; this module only puts their routers in place.
 
+mod serve;
+
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use axum::routing::get;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::config::Http;
 use crate::node::{Health, Node};
 
 /// How long open requests may take to end at a shutdown. Live event streams never end by themselves.
@@ -76,7 +79,7 @@ async fn status(State(node): State<Arc<Node>>) -> Response {
 pub struct Server {
     address: SocketAddr,
     end: watch::Sender<bool>,
-    task: JoinHandle<std::io::Result<()>>,
+    task: JoinHandle<()>,
 }
 
 impl Server {
@@ -84,17 +87,11 @@ impl Server {
     ///
     /// # Errors
     /// When tokio does not take the listener.
-    pub fn start(listener: TcpListener, router: Router) -> std::io::Result<Self> {
+    pub fn start(listener: TcpListener, router: Router, config: &Http) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let (end, mut ended) = watch::channel(false);
-        let task = tokio::spawn(
-            axum::serve(listener, router)
-                .with_graceful_shutdown(async move {
-                    let _ = ended.wait_for(|end| *end).await;
-                })
-                .into_future(),
-        );
+        let (end, ended) = watch::channel(false);
+        let task = tokio::spawn(serve::serve(listener, router, config.into(), ended));
         Ok(Self { address, end, task })
     }
 

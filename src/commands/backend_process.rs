@@ -39,6 +39,7 @@ pub fn run(command: Command) -> Result<(), Failure> {
         let mut shutdown = signals::listen().map_err(anyhow::Error::from)?;
         let listener = address::listen("--http", http)?;
         let backend = kind.start(&config).await?;
+        let bounds = config.http.clone();
         let settings = kind.settings(&mut config);
         let listen = Listen {
             http: listener.local_addr().ok(),
@@ -53,7 +54,7 @@ pub fn run(command: Command) -> Result<(), Failure> {
         let router = http::common_routes(node.clone())
             .merge(operators)
             .fallback_service(router);
-        let server = Server::start(listener, router).map_err(anyhow::Error::from)?;
+        let server = Server::start(listener, router, &bounds).map_err(anyhow::Error::from)?;
         println!(
             "millstream {}: http://{}/, Kafka {}, group {}, database {}",
             kind.name(),

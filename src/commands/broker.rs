@@ -72,7 +72,7 @@ async fn serve(
     let node = Arc::new(node);
     let router = Router::new().route("/", get(|| std::future::ready(INDEX)));
     let router = router.merge(http::operator_routes(node.clone()));
-    let server = Server::start(listener, router).context("cannot serve HTTP")?;
+    let server = Server::start(listener, router, &config.http).context("cannot serve HTTP")?;
     println!(
         "millstream broker: MQTT {} for up to {room}, http://{}/, {}",
         broker.mqtt(),

@@ -206,7 +206,7 @@ impl Running {
             return Err(failure);
         }
         router = router.merge(http::operator_routes(self.node.clone()));
-        let server = Server::start(listener, router).context("cannot serve HTTP")?;
+        let server = Server::start(listener, router, &config.http).context("cannot serve HTTP")?;
         if demo {
             let iot = format!("http://{}/iot", reachable(server.address()));
             self.node.add_demo(Demo::start(
