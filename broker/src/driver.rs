@@ -1,30 +1,24 @@
 //! Threads and sockets: the part of the broker that is not deterministic. Each worker gets a thread, a poll and a
 //! listening socket of its own; the kernel spreads new connections over the sockets.
 
+mod looks;
+mod seats;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
-use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Config;
 use crate::handle::{Handle, Inbox, Shared};
-use crate::limits::EVENTS_PER_TURN_MAX;
 use crate::retained::Retained;
 use crate::router::Router;
 use crate::sink::Sink;
-use crate::time::Time;
-use crate::transport::{Handover, Transport};
-use crate::worker::{Next, Settings, Worker};
-
-const LISTENER: Token = Token(usize::MAX);
-const WAKER: Token = Token(usize::MAX - 1);
-
-/// How long a worker lets connections wait after `accept` failed for want of files or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::worker::{Settings, Worker};
+use looks::Driver;
+use seats::Seats;
 
 /// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -123,35 +117,13 @@ impl Broker {
     /// # Errors
     /// When the system gives no thread or poll.
     pub fn start(self, sink: Arc<dyn Sink>) -> Result<Running, StartError> {
-        let settings = Settings::new(&self.config);
-        let started = self.shared.started;
+        let seats = Seats::new(self.listeners.len(), self.shared.started);
         let mut threads = Vec::new();
-        for (index, listener) in self.listeners.into_iter().enumerate() {
-            let poll = Poll::new()?;
-            let mut listener = mio::net::TcpListener::from_std(listener);
-            poll.registry()
-                .register(&mut listener, LISTENER, Interest::READABLE)?;
-            self.shared.mailboxes[index].set_waker(mio::Waker::new(poll.registry(), WAKER)?);
-            let registry = poll.registry().try_clone()?;
-            let (shared, settings, sink) = (
-                Arc::clone(&self.shared),
-                Arc::clone(&settings),
-                Arc::clone(&sink),
-            );
-            let accepts_per_turn = settings.limits.accepts_per_turn;
-            let worker = Worker::new(index, shared, settings, sink, Some(registry));
-            let mut driver = Driver {
-                poll,
-                listener: Some(listener),
-                accept_from: None,
-                may_accept: true,
-                accepts_per_turn,
-                started,
-                worker,
-            };
+        for driver in drivers(&self.config, self.listeners, &self.shared, &sink)? {
+            let seats = Arc::clone(&seats);
             let thread = std::thread::Builder::new()
-                .name(format!("mqtt-{index}"))
-                .spawn(move || driver.run())?;
+                .name(format!("mqtt-{}", driver.index()))
+                .spawn(move || seats.run(driver))?;
             threads.push(thread);
         }
         tracing::debug!(address = %self.address, workers = threads.len(), "MQTT listener started");
@@ -161,6 +133,25 @@ impl Broker {
             threads,
         })
     }
+}
+
+/// A worker for each of the listening sockets, ready to run.
+fn drivers(
+    config: &Config,
+    listeners: Vec<TcpListener>,
+    shared: &Arc<Shared>,
+    sink: &Arc<dyn Sink>,
+) -> io::Result<Vec<Box<Driver>>> {
+    let settings = Settings::new(config);
+    let driver = |(index, listener)| {
+        let worker = |registry| {
+            let (shared, settings) = (Arc::clone(shared), Arc::clone(&settings));
+            Worker::new(index, shared, settings, Arc::clone(sink), Some(registry))
+        };
+        let accepts_per_turn = config.limits.accepts_per_turn;
+        Driver::new(index, listener, shared, accepts_per_turn, worker).map(Box::new)
+    };
+    listeners.into_iter().enumerate().map(driver).collect()
 }
 
 /// `count` listening sockets on one port. The first takes the port for itself, so that a port in use is an error also
@@ -231,138 +222,6 @@ impl Running {
     }
 }
 
-struct Driver {
-    poll: Poll,
-    listener: Option<mio::net::TcpListener>,
-    /// Not before this: `accept` failed for want of files or memory.
-    accept_from: Option<Instant>,
-    /// The listener may have connections: its edge came, and it was not yet seen empty.
-    may_accept: bool,
-    accepts_per_turn: u32,
-    started: Instant,
-    worker: Worker,
-}
-
-impl Driver {
-    fn run(&mut self) {
-        let mut events = Events::with_capacity(EVENTS_PER_TURN_MAX);
-        let mut next = Next::Now;
-        loop {
-            let timeout = self.timeout(next);
-            if let Err(error) = self.poll.poll(&mut events, timeout)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                tracing::error!(%error, "a worker's poll failed; the worker ends");
-                return;
-            }
-            self.worker.begin(self.now());
-            if self.worker.is_draining() {
-                self.listener = None;
-            }
-            self.worker.go_on();
-            let may_read = self.worker.may_read();
-            for event in &events {
-                match event.token() {
-                    LISTENER => self.may_accept = true,
-                    WAKER => {}
-                    Token(slot) => {
-                        let slot = slot as u32;
-                        if event.is_writable() {
-                            self.worker.writable(slot);
-                        }
-                        if event.is_read_closed() {
-                            self.worker.ended(slot);
-                        }
-                        // An error or a hang-up shows itself by reading, too.
-                        if event.is_readable() || event.is_read_closed() || event.is_error() {
-                            if may_read {
-                                self.worker.readable(slot);
-                            } else {
-                                self.worker.readable_later(slot);
-                            }
-                        }
-                    }
-                }
-            }
-            self.accept();
-            self.worker.take_inbox();
-            self.worker.fire_timers();
-            self.worker.flush();
-            next = self.worker.end();
-            if next == Next::Ended {
-                return;
-            }
-        }
-    }
-
-    fn now(&self) -> Time {
-        Time(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
-    }
-
-    /// How long to wait for readiness: until the worker's own deadline, and not longer than until connections that wait
-    /// may be accepted.
-    fn timeout(&self, next: Next) -> Option<Duration> {
-        let accept = (self.may_accept && self.listener.is_some()).then(|| {
-            self.accept_from.map_or(Duration::ZERO, |from| {
-                from.saturating_duration_since(Instant::now())
-            })
-        });
-        let own = match next {
-            Next::Now | Next::Ended => Some(Duration::ZERO),
-            Next::Idle => None,
-            // A millisecond more, because ours are rounded down.
-            Next::At(at) => Some(Duration::from_millis(at.since_ms(self.now()) + 1)),
-        };
-        earlier(accept, own)
-    }
-
-    fn accept(&mut self) {
-        let Some(listener) = self.listener.as_ref().filter(|_| self.may_accept) else {
-            return;
-        };
-        if self.accept_from.is_some_and(|from| from > Instant::now()) {
-            return;
-        }
-        self.accept_from = None;
-        for _ in 0..self.accepts_per_turn {
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    self.worker.adopt(Handover {
-                        transport: Transport::Tcp(stream),
-                        unread: Vec::new(),
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.may_accept = false;
-                    return;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    let times = self.worker.unaccepted();
-                    if let Some(times) = times {
-                        tracing::warn!(
-                            %error,
-                            times,
-                            "connections cannot be accepted now; they wait in the kernel"
-                        );
-                    }
-                    self.accept_from = Some(Instant::now() + ACCEPT_PAUSE);
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// The earlier of two ends of waiting; `None` is never.
-fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,16 +248,6 @@ mod tests {
         for listener in &first.listeners {
             assert_eq!(listener.local_addr().unwrap(), first.local_addr());
         }
-    }
-
-    #[test]
-    fn a_pause_of_accepting_does_not_put_off_the_workers_own_deadlines() {
-        let [soon, late] = [5, 100].map(Duration::from_millis);
-        assert_eq!(earlier(Some(late), Some(soon)), Some(soon));
-        assert_eq!(earlier(Some(soon), Some(late)), Some(soon));
-        assert_eq!(earlier(None, Some(soon)), Some(soon));
-        assert_eq!(earlier(Some(late), None), Some(late));
-        assert_eq!(earlier(None, None), None);
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub(crate) struct Mailbox {
     entries: Mutex<Vec<Inbox>>,
     waiting: AtomicUsize,
     notified: AtomicBool,
+    /// The worker looks into its inbox before it waits, so that it needs no waking.
+    awake: AtomicBool,
     waker: OnceLock<Waker>,
 }
 
@@ -83,7 +85,8 @@ impl Mailbox {
             queue.append(entries);
             self.waiting.store(queue.len(), Ordering::Relaxed);
         }
-        if !self.notified.swap(true, Ordering::AcqRel)
+        if !self.notified.swap(true, Ordering::SeqCst)
+            && !self.awake.load(Ordering::SeqCst)
             && let Some(waker) = self.waker.get()
         {
             waker.wake();
@@ -102,6 +105,28 @@ impl Mailbox {
         let mut queue = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut *queue, into);
         self.waiting.store(0, Ordering::Relaxed);
+    }
+
+    /// From now on entries wake the worker. False when there are some already.
+    pub(crate) fn sleeps(&self) -> bool {
+        self.awake.store(false, Ordering::SeqCst);
+        !self.notified.load(Ordering::SeqCst)
+    }
+
+    /// The worker will look before it waits again.
+    pub(crate) fn wakes(&self) {
+        self.awake.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether something came in since the inbox was last taken.
+    pub(crate) fn is_notified(&self) -> bool {
+        self.notified.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
     }
 
     /// Entries that wait.
@@ -311,6 +336,44 @@ impl Delivered {
                 .take()
         {
             then();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// One worker sends the other an entry and waits for one; who misses a waking waits for ever.
+    #[test]
+    fn a_worker_that_goes_to_sleep_hears_of_every_entry() {
+        const ROUNDS: u32 = 20_000;
+        let mailboxes = Arc::new([Mailbox::default(), Mailbox::default()]);
+        let play = |own: usize| {
+            let mailboxes = Arc::clone(&mailboxes);
+            let mut poll = mio::Poll::new().unwrap();
+            mailboxes[own].set_waker(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
+            std::thread::spawn(move || {
+                let (mut events, mut inbox) = (mio::Events::with_capacity(8), Vec::new());
+                for round in 0..ROUNDS {
+                    mailboxes[1 - own].send_one(Inbox::SinkReady);
+                    while inbox.is_empty() {
+                        if mailboxes[own].sleeps() {
+                            let patience = Some(Duration::from_secs(30));
+                            poll.poll(&mut events, patience).unwrap();
+                            assert!(!events.is_empty(), "round {round} was never heard of");
+                        }
+                        mailboxes[own].wakes();
+                        mailboxes[own].take(&mut inbox);
+                    }
+                    inbox.drain(..1);
+                }
+            })
+        };
+        for player in [play(0), play(1)] {
+            player.join().unwrap();
         }
     }
 }

@@ -90,6 +90,18 @@ pub(crate) const LINGER_BYTES_MAX: u32 = 1_048_576;
 pub(crate) const WILL_RETRY_MS: u64 = 1_000;
 /// Between two log lines about the same thing, where it may happen very often.
 pub(crate) const LOG_PAUSE_MS: u64 = 1_000;
+/// How long a worker lets connections wait after `accept` failed for want of files or memory.
+pub(crate) const ACCEPT_PAUSE_MS: u64 = 100;
+/// The host (the thread that runs other threads' workers, too) gives these back when it was busy for more than so much of
+/// a window, in thousandths.
+pub(crate) const HOST_BUSY: u64 = 700;
+/// How long the host looks before it judges how busy it is.
+pub(crate) const HOST_WINDOW_MS: u64 = 20;
+/// A thread lends its worker when it and the host together were busy for less than this, in thousandths: so far below
+/// [`HOST_BUSY`] that a steady load does not move workers to and fro.
+pub(crate) const THREAD_QUIET: u64 = 400;
+/// How long a thread keeps its worker at least.
+pub(crate) const WORKER_STAY_MS: u64 = 500;
 /// The largest number of workers: a session's worker is 6 bits of its number.
 pub const WORKERS_MAX: usize = 64;
 /// The largest number of sessions a worker holds: 26 bits of a session's number.

@@ -1,0 +1,267 @@
+//! A worker's sockets: where it looks for what is ready, how long it waits, and the connections that it accepts.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token};
+
+use crate::handle::Shared;
+use crate::limits::{ACCEPT_PAUSE_MS, EVENTS_PER_TURN_MAX};
+use crate::time::Time;
+use crate::transport::{Handover, Transport};
+use crate::worker::{Next, Worker};
+
+const LISTENER: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX - 1);
+
+/// The earlier of two times to wait, of which `None` is never over.
+pub(super) fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// See the module.
+pub(super) struct Driver {
+    index: usize,
+    shared: Arc<Shared>,
+    pub(super) poll: Poll,
+    pub(super) events: Events,
+    /// When the worker wants its next turn.
+    next: Next,
+    listener: Option<mio::net::TcpListener>,
+    /// Not before this: `accept` failed for want of files or memory.
+    accept_from: Option<Instant>,
+    /// The listener may have connections: its edge came, and it was not yet seen empty.
+    may_accept: bool,
+    accepts_per_turn: u32,
+    worker: Worker,
+}
+
+impl Driver {
+    /// The driver of the worker that `worker` makes of a registry, with a poll of its own.
+    pub(super) fn new(
+        index: usize,
+        listener: std::net::TcpListener,
+        shared: &Arc<Shared>,
+        accepts_per_turn: u32,
+        worker: impl FnOnce(mio::Registry) -> Worker,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut listener = mio::net::TcpListener::from_std(listener);
+        poll.registry()
+            .register(&mut listener, LISTENER, Interest::READABLE)?;
+        shared.mailboxes[index].set_waker(mio::Waker::new(poll.registry(), WAKER)?);
+        let worker = worker(poll.registry().try_clone()?);
+        Ok(Self {
+            index,
+            shared: Arc::clone(shared),
+            poll,
+            events: Events::with_capacity(EVENTS_PER_TURN_MAX),
+            next: Next::Now,
+            listener: Some(listener),
+            accept_from: None,
+            may_accept: true,
+            accepts_per_turn,
+            worker,
+        })
+    }
+
+    /// What all workers of the node share.
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Which of the node's workers it drives.
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Waits for sockets. `None` when that cannot be done any more.
+    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> Option<()> {
+        if let Err(error) = self.poll.poll(&mut self.events, timeout)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            tracing::error!(%error, "a worker's poll failed; the worker ends");
+            return None;
+        }
+        Some(())
+    }
+
+    /// Whether there may be more events than `wait` could take.
+    pub(super) fn events_are_full(&self) -> bool {
+        self.events.iter().count() >= EVENTS_PER_TURN_MAX
+    }
+
+    /// One turn of the worker, with the events that `wait` found.
+    pub(super) fn turn(&mut self, now: Instant) -> Next {
+        self.worker.begin(self.time(now));
+        if self.worker.is_draining() {
+            self.listener = None;
+        }
+        self.worker.go_on();
+        let may_read = self.worker.may_read();
+        for event in &self.events {
+            match event.token() {
+                LISTENER => self.may_accept = true,
+                WAKER => {}
+                Token(slot) => {
+                    let Ok(slot) = u32::try_from(slot) else {
+                        continue; // a guest's: the host looks after it
+                    };
+                    if event.is_writable() {
+                        self.worker.writable(slot);
+                    }
+                    if event.is_read_closed() {
+                        self.worker.ended(slot);
+                    }
+                    // An error or a hang-up shows itself by reading, too.
+                    if event.is_readable() || event.is_read_closed() || event.is_error() {
+                        if may_read {
+                            self.worker.readable(slot);
+                        } else {
+                            self.worker.readable_later(slot);
+                        }
+                    }
+                }
+            }
+        }
+        self.accept();
+        self.worker.take_inbox();
+        self.worker.fire_timers();
+        self.worker.flush();
+        self.next = self.worker.end();
+        self.next
+    }
+
+    /// A worker that is about to wait is woken by what comes into its inbox; what is there already does not let it wait.
+    pub(super) fn sleeps(&self, timeout: Option<Duration>) -> Option<Duration> {
+        if timeout == Some(Duration::ZERO) || self.next == Next::Ended {
+            return timeout;
+        }
+        if self.shared.mailboxes[self.index].sleeps() {
+            timeout
+        } else {
+            Some(Duration::ZERO)
+        }
+    }
+
+    pub(super) fn wakes(&self) {
+        self.shared.mailboxes[self.index].wakes();
+    }
+
+    /// Whether something came into the inbox that the worker has not taken.
+    pub(super) fn is_notified(&self) -> bool {
+        self.shared.mailboxes[self.index].is_notified()
+    }
+
+    /// Whether a turn is due at `now` although no socket is ready.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.is_notified() || self.timeout(now) == Some(Duration::ZERO)
+    }
+
+    fn time(&self, now: Instant) -> Time {
+        let since = now.saturating_duration_since(self.shared.started);
+        Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// How long to wait at `now`, if nothing happens.
+    pub(super) fn timeout(&self, now: Instant) -> Option<Duration> {
+        let of_worker = match self.next {
+            Next::Now => Some(Duration::ZERO),
+            Next::Idle => None,
+            Next::Ended => return None,
+            Next::At(at) => Some(Duration::from_millis(at.since_ms(self.time(now)))),
+        };
+        let accepts = self.may_accept && self.listener.is_some();
+        let pause = |from: Instant| from.saturating_duration_since(now);
+        let of_listener = accepts.then(|| self.accept_from.map_or(Duration::ZERO, pause));
+        earlier(of_worker, of_listener)
+    }
+
+    fn accept(&mut self) {
+        let Some(listener) = self.listener.as_ref().filter(|_| self.may_accept) else {
+            return;
+        };
+        if self.accept_from.is_some_and(|from| from > Instant::now()) {
+            return;
+        }
+        self.accept_from = None;
+        for _ in 0..self.accepts_per_turn {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    self.worker.adopt(Handover {
+                        transport: Transport::Tcp(stream),
+                        unread: Vec::new(),
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.may_accept = false;
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if let Some(times) = self.worker.unaccepted() {
+                        tracing::warn!(
+                            %error,
+                            times,
+                            "connections cannot be accepted now; they wait in the kernel"
+                        );
+                    }
+                    self.accept_from =
+                        Some(Instant::now() + Duration::from_millis(ACCEPT_PAUSE_MS));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::Settings;
+    use crate::{Broker, Config, Handle, NoSink};
+
+    fn driver() -> Driver {
+        let config = Config {
+            listen: "127.0.0.1:0".to_owned(),
+            workers: 1,
+            ..Config::default()
+        };
+        let broker = Broker::bind(config.clone()).unwrap();
+        let Handle(shared) = broker.handle();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let worker = |registry| {
+            let settings = Settings::new(&config);
+            Worker::new(
+                0,
+                Arc::clone(&shared),
+                settings,
+                Arc::new(NoSink),
+                Some(registry),
+            )
+        };
+        Driver::new(0, listener, &shared, 1, worker).unwrap()
+    }
+
+    #[test]
+    fn connections_that_cannot_be_accepted_delay_nothing_else() {
+        let mut driver = driver();
+        let now = Instant::now();
+        let pause = Duration::from_millis(ACCEPT_PAUSE_MS);
+        driver.accept_from = Some(now + pause);
+        driver.next = Next::Now; // a connection has more to read
+        assert_eq!(driver.timeout(now), Some(Duration::ZERO));
+        driver.next = Next::At(driver.time(now).plus_ms(7)); // a timer
+        assert_eq!(driver.timeout(now), Some(Duration::from_millis(7)));
+        driver.next = Next::Idle;
+        assert_eq!(driver.timeout(now), Some(pause));
+        driver.accept_from = Some(now - pause);
+        assert_eq!(driver.timeout(now), Some(Duration::ZERO));
+    }
+}
