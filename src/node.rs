@@ -186,6 +186,8 @@ impl Node {
     /// Whether it is well.
     pub fn health(&self) -> Health {
         let mut problems = Vec::new();
+        // What is gone does not come back by waiting: it is said, and no reason to take the work away.
+        let mut gaps = Vec::new();
         let mut live = true;
         if let Some(status) = self.bridge.as_ref().map(|bridge| bridge()) {
             if !status.kafka.answers() {
@@ -198,11 +200,14 @@ impl Node {
             // A consumer that waits for Kafka or retries goes on by itself; one that stopped does not.
             live &= status.state != runtime::State::Failed;
             problems.extend(problem(name, &status));
+            gaps.extend(status.gaps.iter().map(|gap| format!("{name}: {gap}")));
         }
         let draining = self.draining.load(Ordering::Relaxed);
+        let ready = live && problems.is_empty() && !draining;
+        problems.append(&mut gaps);
         Health {
             live,
-            ready: live && problems.is_empty() && !draining,
+            ready,
             problems,
         }
     }

@@ -65,6 +65,10 @@ enum Said<'a> {
 }
 
 impl Handler for ChatHandler {
+    fn store(&self) -> Option<runtime::store::Store> {
+        Some(self.store.file().clone())
+    }
+
     async fn handle(&mut self, batches: &[Batch]) -> Result<Outcome, HandleError> {
         let mut outcome = Outcome::default();
         let partitions: Vec<Partition<'_>> = batches

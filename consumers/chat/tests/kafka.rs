@@ -351,6 +351,78 @@ async fn a_store_that_is_made_anew_from_the_log_says_the_same() {
     }
 }
 
+/// Handles what is there, and leaves a copy of the store as it was after the first 50 messages.
+async fn store_with_backup(test: &Test) -> std::path::PathBuf {
+    test.write("alice", &ROOMS[..1], 0..50);
+    let served = Served::start(&test.config).await;
+    until("half is stored", || served.running.status().records == 50).await;
+    served.stop().await;
+    let backup = test.dir.path().join("backup.db");
+    std::fs::copy(test.dir.path().join("chat.db"), &backup).unwrap();
+    test.write("alice", &ROOMS[..1], 50..100);
+    let served = Served::start(&test.config).await;
+    until("the rest is stored", || {
+        served.running.status().records == 50
+    })
+    .await;
+    served.stop().await;
+    assert_eq!(
+        test.kafka.committed(&test.config.group, &test.topic, 0),
+        100
+    );
+    backup
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_behind_its_group_is_read_from_where_the_store_is() {
+    let test = Test::new(1).await;
+    let backup = store_with_backup(&test).await;
+    std::fs::copy(&backup, test.dir.path().join("chat.db")).unwrap();
+    let served = Served::start(&test.config).await;
+    until("it has caught up", || served.running.status().records == 50).await;
+    served.assert_history("lobby", 100).await;
+    assert_eq!(served.running.status().gaps, []);
+    served.stop().await;
+    // Another directory: nothing is there at all.
+    let mut other = test.config.clone();
+    other.database = format!("sqlite:{}", test.dir.path().join("other.db").display());
+    let served = Served::start(&other).await;
+    until("it has all", || served.running.status().records == 100).await;
+    served.assert_history("lobby", 100).await;
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kafka_deleted_before_it_was_stored_is_said() {
+    let test = Test::new(1).await;
+    let backup = store_with_backup(&test).await;
+    std::fs::copy(&backup, test.dir.path().join("chat.db")).unwrap();
+    test.kafka.delete_records(&test.topic, 0, 70).await;
+    let served = Served::start(&test.config).await;
+    until("the rest is stored", || {
+        served.running.status().records == 30
+    })
+    .await;
+    let gap = runtime::Gap {
+        topic: test.topic.clone(),
+        partition: 0,
+        from: 50,
+        to: 70,
+    };
+    assert_eq!(served.running.status().gaps, std::slice::from_ref(&gap));
+    assert!(gap.to_string().contains("from offset 50 to 69"), "{gap}");
+    let (_, metrics) = served.get("metrics").await;
+    let counted = metrics
+        .lines()
+        .find(|line| line.starts_with("millstream_consumer_gap_records_total"));
+    assert!(
+        counted.is_some_and(|line| line.ends_with(" 20")),
+        "{metrics}"
+    );
+    served.assert_history("lobby", 80).await;
+    served.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn poison_is_put_aside_with_its_reason() {
     let test = Test::new(1).await;

@@ -15,6 +15,10 @@ pub(crate) struct Count {
 }
 
 impl Handler for Count {
+    fn store(&self) -> Option<runtime::store::Store> {
+        Some(self.store.file().clone())
+    }
+
     async fn handle(&mut self, batches: &[Batch]) -> Result<Outcome, HandleError> {
         let poison = self
             .store

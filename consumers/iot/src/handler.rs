@@ -18,6 +18,10 @@ pub(crate) struct IotHandler {
 }
 
 impl Handler for IotHandler {
+    fn store(&self) -> Option<runtime::store::Store> {
+        Some(self.store.file().clone())
+    }
+
     async fn handle(&mut self, batches: &[Batch]) -> Result<Outcome, HandleError> {
         let mut poison = Vec::new();
         let partitions: Vec<Partition<'_>> = batches

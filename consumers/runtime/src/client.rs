@@ -1,16 +1,20 @@
 //! librdkafka as this crate uses it: its settings, and what its callbacks leave for the reader to pick up.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{
+    BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, RebalanceProtocol,
+};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
 
 use crate::config::Config;
+use crate::status::Gap;
 
 /// How long one question to Kafka may hold up whoever asks it.
 pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -163,6 +167,10 @@ pub(crate) fn producer_settings(config: &Config) -> ClientConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     Assigned(Vec<(String, i32)>),
+    /// Records that Kafka has no longer.
+    Gaps(Vec<Gap>),
+    /// Partitions were given, but where to begin is not known.
+    NoBeginning(String),
     Revoked(Vec<(String, i32)>),
     CommitFailed(String),
     Statistics(Snapshot),
@@ -203,14 +211,29 @@ pub(crate) struct PartitionSnapshot {
     pub(crate) fetched: i64,
 }
 
+/// Sets the offsets from which partitions that are given are read, where they differ from the committed ones, and says
+/// what is gone.
+pub(crate) type Begin = Box<
+    dyn Fn(&BaseConsumer<Context>, &mut TopicPartitionList) -> Result<Vec<Gap>, String>
+        + Send
+        + Sync,
+>;
+
 /// Receives librdkafka's callbacks. They run inside `poll`, on the reader's own thread.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Context {
     events: Mutex<Vec<Event>>,
+    begin: OnceLock<Begin>,
     last_error: Mutex<Option<String>>,
 }
 
 impl Context {
+    /// Says once, before any partition is given, how reading begins.
+    pub(crate) fn begin_by(&self, begin: Begin) {
+        // The first one stays.
+        let _ = self.begin.set(begin);
+    }
+
     pub(crate) fn take_events(&self) -> Vec<Event> {
         std::mem::take(&mut *lock(&self.events))
     }
@@ -306,6 +329,51 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        code: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let is_cooperative = matches!(
+            consumer.rebalance_protocol(),
+            RebalanceProtocol::Cooperative
+        );
+        let done = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.pre_rebalance(consumer, &Rebalance::Assign(list));
+            match self.begin.get().map(|begin| begin(consumer, list)) {
+                None => {}
+                Some(Ok(gaps)) if gaps.is_empty() => {}
+                Some(Ok(gaps)) => self.push(Event::Gaps(gaps)),
+                Some(Err(reason)) => {
+                    // Nothing is read until it is known from where.
+                    *list = TopicPartitionList::new();
+                    self.push(Event::NoBeginning(reason));
+                }
+            }
+            if is_cooperative {
+                consumer.incremental_assign(list)
+            } else {
+                consumer.assign(list)
+            }
+        } else {
+            let rebalance = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS {
+                Rebalance::Revoke(list)
+            } else {
+                Rebalance::Error(KafkaError::Rebalance(code.into()))
+            };
+            self.pre_rebalance(consumer, &rebalance);
+            if is_cooperative {
+                consumer.incremental_unassign(list)
+            } else {
+                consumer.unassign()
+            }
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "partitions could not be taken or given back");
+        }
+    }
+
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(list) => self.push(Event::Assigned(names(list))),

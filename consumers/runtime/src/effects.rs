@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::config::Config;
-use crate::handler::{HandleError, Handler, Outcome};
+use crate::fault::HandleError;
+use crate::handler::{Handler, Outcome};
 use crate::metrics::{Metrics, STEP_HANDLE, STEP_PRODUCE};
 use crate::outlet::Outlet;
 use crate::shared::Shared;

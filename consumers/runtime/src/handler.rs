@@ -6,6 +6,8 @@ use std::sync::Arc;
 use envelope::Downlink;
 
 use crate::batch::{Batch, Record};
+use crate::fault::HandleError;
+use crate::store::Store;
 
 /// A backend's effect on its store.
 ///
@@ -29,6 +31,12 @@ pub trait Handler: Send + 'static {
         &mut self,
         batches: &[Batch],
     ) -> impl Future<Output = Result<Outcome, HandleError>> + Send;
+
+    /// Where its effects are: the runtime reads from where this store stopped, also when the group was further. `None`: from
+    /// what the group has committed.
+    fn store(&self) -> Option<Store> {
+        None
+    }
 }
 
 /// What follows from a call that was applied to the store.
@@ -111,16 +119,4 @@ impl Poison {
     pub fn reason(&self) -> &str {
         &self.reason
     }
-}
-
-/// Why a call failed; nothing of it was applied.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HandleError {
-    /// May pass (disk full, database locked): the partitions are paused and the same records come again, less and less often.
-    #[error("{0}")]
-    Transient(String),
-    /// Will not pass (the store is another version's, or damaged): the consumer stops and says why. Nothing is lost; the
-    /// records come again after a restart.
-    #[error("{0}")]
-    Fatal(String),
 }

@@ -6,7 +6,7 @@ use prometheus::{
 };
 
 use crate::config::Config;
-use crate::status::Status;
+use crate::status::{Gap, Status};
 
 /// Where a transient failure happened.
 pub(crate) const STEP_HANDLE: &str = "handle";
@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     pub(crate) rebalances: IntCounter,
     pub(crate) handle_seconds: Histogram,
     pub(crate) batch_records: Histogram,
+    gaps: IntCounterVec,
     lag: IntGaugeVec,
     paused: IntGauge,
     reachable: IntGauge,
@@ -97,6 +98,13 @@ impl Metrics {
                     1.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0,
                 ],
             )?,
+            gaps: IntCounterVec::new(
+                opts(
+                    "gap_records_total",
+                    "Records that Kafka had no longer when their turn came",
+                ),
+                &["topic"],
+            )?,
             lag: IntGaugeVec::new(
                 opts("lag_records", "Records that wait in Kafka"),
                 &["topic", "partition"],
@@ -121,8 +129,9 @@ impl Metrics {
         }
         for topic in &config.topics {
             metrics.records.with_label_values(&[topic]);
+            metrics.gaps.with_label_values(&[topic]);
         }
-        let all: [Box<dyn prometheus::core::Collector>; 14] = [
+        let all: [Box<dyn prometheus::core::Collector>; 15] = [
             Box::new(metrics.records.clone()),
             Box::new(metrics.dead_letters.clone()),
             Box::new(metrics.dead_letters_truncated.clone()),
@@ -133,6 +142,7 @@ impl Metrics {
             Box::new(metrics.rebalances.clone()),
             Box::new(metrics.handle_seconds.clone()),
             Box::new(metrics.batch_records.clone()),
+            Box::new(metrics.gaps.clone()),
             Box::new(metrics.lag.clone()),
             Box::new(metrics.paused.clone()),
             Box::new(metrics.reachable.clone()),
@@ -142,6 +152,13 @@ impl Metrics {
             registry.register(collector)?;
         }
         Ok(metrics)
+    }
+
+    /// Counts records that are gone.
+    pub(crate) fn lost(&self, gap: &Gap) {
+        self.gaps
+            .with_label_values(&[gap.topic.as_str()])
+            .inc_by(u64::try_from(gap.to - gap.from).unwrap_or(0));
     }
 
     /// Takes over what a status says.

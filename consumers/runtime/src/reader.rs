@@ -14,11 +14,14 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::assignment::{Assignment, Backoff};
 use crate::batch::Batch;
+use crate::beginning::Beginning;
 use crate::client::{ASK_TIMEOUT, Context, Event};
 use crate::effects::Effects;
-use crate::handler::{HandleError, Handler};
+use crate::fault::HandleError;
+use crate::handler::Handler;
 use crate::health::Health;
 use crate::metrics::STEP_COMMIT;
+use crate::status::Gap;
 
 /// The longest wait for records; a stop is noticed within this time.
 const POLL_WAIT: Duration = Duration::from_millis(100);
@@ -48,6 +51,8 @@ pub(crate) struct Reader<'a, H> {
     checked_at: Instant,
     /// When the status was renewed; `None` when something special has happened since.
     status_at: Option<Instant>,
+    /// Why it is not known from where to read.
+    no_beginning: Option<String>,
 }
 
 impl<'a, H: Handler> Reader<'a, H> {
@@ -59,6 +64,11 @@ impl<'a, H: Handler> Reader<'a, H> {
         stall_timeout: Duration,
     ) -> Self {
         let now = Instant::now();
+        if let Some(store) = effects.handler.store() {
+            let beginning = Beginning::new(store, effects.tokio.clone(), Arc::clone(&cluster));
+            let begin = move |consumer: &_, list: &mut _| beginning.set(consumer, list);
+            consumer.context().begin_by(Box::new(begin));
+        }
         let assignment = Assignment::new(cluster);
         let health = Health::new(&effects.config, stall_timeout);
         Self {
@@ -70,6 +80,7 @@ impl<'a, H: Handler> Reader<'a, H> {
             committed_at: now,
             checked_at: now,
             status_at: None,
+            no_beginning: None,
         }
     }
 
@@ -105,6 +116,9 @@ impl<'a, H: Handler> Reader<'a, H> {
     /// Reads, handles what is new, retries what is due, commits, and looks after things.
     fn turn(&mut self) -> Result<(), End> {
         self.collect()?;
+        if let Some(reason) = self.no_beginning.take() {
+            return Err(End::Rebuild(reason));
+        }
         let fresh = self.assignment.fresh();
         if !fresh.is_empty() {
             self.handle(&fresh)?;
@@ -222,6 +236,8 @@ impl<'a, H: Handler> Reader<'a, H> {
         for event in self.consumer.context().take_events() {
             match event {
                 Event::Assigned(partitions) => self.assigned(&partitions),
+                Event::Gaps(gaps) => self.lost(gaps),
+                Event::NoBeginning(reason) => self.no_beginning = Some(reason),
                 Event::Revoked(partitions) => {
                     self.effects.metrics.rebalances.inc();
                     tracing::info!(
@@ -251,6 +267,18 @@ impl<'a, H: Handler> Reader<'a, H> {
                 }
             }
         }
+    }
+
+    /// Says what Kafka has no longer.
+    fn lost(&mut self, gaps: Vec<Gap>) {
+        for gap in &gaps {
+            tracing::error!(group = self.effects.config.group, "{gap}");
+            self.effects.metrics.lost(gap);
+        }
+        self.effects
+            .shared
+            .with_status(|status| status.gaps.extend(gaps));
+        self.status_at = None;
     }
 
     fn assigned(&mut self, partitions: &[(String, i32)]) {

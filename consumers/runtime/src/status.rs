@@ -1,5 +1,7 @@
 //! What a consumer says about itself.
 
+use std::fmt;
+
 use serde::Serialize;
 
 /// A snapshot of a consumer.
@@ -29,6 +31,37 @@ pub struct Status {
     pub lag: u64,
     /// Each partition that this consumer has.
     pub partitions: Vec<PartitionStatus>,
+    /// Records that Kafka had no longer when their turn came, found since the start: the store does not have them.
+    pub gaps: Vec<Gap>,
+}
+
+/// Records that are gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// The Kafka topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset of the first.
+    pub from: i64,
+    /// The offset after the last.
+    pub to: i64,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            topic,
+            partition,
+            from,
+            to,
+        } = self;
+        write!(
+            f,
+            "{topic}/{partition} has lost the records from offset {from} to {}: Kafka deleted them before they were stored",
+            to - 1
+        )
+    }
 }
 
 /// What a consumer is doing.

@@ -10,7 +10,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Connection, Sqlite, Transaction};
 
-use crate::handler::HandleError;
+use crate::fault::HandleError;
 
 mod progress;
 

@@ -46,6 +46,23 @@ impl Kafka {
         assert_eq!(results, [Ok(name.to_owned())]);
     }
 
+    /// Deletes the records of a partition before `offset`, as retention does.
+    pub async fn delete_records(&self, topic: &str, partition: i32, offset: i64) {
+        let admin: AdminClient<DefaultClientContext> =
+            self.client().create().expect("admin client");
+        let mut before = TopicPartitionList::new();
+        before
+            .add_partition_offset(topic, partition, Offset::Offset(offset))
+            .expect("an offset");
+        let results = admin
+            .delete_records(&before, &AdminOptions::new())
+            .await
+            .expect("delete records");
+        for element in results.elements() {
+            element.error().expect("records are deleted");
+        }
+    }
+
     /// Appends records and waits until Kafka has them.
     pub fn append(&self, topic: &str, records: impl IntoIterator<Item = Sent>) {
         let producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext> = self

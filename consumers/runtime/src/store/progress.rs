@@ -21,6 +21,22 @@ pub struct Position<'a> {
 }
 
 impl Store {
+    /// How far each topic and partition of a cluster was consumed: the first offset that was not.
+    pub(crate) async fn positions(
+        &self,
+        cluster: &str,
+    ) -> sqlx::Result<HashMap<(String, i32), i64>> {
+        let rows: Vec<(String, i32, i64)> = sqlx::query_as(
+            "SELECT topic, partition, next_offset FROM store_progress
+             WHERE cluster = ? AND replaced = 0",
+        )
+        .bind(cluster)
+        .fetch_all(self.reader())
+        .await?;
+        let position = |(topic, partition, next)| ((topic, partition), next);
+        Ok(rows.into_iter().map(position).collect())
+    }
+
     /// Whether the record at `position` was consumed.
     ///
     /// # Errors
