@@ -194,6 +194,32 @@ mod tests {
                 &[", line 2", "log.filter", "loud", "debug"],
             ),
             (
+                "[[broker.access]]\neffect = \"deny\"\naction = \"connect\"\n",
+                &[
+                    ", line 1",
+                    "broker.access",
+                    "[[broker.access.rules]]",
+                    "default",
+                ],
+            ),
+            (
+                "[broker.access]\ndefault = \"refuse\"\n",
+                &[
+                    ", line 2",
+                    "broker.access.default",
+                    "refuse",
+                    "\"allow\" or \"deny\"",
+                ],
+            ),
+            (
+                "[broker.access]\nruls = []\n",
+                &[", line 2", "broker.access.ruls", "no key", "rules"],
+            ),
+            (
+                "[[broker.access.rules]]\neffect = \"allow\"\naction = \"publish\"\nfilter = \"a/%u\"\n",
+                &[", line 4", "broker.access.rules[0].filter", "%u", "%c"],
+            ),
+            (
                 "[http]\nbroker = \"nowhere\"\n",
                 &[", line 2", "http.broker", "nowhere", "HOST:PORT"],
             ),

@@ -3,6 +3,7 @@
 //! One binary, thin: it parses the command line, puts the libraries together, runs them, drains them and says how it
 //! ended. What the parts do is in their crates.
 
+mod access;
 mod address;
 mod backends;
 mod cli;

@@ -29,6 +29,12 @@ type Family = (&'static str, &'static str, &'static str, &'static str);
 
 const BROKER_FAMILIES: &[Family] = &[
     (
+        "denied_",
+        "publishes_denied",
+        "reason",
+        "Publishes refused, by reason.",
+    ),
+    (
         "closed_",
         "connections_closed_by_reason",
         "reason",
@@ -52,7 +58,22 @@ const BROKER_FAMILIES: &[Family] = &[
 ///
 /// # Errors
 /// When two metrics have one name.
-pub fn broker(registry: &Registry, stats: &broker::Stats) -> prometheus::Result<()> {
+pub fn broker(
+    registry: &Registry,
+    stats: &broker::Stats,
+    denied: &[broker::Denied],
+) -> prometheus::Result<()> {
+    let options = Opts::new(
+        "millstream_broker_access_denied_total",
+        "What clients were refused by the access rules, by rule.",
+    );
+    let by_rule = IntCounterVec::new(options, &["action", "rule"])?;
+    for denied in denied {
+        by_rule
+            .with_label_values(&[denied.action.to_string(), denied.rule.clone()])
+            .inc_by(denied.times);
+    }
+    registry.register(Box::new(by_rule))?;
     counts(
         registry,
         "broker",
@@ -239,7 +260,12 @@ mod tests {
             bytes_received: 9,
             ..broker::Stats::default()
         };
-        broker(&registry, &stats).unwrap();
+        let denied = broker::Denied {
+            rule: "rules[0]".into(),
+            action: broker::Action::Publish,
+            times: 3,
+        };
+        broker(&registry, &stats, &[denied]).unwrap();
         build(&registry).unwrap();
         demo(&registry, &Totals::default()).unwrap();
         bridge(&registry, &bridge::Status::default()).unwrap();
@@ -251,6 +277,8 @@ mod tests {
             "millstream_broker_received_bytes_total 9",
             "millstream_broker_publishes_received_total{qos=\"1\"} 7",
             "# TYPE millstream_broker_clients gauge",
+            "millstream_broker_access_denied_total{action=\"publish\",rule=\"rules[0]\"} 3",
+            "millstream_broker_publishes_denied_total{reason=\"reserved_topic\"} 0",
             "millstream_demo_messages_lost 0",
             "millstream_bridge_kafka_reachable 1",
             "millstream_bridge_kafka_refused_total{reason=\"too_large\"} 0",

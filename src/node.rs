@@ -249,6 +249,7 @@ impl Node {
                 "publishes_received".into(),
                 stats.publishes_received().into(),
             );
+            counts.insert("publishes_denied".into(), stats.publishes_denied().into());
             counts.insert(
                 "deliveries_dropped".into(),
                 stats.deliveries_dropped().into(),
@@ -317,7 +318,7 @@ impl Node {
         let registry = Registry::new();
         metrics::build(&registry)?;
         if let Some(broker) = &self.broker {
-            metrics::broker(&registry, &broker.stats())?;
+            metrics::broker(&registry, &broker.stats(), &broker.denied())?;
         }
         if let Some(bridge) = &self.bridge {
             metrics::bridge(&registry, &bridge())?;

@@ -20,6 +20,8 @@ pub struct Start<'a> {
     pub mqtt: std::net::SocketAddr,
     /// How many may connect, and what bounds it.
     pub room: String,
+    /// Who may do what, in words.
+    pub access: String,
     /// Where HTTP is served.
     pub http: std::net::SocketAddr,
     /// Kafka's bootstrap servers.
@@ -39,6 +41,7 @@ impl std::fmt::Display for Start<'_> {
         let Self {
             mqtt,
             room,
+            access,
             http,
             kafka,
             data,
@@ -61,6 +64,7 @@ impl std::fmt::Display for Start<'_> {
         )?;
         writeln!(f, "  MQTT       {mqtt}  (3.1, 3.1.1 and 5.0)")?;
         writeln!(f, "             up to {room}")?;
+        writeln!(f, "  access     {access}")?;
         writeln!(f, "  page       http://{http}/")?;
         writeln!(f, "  APIs       http://{http}/{apis}/")?;
         writeln!(
@@ -250,6 +254,7 @@ mod tests {
         let start = Start {
             mqtt: "127.0.0.1:1999".parse().unwrap(),
             room: "768 connections".into(),
+            access: crate::access::in_words(&broker::AccessConfig::default()),
             http: "127.0.0.1:8999".parse().unwrap(),
             kafka: "127.0.0.1:5555",
             in_memory: true,

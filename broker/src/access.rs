@@ -1,10 +1,22 @@
-//! Who may connect, publish and subscribe: simple rules from the configuration, asked before anything is routed.
+//! Who may connect, publish and subscribe: the `[broker.access]` section, checked once.
 //!
-//! Rules are tried in order and the first match decides; what no rule matches is allowed. A deny rule for
-//! subscriptions matches every filter that *overlaps* its own, so that `#` does not lead around it; an allow rule
-//! matches only filters that its own covers whole.
+//! Rules are tried in order and the first match decides; what no rule matches is up to the default. What they decide is in
+//! `access/judge.rs`, what is counted of it in `access/denials.rs`.
 
+mod denials;
+mod judge;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use settings::Section as _;
+
+pub use denials::Denied;
+pub(crate) use denials::{By, Denials};
+pub(crate) use judge::{Access, Scope};
 
 /// Whether a rule lets a client do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +28,15 @@ pub enum Effect {
     Deny,
 }
 
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        })
+    }
+}
+
 /// What a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -24,8 +45,116 @@ pub enum Action {
     Connect,
     /// Publish to a topic.
     Publish,
-    /// Subscribe to a filter.
+    /// Subscribe to a filter, and receive what matches it.
     Subscribe,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Connect, Self::Publish, Self::Subscribe];
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connect",
+            Self::Publish => "publish",
+            Self::Subscribe => "subscribe",
+        })
+    }
+}
+
+/// What becomes of a publish that may not be, from a 3.x client, which cannot be told so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RefusedPublish {
+    /// It is acknowledged and goes nowhere.
+    Drop,
+    /// The connection is closed.
+    Close,
+}
+
+settings::section! {
+    /// The `[broker.access]` section.
+    #[derive(Eq)]
+    pub struct AccessConfig {
+        /// What becomes of what no rule matches. Where it is not set, an action that some rule allows is denied otherwise, and
+        /// an action without such a rule is allowed: so a list of what is allowed is the whole of it. The start says which
+        /// holds.
+        pub default: Option<Effect> = None, ["\"allow\" or \"deny\""];
+        /// Rules in order; the first match decides. A rule has `effect` ("allow" or "deny"), `action` ("connect", "publish" or
+        /// "subscribe"), `filter` (a topic filter; `%c` stands for the client identifier; not for connect), `client` (a client
+        /// identifier, or a prefix that ends in `*`; default `*`) and perhaps a `name` for log and metrics. Denied filters hold
+        /// for what is received: who subscribes to a wider filter gets all but what is denied.
+        pub rules: Vec<Rule> = Vec::new(), ["list of rules"];
+        /// What becomes of a publish that the rules refuse, or that goes to a topic of the broker's own (`$…`), when a client of
+        /// 3.1 or 3.1.1 sent it, which cannot be told: `drop` acknowledges it, `close` closes the connection (and the client may
+        /// send it again for ever). 5.0 clients get reason 0x87.
+        pub refused_publish_3x: RefusedPublish = RefusedPublish::Drop, ["\"drop\" or \"close\""];
+    }
+}
+
+impl AccessConfig {
+    pub(crate) fn validate(&self) -> Result<(), settings::Error> {
+        self.check_keys()?;
+        let mut names = BTreeSet::new();
+        for (at, rule) in self.rules.iter().enumerate() {
+            let wrong = |error: settings::Error| error.below(&format!("rules[{at}]"));
+            rule.validate().map_err(wrong)?;
+            let is_taken = denials::NAMES_TAKEN.contains(&&*rule.name);
+            if !rule.name.is_empty() && (is_taken || !names.insert(&rule.name)) {
+                let allowed = "a name that nothing else has in metrics";
+                return Err(wrong(settings::Error::text("name", &rule.name, allowed)));
+            }
+        }
+        if self.default == Some(Effect::Deny) && !self.allows_any(Action::Connect) {
+            let allowed = "a default of \"deny\" together with a rule that allows to connect, for without one nobody could: \
+                           add { effect = \"allow\", action = \"connect\" }";
+            return Err(settings::Error::text("default", "deny", allowed));
+        }
+        Ok(())
+    }
+
+    fn allows_any(&self, action: Action) -> bool {
+        let allows = |rule: &Rule| rule.action == action && rule.effect == Effect::Allow;
+        self.rules.iter().any(allows)
+    }
+
+    /// What becomes of an action that no rule matches.
+    #[must_use]
+    pub fn default_for(&self, action: Action) -> Effect {
+        match self.default {
+            Some(default) => default,
+            None if self.allows_any(action) => Effect::Deny,
+            None => Effect::Allow,
+        }
+    }
+
+    /// Reads the section; who writes the rules where the section belongs is told where they go.
+    pub(crate) fn deserialize_table<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Table;
+
+        impl<'de> Visitor<'de> for Table {
+            type Value = AccessConfig;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the table [broker.access]")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<AccessConfig, A::Error> {
+                AccessConfig::deserialize(MapAccessDeserializer::new(map))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<AccessConfig, A::Error> {
+                Err(serde::de::Error::custom(
+                    "this is a table; each rule is one [[broker.access.rules]], and what no rule matches is up to \
+                     broker.access.default",
+                ))
+            }
+        }
+
+        from.deserialize_any(Table)
+    }
 }
 
 /// One access rule.
@@ -42,199 +171,178 @@ pub struct Rule {
     /// A client identifier, or a prefix that ends in `*`.
     #[serde(default = "any_client")]
     pub client: String,
+    /// What it is called in the log and in metrics; empty is its place in the list.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
 }
 
 fn any_client() -> String {
     "*".to_owned()
 }
 
+/// The one placeholder.
+const CLIENT_ID: &str = "%c";
+/// The longest name of a rule.
+const NAME_CHARACTERS_MAX: usize = 64;
+
+/// What looks like a placeholder and is none of ours: taken literally, a rule with it would match nothing, or nobody.
+fn unknown_placeholder<'a>(text: &'a str, known: &[&str]) -> Option<&'a str> {
+    let of_percent = text.match_indices('%').find_map(|(at, _)| {
+        let end = at + 1 + text[at + 1..].chars().next()?.len_utf8();
+        let found = &text[at..end];
+        let is_letter = found.ends_with(|c: char| c.is_ascii_alphabetic());
+        (is_letter && !known.contains(&found)).then_some(found)
+    });
+    let of_braces = || {
+        let at = text.find("${")?;
+        let end = text[at..].find('}').map_or(text.len(), |end| at + end + 1);
+        Some(&text[at..end])
+    };
+    of_percent.or_else(of_braces)
+}
+
 impl Rule {
-    pub(crate) fn validate(&self) -> Result<(), settings::Error> {
+    fn validate(&self) -> Result<(), settings::Error> {
+        self.validate_client()?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if self.name.len() > NAME_CHARACTERS_MAX || !self.name.chars().all(is_name) {
+            let allowed = "up to 64 characters of A-Z a-z 0-9 - _ .";
+            return Err(settings::Error::text("name", &self.name, allowed));
+        }
+        let refused = |allowed: String| Err(settings::Error::text("filter", &self.filter, allowed));
         if self.action == Action::Connect {
-            if self.filter.is_empty() {
-                return Ok(());
-            }
-            let allowed = "no filter where the action is \"connect\"";
-            return Err(settings::Error::text("filter", &self.filter, allowed));
-        }
-        topic::validate_filter(&self.filter.replace("%c", "c"))
-            .map_err(|error| settings::Error::text("filter", &self.filter, error.to_string()))
-    }
-
-    fn is_for(&self, client_id: &str) -> bool {
-        match self.client.strip_suffix('*') {
-            Some(prefix) => client_id.starts_with(prefix),
-            None => self.client == client_id,
-        }
-    }
-
-    /// The rule's filter for this client; `None` when the identifier would change the filter's levels or wildcards,
-    /// so that a client named `+` or `a/#` gains nothing by its name.
-    fn filter_for(&self, client_id: &str) -> Option<std::borrow::Cow<'_, str>> {
-        if !self.filter.contains("%c") {
-            return Some(self.filter.as_str().into());
-        }
-        if client_id.contains(['+', '#', '/']) {
-            return None;
-        }
-        Some(self.filter.replace("%c", client_id).into())
-    }
-}
-
-/// The rules of a node.
-#[derive(Debug, Clone, Default)]
-pub struct Access {
-    rules: Vec<Rule>,
-    publish: bool,
-}
-
-impl Access {
-    /// Takes validated rules.
-    #[must_use]
-    pub fn new(rules: Vec<Rule>) -> Self {
-        let publish = rules.iter().any(|rule| rule.action == Action::Publish);
-        Self { rules, publish }
-    }
-
-    fn rules<'a>(&'a self, action: Action, client_id: &'a str) -> impl Iterator<Item = &'a Rule> {
-        self.rules
-            .iter()
-            .filter(move |rule| rule.action == action && rule.is_for(client_id))
-    }
-
-    /// Whether the client may open a session.
-    #[must_use]
-    pub fn may_connect(&self, client_id: &str) -> bool {
-        self.rules(Action::Connect, client_id)
-            .next()
-            .is_none_or(|rule| rule.effect == Effect::Allow)
-    }
-
-    /// Whether the client may publish to `topic`.
-    #[must_use]
-    pub fn may_publish(&self, client_id: &str, topic: &str) -> bool {
-        if !self.publish {
-            return true;
-        }
-        for rule in self.rules(Action::Publish, client_id) {
-            match rule.filter_for(client_id) {
-                Some(filter) if topic::matches(&filter, topic) => {
-                    return rule.effect == Effect::Allow;
-                }
-                _ => {}
-            }
-        }
-        true
-    }
-
-    /// Whether the client may subscribe to `filter` (a shared subscription's inner filter).
-    #[must_use]
-    pub fn may_subscribe(&self, client_id: &str, filter: &str) -> bool {
-        for rule in self.rules(Action::Subscribe, client_id) {
-            let Some(of_rule) = rule.filter_for(client_id) else {
-                continue;
+            return if self.filter.is_empty() {
+                Ok(())
+            } else {
+                refused("no filter where the action is \"connect\"".to_owned())
             };
-            let matches = match rule.effect {
-                Effect::Allow => covers(&of_rule, filter),
-                Effect::Deny => overlaps(&of_rule, filter),
-            };
-            if matches {
-                return rule.effect == Effect::Allow;
-            }
         }
-        true
-    }
-}
-
-/// Whether every topic that matches `inner` matches `outer`.
-fn covers(outer: &str, inner: &str) -> bool {
-    let (mut outer_levels, mut inner_levels) = (outer.split('/'), inner.split('/'));
-    if wild_at_root(outer) && inner.starts_with('$') {
-        return false; // [MQTT-4.7.2-1]
-    }
-    loop {
-        match (outer_levels.next(), inner_levels.next()) {
-            (Some("#"), _) | (None, None) => return true,
-            (Some("+"), Some(level)) if level != "#" => {}
-            (Some(a), Some(b)) if a == b => {}
-            _ => return false,
+        if let Some(unknown) = unknown_placeholder(&self.filter, &[CLIENT_ID]) {
+            return refused(format!(
+                "a topic filter with no placeholder but {CLIENT_ID} (the client identifier); {unknown} is none"
+            ));
         }
+        if let Err(error) = topic::validate_filter(&self.filter.replace(CLIENT_ID, "c")) {
+            return refused(error.to_string());
+        }
+        Ok(())
     }
-}
 
-/// Whether some topic matches both filters.
-fn overlaps(a: &str, b: &str) -> bool {
-    if (wild_at_root(a) && b.starts_with('$')) || (wild_at_root(b) && a.starts_with('$')) {
-        return false; // [MQTT-4.7.2-1]
+    fn validate_client(&self) -> Result<(), settings::Error> {
+        let prefix = self.client.strip_suffix('*').unwrap_or(&self.client);
+        let why = if self.client.is_empty() {
+            "; for all clients write \"*\""
+        } else if prefix.contains('*') {
+            "; a * elsewhere than at the end has no meaning"
+        } else if unknown_placeholder(&self.client, &[]).is_some() {
+            "; there are no placeholders here"
+        } else {
+            return Ok(());
+        };
+        let allowed = format!("a client identifier, or a prefix that ends in *{why}");
+        Err(settings::Error::text("client", &self.client, allowed))
     }
-    let (mut a_levels, mut b_levels) = (a.split('/'), b.split('/'));
-    loop {
-        match (a_levels.next(), b_levels.next()) {
-            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
-            (Some("+"), Some(_)) | (Some(_), Some("+")) => {}
-            (Some(x), Some(y)) if x == y => {}
-            _ => return false,
+
+    /// What it is called where the `at`th rule of the list is meant.
+    fn label(&self, at: usize) -> String {
+        if self.name.is_empty() {
+            format!("rules[{at}]")
+        } else {
+            self.name.clone()
         }
     }
-}
-
-fn wild_at_root(filter: &str) -> bool {
-    filter.starts_with(['+', '#'])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rule(effect: Effect, action: Action, filter: &str, client: &str) -> Rule {
-        Rule {
-            effect,
-            action,
-            filter: filter.to_owned(),
-            client: client.to_owned(),
+    fn section(toml_like: &str) -> Result<AccessConfig, String> {
+        let config: AccessConfig = serde_json::from_str(toml_like).map_err(|e| e.to_string())?;
+        config.validate().map_err(|error| error.to_string())?;
+        Ok(config)
+    }
+
+    fn one(rule: &str) -> Result<AccessConfig, String> {
+        section(&format!("{{\"rules\":[{rule}]}}"))
+    }
+
+    #[test]
+    fn what_looks_like_a_placeholder_and_is_none_is_refused_with_the_one_there_is() {
+        for (filter, said) in [
+            ("devices/%u/#", "%u is none"),
+            ("%x", "%x is none"),
+            ("devices/${clientid}/#", "${clientid} is none"),
+            ("${username}", "${username} is none"),
+        ] {
+            let rule = format!(r#"{{"effect":"allow","action":"publish","filter":"{filter}"}}"#);
+            let error = one(&rule).unwrap_err();
+            assert!(
+                error.contains(said) && error.contains("%c") && error.contains("rules[0].filter"),
+                "{error}"
+            );
+        }
+        for filter in ["devices/%c/#", "%c", "100%/x", "a/$b", "50%"] {
+            let rule = format!(r#"{{"effect":"deny","action":"publish","filter":"{filter}"}}"#);
+            one(&rule).unwrap();
         }
     }
 
     #[test]
-    fn the_first_match_decides_and_no_match_allows() {
-        let access = Access::new(vec![
-            rule(Effect::Allow, Action::Publish, "devices/%c/#", "*"),
-            rule(Effect::Deny, Action::Publish, "devices/#", "*"),
-            rule(Effect::Deny, Action::Connect, "", "bad-*"),
-        ]);
-        assert!(access.may_publish("d1", "devices/d1/telemetry/t"));
-        assert!(!access.may_publish("d2", "devices/d1/telemetry/t"));
-        assert!(access.may_publish("d2", "rooms/1"));
-        assert!(!access.may_connect("bad-1"));
-        assert!(access.may_connect("good"));
-    }
-
-    #[test]
-    fn a_wildcard_does_not_lead_around_a_denied_filter() {
-        let access = Access::new(vec![rule(
-            Effect::Deny,
-            Action::Subscribe,
-            "secret/+/x",
-            "*",
-        )]);
-        for filter in ["#", "+/#", "secret/a/x", "secret/#", "+/+/+", "secret/+/x"] {
-            assert!(!access.may_subscribe("c", filter), "{filter}");
+    fn a_client_is_an_identifier_or_a_prefix() {
+        for client in ["", "a*b", "*x", "%c", "%u-*", "${clientid}"] {
+            let rule = format!(r#"{{"effect":"deny","action":"connect","client":"{client}"}}"#);
+            let error = one(&rule).unwrap_err();
+            assert!(error.contains("rules[0].client"), "{client}: {error}");
         }
-        for filter in ["secret/a/y", "public/#", "secret", "$SYS/#"] {
-            assert!(access.may_subscribe("c", filter), "{filter}");
+        for client in ["*", "a", "a-*"] {
+            one(&format!(
+                r#"{{"effect":"deny","action":"connect","client":"{client}"}}"#
+            ))
+            .unwrap();
         }
     }
 
     #[test]
-    fn an_allowed_filter_must_cover_the_whole_request() {
-        let access = Access::new(vec![
-            rule(Effect::Allow, Action::Subscribe, "users/%c/#", "*"),
-            rule(Effect::Deny, Action::Subscribe, "#", "*"),
-        ]);
-        assert!(access.may_subscribe("ann", "users/ann/receipts"));
-        assert!(access.may_subscribe("ann", "users/ann"));
-        assert!(!access.may_subscribe("ann", "users/+/receipts"));
-        assert!(!access.may_subscribe("+", "users/+/receipts"));
-        assert!(!access.may_subscribe("ann", "users/bob/#"));
+    fn names_are_short_and_each_ones_own() {
+        let rule = |name: &str| {
+            format!(r#"{{"effect":"deny","action":"publish","filter":"a","name":"{name}"}}"#)
+        };
+        assert!(one(&rule("a b")).unwrap_err().contains("rules[0].name"));
+        let twice = format!("{},{}", rule("x"), rule("x"));
+        assert!(one(&twice).unwrap_err().contains("rules[1].name"));
+        assert!(one(&rule("default")).unwrap_err().contains("rules[0].name"));
+        let config = one(&format!("{},{}", rule("x"), rule(""))).unwrap();
+        let labels: Vec<_> = config
+            .rules
+            .iter()
+            .enumerate()
+            .map(|(at, rule)| rule.label(at))
+            .collect();
+        assert_eq!(labels, ["x", "rules[1]"]);
+    }
+
+    #[test]
+    fn a_list_of_what_is_allowed_denies_the_rest_of_that_action() {
+        use Action::{Connect, Publish, Subscribe};
+        let of = |config: &AccessConfig| Action::ALL.map(|action| config.default_for(action));
+        use Effect::{Allow, Deny};
+        assert_eq!(of(&AccessConfig::default()), [Allow; 3]);
+        let config = one(r#"{"effect":"allow","action":"publish","filter":"a"}"#).unwrap();
+        assert_eq!(of(&config), [Allow, Deny, Allow]);
+        let config = one(r#"{"effect":"deny","action":"publish","filter":"a"}"#).unwrap();
+        assert_eq!(of(&config), [Allow; 3]);
+        let all = r#"{"default":"deny","rules":[{"effect":"allow","action":"connect"}]}"#;
+        assert_eq!(of(&section(all).unwrap()), [Deny; 3]);
+        let open =
+            r#"{"default":"allow","rules":[{"effect":"allow","action":"publish","filter":"a"}]}"#;
+        assert_eq!(of(&section(open).unwrap()), [Allow; 3]);
+        assert_eq!(Action::ALL, [Connect, Publish, Subscribe]);
+    }
+
+    #[test]
+    fn a_default_that_lets_nobody_in_is_refused() {
+        let error = section(r#"{"default":"deny"}"#).unwrap_err();
+        assert!(error.contains("nobody could"), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use settings::{Kind, Section as _};
 
-use crate::access::Rule;
+use crate::access::AccessConfig;
 use crate::limits::{Limits, WORKERS_MAX};
 
 const ADDRESS: Kind<String> = Kind {
@@ -24,10 +24,9 @@ settings::section! {
         pub sys_interval_s: u32 = 10, [0.., "seconds; 0 is never"];
         /// Whether an empty client identifier gets one assigned, or is refused.
         pub assign_client_ids: bool = true, ["true or false"];
-        /// Rules in order; the first match decides, no match allows. A rule has `effect` ("allow" or "deny"), `action`
-        /// ("connect", "publish" or "subscribe"), `filter` (a topic filter; `%c` stands for the client identifier; not
-        /// for connect) and `client` (a client identifier, or a prefix that ends in `*`; default `*`).
-        pub access: Vec<Rule> = Vec::new(), ["list of rules"];
+        /// Who may do what.
+        #[serde(deserialize_with = "AccessConfig::deserialize_table")]
+        pub access: AccessConfig = AccessConfig::default(), [section];
         /// The bounds.
         pub limits: Limits = Limits::default(), [section];
     }
@@ -43,11 +42,9 @@ impl Config {
         self.limits
             .validate()
             .map_err(|error| error.below("limits"))?;
-        for (at, rule) in self.access.iter().enumerate() {
-            rule.validate()
-                .map_err(|error| error.below(&format!("access[{at}]")))?;
-        }
-        Ok(())
+        self.access
+            .validate()
+            .map_err(|error| error.below("access"))
     }
 
     /// The address to listen on.

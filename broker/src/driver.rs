@@ -91,7 +91,7 @@ impl Broker {
             limits.retained_bytes_max,
         );
         let router = Router::new(hasher.clone(), retained);
-        let shared = Shared::new(config.worker_count(), router, hasher);
+        let shared = Shared::new(config.worker_count(), router, hasher, &config.access);
         Ok(Self {
             config,
             listeners,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use crate::access::{AccessConfig, Denials, Denied};
 use crate::message::Message;
 use crate::router::{Hit, Receiver, Router};
 use crate::sink::{Settlement, Token};
@@ -163,12 +164,21 @@ pub(crate) struct Shared {
     pub(crate) refused: Throttle,
     /// Times that the system had no file or memory for a connection, for the log.
     pub(crate) unaccepted: Throttle,
+    /// What the access rules refused.
+    pub(crate) denials: Denials,
+    /// Whether the log has said that nobody checks passwords.
+    pub(crate) password_was_said: AtomicBool,
     /// Zero of the broker's clock.
     pub(crate) started: Instant,
 }
 
 impl Shared {
-    pub(crate) fn new(workers: usize, router: Router, hasher: ahash::RandomState) -> Arc<Self> {
+    pub(crate) fn new(
+        workers: usize,
+        router: Router,
+        hasher: ahash::RandomState,
+        access: &AccessConfig,
+    ) -> Arc<Self> {
         Arc::new(Self {
             router,
             mailboxes: (0..workers).map(|_| Mailbox::default()).collect(),
@@ -177,6 +187,8 @@ impl Shared {
             connections: AtomicU32::new(0),
             refused: Throttle::default(),
             unaccepted: Throttle::default(),
+            denials: Denials::new(access),
+            password_was_said: AtomicBool::new(false),
             started: Instant::now(),
         })
     }
@@ -275,6 +287,12 @@ impl Handle {
         if let Some(delivered) = delivered {
             delivered.complete();
         }
+    }
+
+    /// What the access rules refused, by rule.
+    #[must_use]
+    pub fn denied(&self) -> Vec<Denied> {
+        self.0.denials.counts()
     }
 
     /// The counters of all workers, added up.

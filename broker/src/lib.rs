@@ -31,7 +31,7 @@ mod timers;
 pub mod transport;
 mod worker;
 
-pub use access::{Action, Effect, Rule};
+pub use access::{AccessConfig, Action, Denied, Effect, RefusedPublish, Rule};
 pub use codec;
 pub use config::Config;
 pub use driver::{Broker, Running, StartError};

@@ -102,6 +102,9 @@ pub(crate) const HOST_WINDOW_MS: u64 = 20;
 pub(crate) const THREAD_QUIET: u64 = 400;
 /// How long a thread keeps its worker at least.
 pub(crate) const WORKER_STAY_MS: u64 = 500;
+/// Members of a shared subscription that are asked for a message before it is held back from all of it, where the access rules
+/// deny a part of the filter to each of them.
+pub(crate) const SHARED_ASKED_MAX: u8 = 16;
 /// The largest number of workers: a session's worker is 6 bits of its number.
 pub const WORKERS_MAX: usize = 64;
 /// The largest number of sessions a worker holds: 26 bits of a session's number.

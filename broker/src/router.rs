@@ -12,6 +12,7 @@ use dashmap::DashMap;
 use hashbrown::HashMap;
 use topic::FilterTree;
 
+use crate::access::Scope;
 use crate::retained::Retained;
 use crate::stats::Stats;
 
@@ -50,14 +51,18 @@ pub(crate) struct Options(u8);
 impl Options {
     const NO_LOCAL: u8 = 0b0100;
     const RETAIN_AS_PUBLISHED: u8 = 0b1000;
+    const IN_PART: u8 = 0b1_0000;
 
-    pub(crate) fn new(options: SubscriptionOptions) -> Self {
+    pub(crate) fn new(options: SubscriptionOptions, scope: Scope) -> Self {
         let mut bits = u8::from(options.qos);
         if options.no_local {
             bits |= Self::NO_LOCAL;
         }
         if options.retain_as_published {
             bits |= Self::RETAIN_AS_PUBLISHED;
+        }
+        if scope == Scope::Part {
+            bits |= Self::IN_PART;
         }
         Self(bits)
     }
@@ -74,13 +79,20 @@ impl Options {
         self.0 & Self::RETAIN_AS_PUBLISHED != 0
     }
 
+    /// Whether the access rules deny a part of what matches the filter, so that each delivery is judged.
+    pub(crate) fn in_part(self) -> bool {
+        self.0 & Self::IN_PART != 0
+    }
+
     /// Of two subscriptions of one session that match the same message: the larger QoS [MQTT-3.3.4-2], and whatever
     /// lets more through.
     fn merge(self, other: Self) -> Self {
         let qos = self.qos().max(other.qos());
         let local = self.0 & other.0 & Self::NO_LOCAL;
         let retain = (self.0 | other.0) & Self::RETAIN_AS_PUBLISHED;
-        Self(u8::from(qos) | local | retain)
+        // Rules go by client and topic: what one filter may have whole, they allow by the other, too.
+        let in_part = (self.0 | other.0) & Self::IN_PART;
+        Self(u8::from(qos) | local | retain | in_part)
     }
 }
 
@@ -181,11 +193,16 @@ impl Group {
 
     /// The member whose turn it is: the next one that is connected, or the next one at all if none is.
     pub(crate) fn pick(&self, except: Option<SessionId>) -> Option<(Receiver, bool)> {
+        self.pick_of(|receiver| Some(receiver.session) != except)
+    }
+
+    /// The same, among those that `eligible` holds for.
+    pub(crate) fn pick_of(&self, eligible: impl Fn(&Receiver) -> bool) -> Option<(Receiver, bool)> {
         let mut members = self.members();
         let len = members.list.len();
         let from = members.next;
         let turns = (0..len).map(|turn| (from + turn) % len.max(1));
-        let eligible = |at: &usize| Some(members.list[*at].0.session) != except;
+        let eligible = |at: &usize| eligible(&members.list[*at].0);
         let at = turns
             .clone()
             .filter(eligible)
@@ -202,6 +219,8 @@ pub(crate) struct Hit {
     pub(crate) receiver: Receiver,
     pub(crate) more_identifiers: Box<[u32]>,
     pub(crate) group: Option<Arc<Group>>,
+    /// Members of the group that may not receive it: they were asked before.
+    pub(crate) passed_on: u8,
 }
 
 /// What a lookup found. Reused from lookup to lookup.
@@ -415,6 +434,7 @@ impl Router {
                         receiver,
                         more_identifiers: Box::default(),
                         group: Some(group),
+                        passed_on: 0,
                     });
                 }
             }
@@ -454,6 +474,7 @@ fn merge(receivers: &mut Vec<Receiver>, hits: &mut Vec<Hit>, origin: Option<(Ses
                 receiver: one,
                 more_identifiers: all.collect(),
                 group: None,
+                passed_on: 0,
             });
         } else {
             one.identifier = receivers[at..end]
@@ -475,12 +496,13 @@ mod tests {
     use codec::RetainHandling;
 
     fn options(qos: Qos) -> Options {
-        Options::new(SubscriptionOptions {
+        let options = SubscriptionOptions {
             qos,
             no_local: false,
             retain_as_published: false,
             retain_handling: RetainHandling::SendAtSubscribe,
-        })
+        };
+        Options::new(options, Scope::All)
     }
 
     fn receiver(slot: u32, qos: Qos, identifier: u32) -> Receiver {

@@ -85,7 +85,13 @@ counters! {
     /// QoS 2 publishes received again with a packet identifier that was already taken: answered, not routed again.
     publishes_duplicate,
     /// Publishes refused by the access rules.
-    publishes_denied,
+    denied_access,
+    /// Publishes refused: to a topic of the broker's own (`$…`).
+    denied_reserved_topic,
+    /// Clients that sent a password, which nobody checks.
+    passwords_unchecked,
+    /// Deliveries held back from a subscription because the access rules deny their topic.
+    deliveries_withheld,
     /// Publishes that matched no subscription.
     publishes_unmatched,
     /// Publishes that the sink did not want.
@@ -177,6 +183,12 @@ impl Stats {
     #[must_use]
     pub fn publishes_received(&self) -> u64 {
         self.publishes_received_qos0 + self.publishes_received_qos1 + self.publishes_received_qos2
+    }
+
+    /// Publishes refused by the access rules, or because their topic is the broker's own.
+    #[must_use]
+    pub fn publishes_denied(&self) -> u64 {
+        self.denied_access + self.denied_reserved_topic
     }
 
     /// Deliveries dropped, for any reason.

@@ -49,7 +49,7 @@ impl Settings {
     pub(crate) fn new(config: &Config) -> Arc<Self> {
         Arc::new(Self {
             limits: config.limits.clone(),
-            access: Access::new(config.access.clone()),
+            access: Access::new(&config.access),
             assign_client_ids: config.assign_client_ids,
             sys_interval_s: config.sys_interval_s,
         })

@@ -101,11 +101,12 @@ fn every_qos_goes_both_ways_in_every_version() {
 #[test]
 fn filters_are_granted_and_refused_one_by_one() {
     let under = Under::new(|config| {
-        config.access = vec![Rule {
+        config.access.rules = vec![Rule {
             effect: Effect::Deny,
             action: Action::Subscribe,
             filter: "secret/#".to_owned(),
             client: "*".to_owned(),
+            name: String::new(),
         }];
     });
     let mut clients = Clients::new(under.address, 1);

@@ -14,7 +14,7 @@ use crate::exit::Failure;
 use crate::files::Files;
 use crate::http::{self, Server};
 use crate::node::{Listen, Node};
-use crate::{address, cli, signals};
+use crate::{access, address, cli, signals};
 
 /// How often rates are sampled.
 const TICK: std::time::Duration = std::time::Duration::from_secs(1);
@@ -42,14 +42,16 @@ pub fn run(options: cli::Broker) -> Result<(), Failure> {
         config.bridge.kafka = kafka;
     }
     config.validate()?;
+    let access = access::in_words(&config.broker.access);
     let files = Files::raise()?;
     let room = files.in_words(files.bound(&mut config.broker.limits));
-    block_on(serve(config, room, http, with_bridge))
+    block_on(serve(config, room, access, http, with_bridge))
 }
 
 async fn serve(
     config: Config,
     room: String,
+    access: String,
     http: SocketAddr,
     with_bridge: bool,
 ) -> Result<(), Failure> {
@@ -81,6 +83,7 @@ async fn serve(
             .kafka
             .map_or_else(|| "without Kafka".into(), |kafka| format!("Kafka {kafka}"))
     );
+    println!("millstream broker: access: {access}");
 
     let mut ticks = tokio::time::interval(TICK);
     loop {

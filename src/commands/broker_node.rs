@@ -9,9 +9,9 @@ use anyhow::Context;
 use bridge::Bridge;
 
 use super::{KAFKA_AWAY_DRAIN, blocking, within};
-use crate::address;
 use crate::config::Config;
 use crate::exit::Failure;
+use crate::{access, address};
 
 /// What a step of the drain may take beyond its own bound, before it is left behind.
 const DRAIN_MARGIN: Duration = Duration::from_secs(2);
@@ -119,6 +119,9 @@ impl Bound {
             error => Failure::cannot_start(error),
         })?;
         let mqtt = broker.local_addr();
+        for warning in access::warnings(&config.broker.access, mqtt) {
+            tracing::warn!("{warning}");
+        }
         let drain = Duration::from_millis(config.broker.limits.drain_timeout_ms);
         Ok(Self {
             broker,

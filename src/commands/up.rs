@@ -25,7 +25,7 @@ use crate::http::{self, Server};
 use crate::node::{Listen, Node};
 use crate::screen::{Start, StatusLine};
 use crate::signals::Shutdown;
-use crate::{address, cli, signals};
+use crate::{access, address, cli, signals};
 
 /// How long the demo's last messages may take to arrive everywhere at a shutdown.
 const DEMO_SETTLES: Duration = Duration::from_secs(5);
@@ -276,6 +276,7 @@ fn print_start(running: &Running, config: &Config, room: String, data: &str, in_
     let start = Start {
         mqtt: reachable(running.broker.mqtt()),
         room,
+        access: access::in_words(&config.broker.access),
         http: reachable(server.address()),
         kafka: &config.bridge.kafka,
         in_memory,

@@ -526,6 +526,7 @@ mod tests {
                 crate::retained::Retained::new(0, 0),
             ),
             ahash::RandomState::new(),
+            &crate::access::AccessConfig::default(),
         );
         let sink: Arc<dyn Sink> = Arc::new(NoSink);
         let driver = super::super::drivers(&ring.broker.config, vec![listener], &other, &sink)

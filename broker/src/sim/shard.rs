@@ -52,7 +52,12 @@ pub(super) fn workers(
         limits.retained_bytes_max,
     );
     let count = config.workers.max(1);
-    let shared = Shared::new(count, Router::new(hasher.clone(), retained), hasher);
+    let shared = Shared::new(
+        count,
+        Router::new(hasher.clone(), retained),
+        hasher,
+        &config.access,
+    );
     let settings = Settings::new(config);
     let workers = (0..count).map(|index| {
         let (shared, settings) = (Arc::clone(&shared), Arc::clone(&settings));

@@ -329,6 +329,7 @@ impl Worker {
                 receiver,
                 more_identifiers: Box::default(),
                 group: delivery.group,
+                passed_on: 0,
             };
             self.send_hit(delivery.message, hit, None);
         }

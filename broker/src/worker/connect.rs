@@ -1,6 +1,7 @@
 //! CONNECT: who may, which session it is, and what both sides agree on.
 
 use std::hash::BuildHasher;
+use std::sync::atomic::Ordering;
 
 use codec::{ConnAck, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode, Version};
 
@@ -45,15 +46,30 @@ impl Worker {
         if home != self.index {
             return Step::Move(home);
         }
-        if !self.settings.access.may_connect(client_id) {
+        if let Err(by) = self.settings.access.may_connect(client_id) {
+            self.shared.denials.note(by, client_id, "", self.now);
             return self.refuse(slot, version, ReasonCode::NOT_AUTHORIZED);
         }
-        if let Some(will) = &connect.will
-            && (topic::validate_name(will.topic).is_err()
-                || will.topic.starts_with('$')
-                || !self.settings.access.may_publish(client_id, will.topic))
-        {
-            return self.refuse(slot, version, ReasonCode::NOT_AUTHORIZED);
+        if let Some(will) = &connect.will {
+            if topic::validate_name(will.topic).is_err() {
+                return self.refuse(slot, version, ReasonCode::NOT_AUTHORIZED);
+            }
+            if let Err(by) = self.settings.access.may_publish(client_id, will.topic) {
+                self.shared
+                    .denials
+                    .note(by, client_id, will.topic, self.now);
+                return self.refuse(slot, version, ReasonCode::NOT_AUTHORIZED);
+            }
+        }
+        if connect.password.is_some() {
+            self.counts.passwords_unchecked += 1;
+            if !self.shared.password_was_said.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    client = client_id,
+                    "a client sent a password, and nobody checks it: this broker knows no users; access rules go by the \
+                     client identifier, which each client chooses itself (said once)"
+                );
+            }
         }
         let hash = self.client_hash(client_id);
         let sessions = &self.sessions;

@@ -7,6 +7,7 @@ use codec::Qos;
 
 use super::Worker;
 use crate::handle::{Delivered, Inbox};
+use crate::limits::SHARED_ASKED_MAX;
 use crate::message::Message;
 use crate::retained::Position;
 use crate::router::{Group, Hit, Receiver, SessionId};
@@ -113,38 +114,68 @@ impl Worker {
         mut hit: Hit,
         delivered: Option<&Delivered>,
     ) {
-        if let Some(group) = &hit.group
-            && let Some(other) = self.other_member(&hit.receiver, group)
-        {
+        if let Some(group) = &hit.group {
+            let other = self.other_member(&hit.receiver, group, hit.passed_on > 0);
+            hit.receiver = other.unwrap_or(hit.receiver);
+        }
+        while self.is_here(&hit.receiver) && !self.may_receive(&hit.receiver, routed.parts.topic) {
+            let Some(other) = next_member(&hit) else {
+                break;
+            };
             hit.receiver = other;
-            if other.session.worker() != self.index {
-                return self.send_hit(routed.message(), hit, delivered);
-            }
+            hit.passed_on += 1;
+        }
+        if !self.is_here(&hit.receiver) {
+            return self.send_hit(routed.message(), hit, delivered);
         }
         let Hit {
             receiver,
             more_identifiers,
             group,
+            ..
         } = hit;
         self.deliver(routed, &receiver, &more_identifiers, group);
     }
 
     /// Who gets a shared message in place of a member that is not connected: one that is, or any if the member's
     /// session is gone.
-    fn other_member(&self, receiver: &Receiver, group: &Group) -> Option<Receiver> {
+    fn other_member(
+        &self,
+        receiver: &Receiver,
+        group: &Group,
+        is_passed_on: bool,
+    ) -> Option<Receiver> {
         let slot = receiver.session.slot();
         let session = self
             .sessions
             .get(slot)
             .filter(|_| self.sessions.generation(slot) == receiver.generation);
         match session {
-            Some(session) if session.is_online() => None,
+            // Whoever is connected may be the one that may not have it.
+            Some(session) if session.is_online() || is_passed_on => None,
             Some(_) => group
                 .pick(Some(receiver.session))
                 .filter(|(_, online)| *online)
                 .map(|(other, _)| other),
             None => group.pick(None).map(|(other, _)| other),
         }
+    }
+
+    fn is_here(&self, receiver: &Receiver) -> bool {
+        receiver.session.worker() == self.index
+    }
+
+    /// Whether the access rules let a session of this worker have a message on `topic`: no question where they deny nothing of
+    /// its filter.
+    fn may_receive(&self, receiver: &Receiver, topic: &str) -> bool {
+        if !receiver.options.in_part() {
+            return true;
+        }
+        let session = self
+            .sessions
+            .get(receiver.session.slot())
+            .filter(|_| self.sessions.generation(receiver.session.slot()) == receiver.generation);
+        session.is_none_or(|session| self.settings.access.may_receive(&session.client_id, topic))
     }
 
     fn queue_max(&self) -> QueueMax {
@@ -162,6 +193,10 @@ impl Worker {
         more_identifiers: &[u32],
         group: Option<Arc<Group>>,
     ) {
+        if !self.may_receive(receiver, routed.parts.topic) {
+            self.counts.deliveries_withheld += 1;
+            return;
+        }
         self.counts.deliveries += 1;
         let queue = self.queue_max();
         let Some(session) = self
@@ -264,6 +299,16 @@ impl Worker {
             if no_room || window_full {
                 break;
             }
+            if replay.options.in_part()
+                && !self
+                    .settings
+                    .access
+                    .may_receive(&session.client_id, message.topic())
+            {
+                sending.counts.deliveries_withheld += 1;
+                sent = Some(message.topic().into());
+                continue;
+            }
             sending.counts.deliveries += 1;
             sending.frames.reset();
             let mut routed = Routed {
@@ -323,4 +368,18 @@ impl Worker {
             self.pump(slot, session_slot);
         }
     }
+}
+
+/// Who is asked next for a message of a shared subscription that its member may not receive: one to whom nothing of the filter is
+/// denied, or else any other.
+fn next_member(hit: &Hit) -> Option<Receiver> {
+    let group = hit.group.as_ref()?;
+    if hit.passed_on >= SHARED_ASKED_MAX {
+        return None;
+    }
+    let other = |member: &Receiver| member.session != hit.receiver.session;
+    group
+        .pick_of(|member| other(member) && !member.options.in_part())
+        .or_else(|| group.pick_of(other))
+        .map(|(member, _)| member)
 }

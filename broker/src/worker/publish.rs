@@ -7,6 +7,7 @@ use std::num::NonZeroU16;
 use codec::{Publish, Qos, ReasonCode, Version};
 
 use super::{Close, Step, Worker};
+use crate::access::{By, RefusedPublish};
 use crate::limits::HELD_LIST_SPARE;
 use crate::message::{Message, MessageParts};
 use crate::router::SessionId;
@@ -117,8 +118,7 @@ impl Worker {
                 return self.hold(slot);
             }
         }
-        let allowed =
-            !topic.starts_with('$') && self.settings.access.may_publish(&session.client_id, topic);
+        let allowed = self.settings.access.may_publish(&session.client_id, topic);
         // A publish that is acknowledged at once, from a client with nothing else under way, needs no record.
         let quick = publish.qos == Qos::AtLeastOnce && session.flow.is_none();
         if let (true, false, Some(packet_id)) = (tracked, quick, publish.packet_id) {
@@ -135,16 +135,10 @@ impl Worker {
                 Begin::OverReceiveMaximum => return self.close_step(slot, Close::ReceiveMaximum),
             }
         }
-        if !allowed {
-            self.count_publish(publish.qos);
-            self.counts.publishes_denied += 1;
-            return self.refuse_publish(
-                slot,
-                session_slot,
-                publish,
-                quick,
-                ReasonCode::NOT_AUTHORIZED,
-            );
+        if let Err(by) = allowed {
+            let denials = &self.shared.denials;
+            denials.note(by, &session.client_id, topic, self.now);
+            return self.deny_publish(slot, session_slot, publish, quick, by);
         }
         let id = SessionId::new(self.index, session_slot);
         let token = if tracked {
@@ -282,6 +276,33 @@ impl Worker {
             self.counts.publishers_held -= 1;
             self.connections.list(slot);
         }
+    }
+
+    /// Answers a publish that may not be. Told nothing but the end of its connection, a 3.x client would come back and send it
+    /// again for ever, so it has its acknowledgement, unless the operator prefers otherwise.
+    fn deny_publish(
+        &mut self,
+        slot: u32,
+        session_slot: u32,
+        publish: &Publish<'_>,
+        quick: bool,
+        by: By,
+    ) -> Step {
+        self.count_publish(publish.qos);
+        *match by {
+            By::Reserved => &mut self.counts.denied_reserved_topic,
+            By::Rule(_) | By::Default(_) => &mut self.counts.denied_access,
+        } += 1;
+        let version = self
+            .sessions
+            .get(session_slot)
+            .map(|session| session.version);
+        let is_told = version == Some(Version::V5);
+        let reason = match self.settings.access.refused_publish_3x {
+            RefusedPublish::Drop if !is_told => ReasonCode::SUCCESS,
+            _ => ReasonCode::NOT_AUTHORIZED,
+        };
+        self.refuse_publish(slot, session_slot, publish, quick, reason)
     }
 
     fn refuse_publish(

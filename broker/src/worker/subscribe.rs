@@ -73,20 +73,22 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(session_slot) else {
             return Err(ReasonCode::UNSPECIFIED_ERROR);
         };
-        if !self
-            .settings
-            .access
-            .may_subscribe(&session.client_id, inner)
-        {
-            return Err(ReasonCode::NOT_AUTHORIZED);
-        }
+        let access = &self.settings.access;
+        let scope = match access.may_subscribe(&session.client_id, inner) {
+            Ok(scope) => scope,
+            Err(by) => {
+                let denials = &self.shared.denials;
+                denials.note(by, &session.client_id, inner, self.now);
+                return Err(ReasonCode::NOT_AUTHORIZED);
+            }
+        };
         let existing = session.subscriptions.get(one.filter);
         if existing.is_none() && session.subscriptions.len() >= limits.subscriptions_max as usize {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
         let filter = existing.map_or_else(|| Arc::from(one.filter), Arc::clone);
         let is_new = existing.is_none();
-        let options = Options::new(one.options);
+        let options = Options::new(one.options, scope);
         let receiver = Receiver {
             session: SessionId::new(self.index, session_slot),
             identifier,

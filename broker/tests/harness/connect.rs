@@ -180,11 +180,12 @@ fn the_server_may_name_a_shorter_keep_alive() {
 fn access_rules_refuse_a_client_in_each_version() {
     everywhere(|_, version| {
         let net = Net::with(|config| {
-            config.access = vec![Rule {
+            config.access.rules = vec![Rule {
                 effect: Effect::Deny,
                 action: Action::Connect,
                 filter: String::new(),
                 client: "bad-*".to_owned(),
+                name: String::new(),
             }];
         });
         let mut bad = net.client("bad-1").version(version).attempt();

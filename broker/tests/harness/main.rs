@@ -3,6 +3,7 @@
 //!
 //! Packets that a client got are compared as text, see `support::text`. `random` runs thousands of clients from a seed.
 
+mod access;
 mod bad_input;
 mod connect;
 mod downlink;

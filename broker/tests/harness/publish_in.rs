@@ -1,9 +1,9 @@
 //! PUBLISH from a client: how each QoS is answered, and what a repetition means.
 
-use broker::{Action, Effect, Rule};
+use broker::{Action, Effect, RefusedPublish, Rule};
 use codec::{Packet, ReasonCode, Version};
 
-use crate::support::{NOTHING, Net, Pub, everywhere};
+use crate::support::{NOTHING, Net, Pub, everywhere, options};
 
 #[test]
 fn qos_0_is_not_answered_and_arrives() {
@@ -114,14 +114,16 @@ fn a_pubrel_of_an_unknown_identifier_is_answered() {
 }
 
 #[test]
-fn a_denied_publish_is_answered_in_5_0_and_closes_a_3x_client() {
+fn a_denied_publish_closes_a_3x_client_where_the_operator_wants_it() {
     everywhere(|_, version| {
         let net = Net::with(|config| {
-            config.access = vec![Rule {
+            config.access.refused_publish_3x = RefusedPublish::Close;
+            config.access.rules = vec![Rule {
                 effect: Effect::Deny,
                 action: Action::Publish,
                 filter: "secret/#".to_owned(),
                 client: "*".to_owned(),
+                name: String::new(),
             }];
         });
         let mut subscriber = net.join("s");
@@ -143,7 +145,55 @@ fn a_denied_publish_is_answered_in_5_0_and_closes_a_3x_client() {
         publisher.publish("open/t", 0, "y");
         assert_eq!(publisher.got(), NOTHING);
         assert_eq!(subscriber.got(), ["PUBLISH open/t y"]);
-        assert_eq!(net.stats().publishes_denied, 3);
+        assert_eq!(net.stats().publishes_denied(), 3);
+    });
+}
+
+#[test]
+fn a_publish_that_may_not_be_is_dropped_and_a_3x_client_lives_on() {
+    everywhere(|_, version| {
+        let net = Net::with(|config| {
+            config.access.rules = vec![Rule {
+                effect: Effect::Deny,
+                action: Action::Publish,
+                filter: "secret/#".to_owned(),
+                client: "*".to_owned(),
+                name: String::new(),
+            }];
+        });
+        let mut subscriber = net.join("s");
+        subscriber.subscribe_with(&[("#", options(0)), ("$own/#", options(0))], &[]);
+        assert_eq!(subscriber.got(), ["SUBACK #1 [0x00, 0x00]"]);
+        let mut publisher = net.client("p").version(version).connect();
+        for topic in ["secret/t", "$own/t"] {
+            for level in [0, 1, 2] {
+                publisher.publish(topic, level, "x");
+            }
+        }
+        let said: [&str; 4] = match version {
+            Version::V5 => [
+                "PUBACK #1 0x87",
+                "PUBREC #2 0x87",
+                "PUBACK #3 0x87",
+                "PUBREC #4 0x87",
+            ],
+            _ => ["PUBACK #1", "PUBREC #2", "PUBACK #3", "PUBREC #4"],
+        };
+        assert_eq!(publisher.got(), said);
+        publisher.publish("open/t", 1, "y");
+        assert_eq!(publisher.got(), ["PUBACK #5"]);
+        assert_eq!(subscriber.got(), ["PUBLISH open/t y"]);
+        let stats = net.stats();
+        assert_eq!((stats.denied_access, stats.denied_reserved_topic), (3, 3));
+        let denied = net.handle().denied();
+        let times = |rule: &str| {
+            denied
+                .iter()
+                .find(|denied| denied.rule == rule)
+                .unwrap()
+                .times
+        };
+        assert_eq!((times("rules[0]"), times("reserved-topic")), (3, 3));
     });
 }
 

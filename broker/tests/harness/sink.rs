@@ -407,5 +407,5 @@ fn what_each_publish_came_to_adds_up() {
         (1, 1, 2)
     );
     assert_eq!((stats.sink_accepted, stats.sink_not_stored), (1, 2));
-    assert_eq!(stats.publishes_denied, 1);
+    assert_eq!(stats.publishes_denied(), 1);
 }

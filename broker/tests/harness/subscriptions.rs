@@ -35,11 +35,12 @@ fn each_filter_is_granted_or_refused_by_itself() {
     everywhere(|_, version| {
         let net = Net::with(|config| {
             config.limits.subscriptions_max = 2;
-            config.access = vec![Rule {
+            config.access.rules = vec![Rule {
                 effect: Effect::Deny,
                 action: Action::Subscribe,
                 filter: "secret/#".to_owned(),
                 client: "*".to_owned(),
+                name: String::new(),
             }];
         });
         let mut client = net.client("a").version(version).connect();
@@ -68,8 +69,10 @@ fn rules_may_name_the_client() {
             action,
             filter: filter.to_owned(),
             client: "*".to_owned(),
+            name: String::new(),
         };
-        config.access = vec![
+        config.access.default = Some(Effect::Allow);
+        config.access.rules = vec![
             rule(Effect::Allow, Action::Subscribe, "users/%c/#"),
             rule(Effect::Deny, Action::Subscribe, "users/#"),
             rule(Effect::Allow, Action::Publish, "users/%c/out"),
@@ -88,11 +91,14 @@ fn rules_may_name_the_client() {
     ann.subscribe_with(&filters.map(|filter| (filter, options(0))), &[]);
     assert_eq!(
         ann.got(),
-        ["SUBACK #1 [0x00, 0x87, 0x87, 0x87, 0x87, 0x00]"]
+        ["SUBACK #1 [0x00, 0x87, 0x87, 0x00, 0x87, 0x00]"]
     );
     ann.publish("users/ann/out", 1, "x");
     ann.publish("users/bob/out", 1, "x");
-    assert_eq!(ann.got(), ["PUBACK #1", "PUBACK #2 0x87"]);
+    assert_eq!(
+        ann.got(),
+        ["PUBLISH users/ann/out x", "PUBACK #1", "PUBACK #2 0x87"]
+    );
 }
 
 #[test]
@@ -103,8 +109,9 @@ fn a_client_named_like_a_wildcard_gains_nothing_by_its_name() {
             action: Action::Subscribe,
             filter: filter.to_owned(),
             client: "*".to_owned(),
+            name: String::new(),
         };
-        config.access = vec![
+        config.access.rules = vec![
             rule(Effect::Allow, "users/%c/#"),
             rule(Effect::Deny, "users/#"),
         ];

@@ -135,11 +135,12 @@ fn a_will_comes_with_the_sessions_end_at_the_latest() {
 fn a_will_that_may_not_be_published_is_refused_with_the_connect() {
     everywhere(|_, version| {
         let net = Net::with(|config| {
-            config.access = vec![Rule {
+            config.access.rules = vec![Rule {
                 effect: Effect::Deny,
                 action: Action::Publish,
                 filter: "secret/#".to_owned(),
                 client: "*".to_owned(),
+                name: String::new(),
             }];
         });
         for topic in ["secret/x", "$SYS/x"] {

@@ -264,7 +264,7 @@ impl World {
             + stats.sink_stored
             + stats.sink_refused
             + stats.sink_dropped_qos0
-            + stats.publishes_denied;
+            + stats.publishes_denied();
         assert_eq!(offered, answered, "{stats:#?}");
         assert_eq!(
             stats.connections_opened - stats.connections_closed,

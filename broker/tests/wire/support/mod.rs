@@ -68,11 +68,12 @@ impl Server {
     /// A broker that lets nobody subscribe to `filter`.
     pub fn with_denied(filter: &str) -> Self {
         Self::with(|config| {
-            config.access = vec![Rule {
+            config.access.rules = vec![Rule {
                 effect: Effect::Deny,
                 action: Action::Subscribe,
                 filter: filter.to_owned(),
                 client: "*".to_owned(),
+                name: String::new(),
             }];
         })
     }
