@@ -76,6 +76,11 @@ impl Kafka {
         &self.bootstrap
     }
 
+    /// Where the server lives: the script's `--dir`.
+    pub fn directory(&self) -> &Path {
+        &self.dir
+    }
+
     /// Ends the server as an operator would, and waits for the end. What it stored stays.
     pub fn stop(&self) {
         script(&self.dir, &["stop"]);
