@@ -1,10 +1,14 @@
 //! The command line: what may be said, and a help text that teaches each command with an example.
 
+mod replay;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::backends;
+
+pub use replay::Replay;
 
 /// A real-time messaging backend: an MQTT broker in front of Kafka, with chat, IoT and dashboard backends behind it.
 #[derive(Debug, Parser)]
@@ -34,6 +38,8 @@ pub enum Command {
     Backend(backends::Command),
     /// Load an MQTT broker, this one or any other: scenarios, latencies, memory, and a ledger of every message
     Load(Box<loadgen::cli::Load>),
+    /// Read again what lies in Kafka: to a topic, to MQTT clients, to a file, to standard output
+    Replay(Box<Replay>),
     /// Check a configuration file, or print the reference of all keys
     Config {
         /// What to do with the configuration.

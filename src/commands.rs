@@ -5,6 +5,7 @@ pub mod broker;
 mod broker_node;
 pub mod config;
 pub mod load;
+pub mod replay;
 pub mod up;
 
 use std::future::Future;

@@ -60,6 +60,16 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+impl From<replay::Error> for Failure {
+    fn from(error: replay::Error) -> Self {
+        if error.is_start() {
+            Self::cannot_start(error)
+        } else {
+            Self::Failed(error.into())
+        }
+    }
+}
+
 impl From<settings::Error> for Failure {
     fn from(wrong: settings::Error) -> Self {
         Self::cannot_start(wrong)

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Broker(options) => commands::broker::run(options),
         Command::Backend(backend) => commands::backend_process::run(backend),
         Command::Load(load) => commands::load::run(*load),
+        Command::Replay(options) => commands::replay::run(*options),
         Command::Config { command } => commands::config::run(command),
     };
     match ended {

@@ -75,6 +75,10 @@ fn each_file_has_its_place_in_a_table() {
             "### The runtime (`consumers/runtime/src/`)",
             "consumers/runtime/src",
         ),
+        (
+            "### Replay (`consumers/replay/src/`)",
+            "consumers/replay/src",
+        ),
         ("### The load generator (`loadgen/src/`)", "loadgen/src"),
     ] {
         let section = section(heading);

@@ -17,6 +17,7 @@ mod error;
 pub mod header;
 mod partition;
 mod record;
+pub mod replay;
 
 pub use downlink::Downlink;
 pub use error::EnvelopeError;
