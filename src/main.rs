@@ -17,6 +17,7 @@ mod http;
 mod log;
 mod metrics;
 mod node;
+mod restart;
 mod screen;
 mod signals;
 

@@ -54,6 +54,25 @@ const BROKER_FAMILIES: &[Family] = &[
     ),
 ];
 
+/// Puts the counts of backends that were started again into `registry`.
+///
+/// # Errors
+/// When two metrics have one name.
+pub fn restarts(
+    registry: &Registry,
+    restarted: &BTreeMap<&'static str, u64>,
+) -> prometheus::Result<()> {
+    let opts = Opts::new(
+        "millstream_backend_restarts_total",
+        "Attempts to start a backend again that had stopped by itself.",
+    );
+    let counter = IntCounterVec::new(opts, &["backend"])?;
+    for (backend, count) in restarted {
+        counter.with_label_values(&[*backend]).inc_by(*count);
+    }
+    registry.register(Box::new(counter))
+}
+
 /// Puts the broker's counters into `registry`.
 ///
 /// # Errors

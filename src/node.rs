@@ -3,18 +3,20 @@
 //! The parts count; this module only asks them. It owns the parts that have to be drained, so that there is one place
 //! that says what still runs.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use axum::Router;
 use bridge::Reachability;
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::backends::Backend;
+use crate::backends::{ALL, Backend, Kind};
 use crate::demo::{self, Demo};
 use crate::metrics;
 use crate::screen::Numbers;
@@ -65,6 +67,12 @@ pub struct Node {
     broker: Option<broker::Handle>,
     bridge: Option<BridgeStatus>,
     backends: Mutex<Vec<Backend>>,
+    /// Backends that are started again later, and why.
+    waiting: Mutex<BTreeMap<&'static str, String>>,
+    /// Whether backends that stop by themselves are started again.
+    restarts: bool,
+    /// How often each was.
+    restarted: Mutex<BTreeMap<&'static str, u64>>,
     demo: Mutex<Option<Demo>>,
     rates: Mutex<Rates>,
 }
@@ -95,6 +103,9 @@ impl Node {
             broker: None,
             bridge: None,
             backends: Mutex::default(),
+            waiting: Mutex::default(),
+            restarts: false,
+            restarted: Mutex::default(),
             demo: Mutex::default(),
             rates: Mutex::default(),
         }
@@ -117,9 +128,44 @@ impl Node {
         self
     }
 
+    /// Backends that stop by themselves are started again: that is no reason to end the process.
+    #[must_use]
+    pub fn with_restarts(mut self) -> Self {
+        self.restarts = true;
+        for kind in ALL {
+            lock(&self.restarted).insert(kind.name(), 0);
+        }
+        self
+    }
+
     /// Adds a backend.
     pub fn add_backend(&self, backend: Backend) {
+        lock(&self.waiting).remove(backend.kind.name());
         lock(&self.backends).push(backend);
+    }
+
+    /// Takes a backend out that stopped by itself, and says why it did.
+    pub fn take_failed(&self, kind: Kind) -> Option<(Backend, String)> {
+        let mut backends = lock(&self.backends);
+        let index = backends.iter().position(|backend| {
+            backend.kind == kind && backend.running.status().state == runtime::State::Failed
+        })?;
+        let backend = backends.remove(index);
+        let reason = backend.running.status().problem.unwrap_or_default();
+        Some((backend, reason))
+    }
+
+    /// A backend is not there and will be started again.
+    pub fn backend_waits(&self, kind: Kind, why: String) {
+        *lock(&self.restarted).entry(kind.name()).or_default() += 1;
+        lock(&self.waiting).insert(kind.name(), why);
+    }
+
+    /// The HTTP API of a backend, while it is there.
+    pub fn router(&self, kind: Kind) -> Option<Router> {
+        let backends = lock(&self.backends);
+        let backend = backends.iter().find(|backend| backend.kind == kind)?;
+        Some(backend.running.router())
     }
 
     /// Adds the demo.
@@ -198,10 +244,12 @@ impl Node {
         for backend in &*lock(&self.backends) {
             let (name, status) = (backend.kind.name(), backend.running.status());
             // A consumer that waits for Kafka or retries goes on by itself; one that stopped does not.
-            live &= status.state != runtime::State::Failed;
+            live &= self.restarts || status.state != runtime::State::Failed;
             problems.extend(problem(name, &status));
             gaps.extend(status.gaps.iter().map(|gap| format!("{name}: {gap}")));
         }
+        let waiting = lock(&self.waiting);
+        problems.extend(waiting.iter().map(|(name, why)| format!("{name}: {why}")));
         let draining = self.draining.load(Ordering::Relaxed);
         let ready = live && problems.is_empty() && !draining;
         problems.append(&mut gaps);
@@ -325,6 +373,9 @@ impl Node {
         }
         if let Some(demo::Status { totals, .. }) = self.with_demo(Demo::status) {
             metrics::demo(&registry, &totals)?;
+        }
+        if self.restarts {
+            metrics::restarts(&registry, &lock(&self.restarted))?;
         }
         let mut families = registry.gather();
         for backend in &*lock(&self.backends) {

@@ -44,6 +44,62 @@ fn a_node_that_is_ready_stores_and_that_is_soon() {
     assert_eq!(system.terminate().status.code(), Some(0));
 }
 
+/// Renames a table in the chat backend's database, as a broken migration or a careless hand would.
+fn rename_table(data: &std::path::Path, from: &str, to: &str) {
+    let url = format!("sqlite:{}", data.join("in-memory/chat.db").display());
+    let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+    let tokio = tokio::runtime::Runtime::new().expect("tokio");
+    tokio.block_on(async {
+        let pool = sqlx::SqlitePool::connect(&url).await.expect("opens");
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .execute(&pool)
+            .await
+            .expect("renames");
+        pool.close().await;
+    });
+}
+
+#[test]
+fn a_backend_that_stops_is_started_again_and_the_broker_goes_on() {
+    let data = tempfile::tempdir().expect("a directory");
+    let directory = data.path().to_str().expect("UTF-8");
+    let system = Millstream::start(&[&FREE[..], &["--data", directory]].concat());
+    let write = |text: &str| {
+        let payload = format!(r#"{{"from":"ann","text":"{text}"}}"#);
+        publish(system.mqtt(), "rooms/first/messages", &payload);
+    };
+    rename_table(data.path(), "messages", "hidden");
+    write("one");
+    let problem = eventually("the problem is said", || {
+        let (code, ready) = system.get("/health/ready");
+        let says = ready.contains("chat: stopped by itself and is started again");
+        (code == 503 && says).then_some(ready)
+    });
+    assert!(problem.contains("no such table"), "{problem}");
+    assert_eq!(system.get("/health/live").0, 200);
+    // The broker and the other backends go on.
+    publish(system.mqtt(), "devices/d-1/telemetry/t", "21.5");
+    eventually("a reading", || {
+        let (code, device) = system.get("/iot/api/devices/d-1");
+        (code == 200 && device.contains("21.5")).then_some(())
+    });
+    let (_, metrics) = system.get("/metrics");
+    let counted = |line: &str| {
+        line.strip_prefix("millstream_backend_restarts_total{backend=\"chat\"} ")
+            .is_some_and(|count| count != "0")
+    };
+    assert!(metrics.lines().any(counted), "{metrics}");
+    rename_table(data.path(), "hidden", "messages");
+    eventually("the message is stored after all", || {
+        let (_, page) = system.get("/chat/api/rooms/first/messages");
+        page.contains("one").then_some(())
+    });
+    eventually("readiness", || {
+        (system.get("/health/ready").0 == 200).then_some(())
+    });
+    assert_eq!(system.terminate().status.code(), Some(0));
+}
+
 #[test]
 fn the_demo_shows_messages_and_drains() {
     let system = Millstream::start(&[&FREE[..], &["--demo"]].concat());

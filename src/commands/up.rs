@@ -8,10 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::Router;
-use axum::response::Redirect;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Redirect};
 use axum::routing::{MethodRouter, get};
 use bridge::EmbeddedKafka;
 use futures_util::future::join_all;
+use runtime::http::ApiError;
+use tokio::task::JoinSet;
+use tower::ServiceExt;
 
 use super::broker_node::{Bound, BrokerNode, http_address, mqtt_address};
 use super::{block_on, blocking, drain_backends, prepare};
@@ -23,6 +27,7 @@ use crate::exit::Failure;
 use crate::files::Files;
 use crate::http::{self, Server};
 use crate::node::{Listen, Node};
+use crate::restart::keep_running;
 use crate::screen::{Start, StatusLine};
 use crate::signals::Shutdown;
 use crate::{access, address, cli, signals};
@@ -121,7 +126,9 @@ async fn serve(
         kafka: Some(config.bridge.kafka.clone()),
         kafka_in_memory: in_memory,
     };
-    let mut node = Node::new("up", listen).with_broker(broker.handle().clone());
+    let mut node = Node::new("up", listen)
+        .with_broker(broker.handle().clone())
+        .with_restarts();
     if let Some(bridge) = broker.bridge() {
         node = node.with_bridge(move || bridge.status());
     }
@@ -130,6 +137,7 @@ async fn serve(
         node: node.clone(),
         broker,
         server: None,
+        keepers: JoinSet::new(),
     };
     let started = running.start(&config, listener, demo).await;
     if started.is_ok() {
@@ -169,11 +177,30 @@ fn to(name: &'static str) -> MethodRouter {
     get(move || std::future::ready(Redirect::to(&format!("{name}/"))))
 }
 
+/// The HTTP API of whichever backend of this kind is there now.
+fn served(kind: Kind, node: &Arc<Node>) -> Router {
+    let node = Arc::clone(node);
+    Router::new().fallback(move |request: Request| async move {
+        match node.router(kind) {
+            Some(router) => router.oneshot(request).await.into_response(),
+            None => {
+                let message = format!(
+                    "the {} backend is started again; try again later",
+                    kind.name()
+                );
+                ApiError::unavailable(message).into_response()
+            }
+        }
+    })
+}
+
 /// The parts, in the order in which they are drained from the front.
 struct Running {
     node: Arc<Node>,
     broker: BrokerNode,
     server: Option<Server>,
+    /// What keeps the backends at work.
+    keepers: JoinSet<()>,
 }
 
 impl Running {
@@ -195,15 +222,22 @@ impl Running {
                     continue;
                 }
             };
-            let name = backend.kind.name();
+            self.node.add_backend(backend);
+        }
+        for kind in ALL {
+            let name = kind.name();
             // With the slash, so that relative links of its pages lead below it.
             router = router
-                .nest(&format!("/{name}/"), backend.running.router())
+                .nest(&format!("/{name}/"), served(kind, &self.node))
                 .route(&format!("/{name}"), to(name));
-            self.node.add_backend(backend);
         }
         if let Some(failure) = failed {
             return Err(failure);
+        }
+        let shared = Arc::new(config.clone());
+        for kind in ALL {
+            let keeper = keep_running(kind, Arc::clone(&self.node), Arc::clone(&shared));
+            self.keepers.spawn(keeper);
         }
         router = router.merge(http::operator_routes(self.node.clone()));
         let server = Server::start(listener, router, &config.http).context("cannot serve HTTP")?;
@@ -220,8 +254,10 @@ impl Running {
     }
 
     /// The drain: nobody new, then what was accepted is stored and delivered, then the backends finish.
-    async fn drain(self) {
+    async fn drain(mut self) {
         self.node.drain();
+        // Nothing is started any more.
+        self.keepers.shutdown().await;
         if let Some(demo) = self.node.take_demo() {
             farewell(demo, self.node.kafka_is_away()).await;
         }
