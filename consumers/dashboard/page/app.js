@@ -201,7 +201,7 @@ function linkParts(names) {
   line.replaceChildren(...others.flatMap((name, index) => {
     const link = document.createElement('a');
     link.href = new URL(`../${name}/`, location.origin + base);
-    link.textContent = `API of ${name}`;
+    link.textContent = name;
     return [index === 0 ? 'APIs: ' : ' · ', link];
   }));
 }

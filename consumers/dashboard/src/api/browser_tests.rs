@@ -125,13 +125,22 @@ fn state(browser: &mut Browser, is: &str) {
 async fn nothing_is_wider_than_a_telephone() {
     let site = site(4).await;
     let mut browser = open(&site, 1_280).await;
+    let page = format!("http://{}/dashboard/", site.address);
     blocking(move || {
         browser.until("document.querySelector('#rate-chart .main-svg')");
-        for width in [320, 360, 414] {
+        // Turned, or made narrower while it is open; and opened on a telephone.
+        for (width, anew) in [(320, false), (360, false), (414, false), (320, true), (360, true), (414, true)] {
             let phone = json!({ "width": width, "height": 844, "deviceScaleFactor": 2, "mobile": true });
             browser.call("Emulation.setDeviceMetricsOverride", phone);
+            if anew {
+                browser.open(&page);
+                browser.until("document.querySelectorAll('#latencies tr').length === 5");
+            }
             browser.until(&format!("document.documentElement.clientWidth === {width}"));
-            browser.until("document.querySelector('#rate-chart .main-svg').clientWidth <= document.documentElement.clientWidth");
+            browser.until(
+                "(() => { const charts = [...document.querySelectorAll('.chart')];
+                  return charts.every((chart) => chart.querySelector('.main-svg').getBoundingClientRect().width <= chart.clientWidth + 0.5); })()",
+            );
             for all in [true, false] {
                 let folds = format!("document.querySelectorAll('.fold[aria-expanded={}]').forEach((fold) => fold.click())", !all);
                 browser.value(&folds);
