@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs Apache Kafka servers on the loopback interface, for tests, benchmarks and for trying things out.
 #
-# Not for production: no TLS, no users. Each server lives in a directory of its own (data, settings, log
+# Not for production: TLS and users only to try clients with. Each server lives in a directory of its own (data, settings, log
 # and pid), so any number run side by side, and nothing is ever ended but by the pid in that directory.
 set -euo pipefail
 
@@ -40,6 +40,8 @@ Options:
   --join DIR     another broker of the cluster whose first server is in DIR; that one is the only controller
   --replicas N   replicas of Kafka's own topics, 1 to 3 (default 1); for a first server that others will join
   --advertise P  the port that clients are told; a proxy of yours listens there
+  --secure P     a listener with TLS (its own certificate) on port P and one with SASL (PLAIN, user mill, password stream)
+                 on the next port, beside the open one; "auto" takes two free ones
   --while PID    a server for the process PID: when that has ended, the server is killed and DIR is deleted
 
 Examples:
@@ -137,8 +139,8 @@ write_role() {
     cat <<END
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
-advertised.listeners=PLAINTEXT://127.0.0.1:${ADVERTISE:-$port},CONTROLLER://127.0.0.1:$((port + 1))
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))${SECURE:+,TLS://127.0.0.1:$SECURE,SASL://127.0.0.1:$((SECURE + 1))}
+advertised.listeners=PLAINTEXT://127.0.0.1:${ADVERTISE:-$port},CONTROLLER://127.0.0.1:$((port + 1))${SECURE:+,TLS://127.0.0.1:$SECURE,SASL://127.0.0.1:$((SECURE + 1))}
 controller.quorum.bootstrap.servers=127.0.0.1:$((port + 1))
 END
   else
@@ -160,7 +162,7 @@ write_settings() {
   {
     write_role "$port"
     cat <<END
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,TLS:SSL,SASL:SASL_PLAINTEXT
 controller.listener.names=CONTROLLER
 log.dirs=$DIR/log
 
@@ -187,6 +189,14 @@ broker.heartbeat.interval.ms=500
 # Consumers get their partitions at once, and tests may let them time out quickly.
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
+END
+    [ -z "$SECURE" ] || cat <<END
+
+# One listener with TLS (a certificate that nobody has reason to trust) and one with users.
+listener.name.tls.ssl.keystore.location=$DIR/tls.p12
+listener.name.tls.ssl.keystore.password=millstream
+listener.name.sasl.sasl.enabled.mechanisms=PLAIN
+listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_mill="stream";
 END
   } >"$DIR/server.properties"
 }
@@ -275,6 +285,11 @@ start() {
   [ -n "$REPLICAS" ] || [ -z "$JOIN" ] || [ ! -s "$JOIN/option.REPLICAS" ] || REPLICAS=$(<"$JOIN/option.REPLICAS")
   remember REPLICAS
   remember ADVERTISE
+  [ "$SECURE" != auto ] || SECURE=$(free_port)
+  remember SECURE
+  [ -z "$SECURE" ] || [ -s "$DIR/tls.p12" ] ||
+    keytool -genkeypair -keystore "$DIR/tls.p12" -storetype PKCS12 -storepass millstream -keyalg EC -dname CN=localhost \
+      -ext san=ip:127.0.0.1 -validity 3650 >>"$DIR/kafka.log" 2>&1 || fail "keytool made no certificate (see $DIR/kafka.log)"
   [ -z "$WHILE" ] || watch_process "$WHILE"
   for ((try = 1; ; try++)); do
     if [ "$port" = auto ]; then
@@ -338,13 +353,13 @@ case $COMMAND in
     ;;
 esac
 
-DIR=$HERE/../data/kafka PORT='' WHILE='' JOIN='' REPLICAS='' ADVERTISE=''
+DIR=$HERE/../data/kafka PORT='' WHILE='' JOIN='' REPLICAS='' ADVERTISE='' SECURE=''
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) usage; exit 0 ;;
-    --dir | --port | --while | --join | --replicas | --advertise)
+    --dir | --port | --while | --join | --replicas | --advertise | --secure)
       [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value. See --help."
-      case $1 in --dir) DIR=$2 ;; --port) PORT=$2 ;; --while) WHILE=$2 ;; --join) JOIN=$2 ;; --replicas) REPLICAS=$2 ;; --advertise) ADVERTISE=$2 ;; esac
+      case $1 in --dir) DIR=$2 ;; --port) PORT=$2 ;; --while) WHILE=$2 ;; --join) JOIN=$2 ;; --replicas) REPLICAS=$2 ;; --advertise) ADVERTISE=$2 ;; --secure) SECURE=$2 ;; esac
       shift 2
       ;;
     *) fail "'$1' is not an option. See --help." ;;
@@ -354,6 +369,7 @@ done
   fail "--port '$PORT': a number from 1 to 65534, or auto"
 [ -z "$WHILE" ] || { [[ $WHILE =~ ^[0-9]+$ ]] && kill -0 "$WHILE" 2>/dev/null; } || fail "--while '$WHILE': no such process"
 [ -z "$JOIN" ] || [ -s "$JOIN/log/meta.properties" ] || fail "--join '$JOIN': no server was started there"
+[[ $SECURE =~ ^(auto|[0-9]{0,5})$ ]] || fail "--secure '$SECURE': a port, or auto"
 [[ $ADVERTISE =~ ^[0-9]{0,5}$ ]] || fail "--advertise '$ADVERTISE': a port"
 [[ $REPLICAS =~ ^[1-3]?$ ]] || fail "--replicas '$REPLICAS': a number from 1 to 3"
 [ -z "$JOIN" ] || JOIN=$(cd "$JOIN" && pwd)

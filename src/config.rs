@@ -3,6 +3,7 @@
 //! Raw text becomes a [`Config`] that was checked once, or one sentence that names file, line, key, value and what is
 //! allowed. What a section may say is its crate's business; this module only puts the sections together.
 
+mod kafka;
 mod locate;
 pub mod reference;
 pub mod up;
@@ -23,6 +24,8 @@ pub struct Config {
     pub log: log::Config,
     /// Where the processes serve HTTP.
     pub http: Http,
+    /// What every part says of Kafka.
+    pub kafka: kafka::Config,
     /// What `millstream up` adds to its parts.
     pub up: up::Config,
     /// The demo fleet of `up --demo`.
@@ -85,11 +88,40 @@ impl Config {
 
     /// Parses and checks `text`; the error begins with the place, for example `, line 3: …`.
     fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error| locate::explain(text, &error))?;
+        let mut config: Self =
+            toml::from_str(text).map_err(|error| locate::explain(text, &error))?;
+        config
+            .check_kafka()
+            .map_err(|wrong| format!("{}: {wrong}", locate::place_of_key(text, &wrong.key)))?;
+        let given: toml::Table =
+            toml::from_str(text).map_err(|error| locate::explain(text, &error))?;
+        kafka::spread(&mut config, |section, key| {
+            given
+                .get(section)
+                .and_then(|section| section.get(key))
+                .is_some()
+        });
         config
             .validate()
             .map_err(|wrong| format!("{}: {wrong}", locate::place_of_key(text, &wrong.key)))?;
         Ok(config)
+    }
+
+    fn check_kafka(&self) -> Result<(), settings::Error> {
+        self.kafka
+            .check_keys()
+            .and_then(|()| bridge::check_properties(&self.kafka.properties))
+            .map_err(|error| error.below("kafka"))
+    }
+
+    /// An error about a property that a part has from `[kafka]` is one of that section.
+    fn where_it_was_said(&self, mut error: settings::Error) -> settings::Error {
+        if let Some((_, name)) = error.key.split_once(".properties.")
+            && self.kafka.properties.get(name).is_some()
+        {
+            error.key = format!("kafka.properties.{name}");
+        }
+        error
     }
 
     /// Checks every value of every section.
@@ -110,7 +142,7 @@ impl Config {
         for backend in backends::ALL {
             backend
                 .validate(self)
-                .map_err(|error| error.below(backend.name()))?;
+                .map_err(|error| self.where_it_was_said(error.below(backend.name())))?;
         }
         Ok(())
     }
@@ -190,6 +222,14 @@ mod tests {
                 ],
             ),
             (
+                "[chat]\ndatabase = \"mysql://x\"\n",
+                &[", line 2", "chat.database", "mysql://x", "sqlite:FILE"],
+            ),
+            (
+                "[iot]\ndatabase = \"sqlite:x?mode=never\"\n",
+                &[", line 2", "iot.database", "sqlite:FILE"],
+            ),
+            (
                 "[log]\nfilter = \"loud\"\n",
                 &[", line 2", "log.filter", "loud", "debug"],
             ),
@@ -246,11 +286,54 @@ mod tests {
     }
 
     #[test]
+    fn what_all_parts_say_of_kafka_is_said_once_and_a_part_may_differ() {
+        let text = "[kafka]\nservers = \"a:1\"\n[kafka.properties]\n\"security.protocol\" = \"ssl\"\n\
+                    \"sasl.password\" = \"env:CARGO_PKG_NAME\"\n[iot]\nkafka = \"b:2\"\n\
+                    [iot.consumer.properties]\n\"security.protocol\" = \"plaintext\"\n";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(
+            [
+                &config.bridge.kafka,
+                &config.chat.kafka,
+                &config.iot.kafka,
+                &config.dashboard.kafka,
+                &config.up.kafka
+            ],
+            ["a:1", "a:1", "b:2", "a:1", "a:1"]
+        );
+        let protocol = |properties: &settings::kafka::Properties| {
+            properties.get("security.protocol").map(str::to_owned)
+        };
+        assert_eq!(protocol(&config.bridge.properties).unwrap(), "ssl");
+        assert_eq!(protocol(&config.chat.consumer.properties).unwrap(), "ssl");
+        assert_eq!(
+            protocol(&config.iot.consumer.properties).unwrap(),
+            "plaintext"
+        );
+        assert_eq!(
+            config.iot.consumer.properties.get("sasl.password"),
+            Some("millstream")
+        );
+        let printed = config.resolved().unwrap();
+        assert!(!printed.contains("\"millstream\""), "{printed}");
+        // Without the section nothing changes: `up` has a Kafka in memory.
+        assert_eq!(Config::parse("[chat]\n").unwrap().up.kafka, "");
+    }
+
+    #[test]
     fn a_wrong_property_is_named_and_no_secret_is_printed_with_it() {
         for (text, parts) in [
             (
                 "[bridge.properties]\n\"sasl.password\" = \"hunter2\"\n\"sasl.pasword\" = \"hunter2\"\n",
                 &["line 3", "bridge.properties.sasl.pasword", "No such"][..],
+            ),
+            (
+                "[kafka]\n[kafka.properties]\n\"sasl.pasword\" = \"hunter2\"\n",
+                &["line 3", "kafka.properties.sasl.pasword", "No such"],
+            ),
+            (
+                "[kafka.properties]\n\"max.poll.interval.ms\" = \"5\"\n",
+                &["line 2", "kafka.properties.max.poll.interval.ms"],
             ),
             (
                 "[chat.consumer.properties]\n\"sasl.password\" = 2222\n",

@@ -10,6 +10,7 @@ use crate::claim::Claim;
 use crate::config::Config;
 use crate::downlink::Downlink;
 use crate::error::StartError;
+use crate::fault::Asker;
 use crate::kafka;
 use crate::lanes::Lanes;
 use crate::poller::{Clients, Poller};
@@ -19,7 +20,7 @@ use crate::sink::KafkaSink;
 use crate::status::{Counters, DownlinkStatus, Status};
 use crate::suspicions::Suspicions;
 use crate::topics;
-use crate::watch::{Asker, FAR, Watcher};
+use crate::watch::{FAR, Watcher};
 
 /// The running bridge of one broker node.
 ///
@@ -87,8 +88,9 @@ impl Bridge {
             Arc::clone(&suspicions),
             handle.clone(),
         )?;
-        let asker = Asker::new(config, topic).map_err(client_error)?;
-        let watcher = Watcher::start(Arc::clone(&sink), Arc::clone(&suspicions), asker)?;
+        let asker = Asker::new(kafka::client(config)).map_err(client_error)?;
+        let topic = topic.map(str::to_owned);
+        let watcher = Watcher::start(Arc::clone(&sink), Arc::clone(&suspicions), asker, topic)?;
         let downlink = config
             .downlink
             .enabled

@@ -8,9 +8,7 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] settings::Error),
     /// Kafka did not answer.
-    #[error(
-        "Kafka at {kafka} did not answer within {waited_ms} ms ({cause}): is it running, and is the address right?"
-    )]
+    #[error("Kafka at {kafka} did not answer within {waited_ms} ms ({cause}): {advice}")]
     Unreachable {
         /// The addresses.
         kafka: String,
@@ -18,6 +16,8 @@ pub enum StartError {
         waited_ms: u64,
         /// What the last attempt said.
         cause: String,
+        /// What to look at.
+        advice: &'static str,
     },
     /// Topics are missing and must not be created.
     #[error(

@@ -16,6 +16,7 @@
 //! | `watch` | whether Kafka answers |
 //! | `downlink` | Kafka to MQTT |
 //! | `topics` | what the start asks of Kafka |
+//! | `fault` | what is wrong with a connection to Kafka, and what to look at |
 //! | `embedded` | a Kafka in this process |
 
 mod bridge;
@@ -24,6 +25,7 @@ mod config;
 mod downlink;
 mod embedded;
 mod error;
+mod fault;
 mod kafka;
 mod lanes;
 mod partitions;
@@ -41,5 +43,6 @@ pub use bridge::Bridge;
 pub use config::{Compression, Config, DownlinkConfig, ProducerConfig};
 pub use embedded::EmbeddedKafka;
 pub use error::StartError;
+pub use properties::check as check_properties;
 pub use routes::{Ack, Deliver, RouteConfig, default_routes};
 pub use status::{DownlinkStatus, Reachability, Refused, Status};

@@ -39,7 +39,7 @@ const OWN_PROPERTIES: &[&str] = &[
 ///
 /// # Errors
 /// Names the first such property.
-pub(crate) fn check(properties: &Properties) -> Result<(), settings::Error> {
+pub fn check(properties: &Properties) -> Result<(), settings::Error> {
     properties.check(OWN_PROPERTIES, takes)
 }
 

@@ -14,6 +14,7 @@ use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 
 use crate::config::Config;
 use crate::error::StartError;
+use crate::fault::Asker;
 use crate::kafka;
 use crate::partitions::Partitions;
 
@@ -59,9 +60,11 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(config: &Config) -> Result<Prepared, StartError> {
     let timeout = Duration::from_millis(config.start_timeout_ms);
     let deadline = Instant::now() + timeout;
-    let admin = AdminClient::from_config_and_context(&kafka::client(config), Quiet)
-        .map_err(|error| StartError::Client(error.to_string()))?;
-    let mut metadata = metadata(&admin, config, timeout)?;
+    let client_error = |error: KafkaError| StartError::Client(error.to_string());
+    let client = kafka::client(config);
+    let admin = AdminClient::from_config_and_context(&client, Quiet).map_err(client_error)?;
+    let asker = Asker::new(client).map_err(client_error)?;
+    let mut metadata = metadata(&asker, config, None, timeout)?;
     let missing: Vec<&str> = config
         .kafka_topics()
         .into_iter()
@@ -75,7 +78,7 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, StartError> {
             });
         }
         let brokers = metadata.brokers().len();
-        metadata = create(&admin, config, &missing, brokers, deadline)?;
+        metadata = create((&admin, &asker), config, &missing, brokers, deadline)?;
     }
     let partitions = partitions(config, &metadata);
     if is_in_memory(&admin, deadline) {
@@ -102,7 +105,7 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, StartError> {
     Ok(Prepared {
         batch_bytes_max: batch_bytes_max(config, &described),
         partitions,
-        round_trip: round_trip(&admin, config, timeout)?,
+        round_trip: round_trip(&asker, config, timeout)?,
         weaknesses,
         in_memory: false,
     })
@@ -126,16 +129,12 @@ fn partitions(config: &Config, metadata: &Metadata) -> Partitions {
 }
 
 /// The least time that Kafka took to answer: the first answers tell of connections that were made for them.
-fn round_trip(
-    admin: &AdminClient<Quiet>,
-    config: &Config,
-    timeout: Duration,
-) -> Result<Duration, StartError> {
+fn round_trip(asker: &Asker, config: &Config, timeout: Duration) -> Result<Duration, StartError> {
     let topic = config.kafka_topics().first().copied();
     let mut least = Duration::MAX;
     for _ in 0..ROUND_TRIPS {
         let asked = Instant::now();
-        metadata_of(admin, config, topic, timeout)?;
+        metadata(asker, config, topic, timeout)?;
         least = least.min(asked.elapsed());
         if least >= CLEARLY_FAR {
             break;
@@ -153,26 +152,18 @@ fn is_in_memory(admin: &AdminClient<Quiet>, deadline: Instant) -> bool {
 }
 
 fn metadata(
-    admin: &AdminClient<Quiet>,
-    config: &Config,
-    timeout: Duration,
-) -> Result<Metadata, StartError> {
-    metadata_of(admin, config, None, timeout)
-}
-
-fn metadata_of(
-    admin: &AdminClient<Quiet>,
+    asker: &Asker,
     config: &Config,
     topic: Option<&str>,
     timeout: Duration,
 ) -> Result<Metadata, StartError> {
-    admin
-        .inner()
-        .fetch_metadata(topic, timeout)
-        .map_err(|error| StartError::Unreachable {
+    asker
+        .ask(topic, timeout)
+        .map_err(|fault| StartError::Unreachable {
             kafka: config.kafka.clone(),
             waited_ms: config.start_timeout_ms,
-            cause: kafka::describe(&error),
+            cause: fault.cause,
+            advice: fault.advice,
         })
 }
 
@@ -184,7 +175,7 @@ fn has_topic(metadata: &Metadata, name: &str) -> bool {
 }
 
 fn create(
-    admin: &AdminClient<Quiet>,
+    (admin, asker): (&AdminClient<Quiet>, &Asker),
     config: &Config,
     topics: &[&str],
     brokers: usize,
@@ -234,7 +225,7 @@ fn create(
     }
     // A topic takes messages when its partitions have leaders.
     loop {
-        let metadata = metadata(admin, config, remaining(deadline))?;
+        let metadata = metadata(asker, config, None, remaining(deadline))?;
         let led = |name: &&&str| {
             metadata.topics().iter().any(|topic| {
                 topic.name() == **name

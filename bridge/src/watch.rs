@@ -10,13 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use rdkafka::ClientContext;
-use rdkafka::admin::AdminClient;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, KafkaResult};
-
-use crate::config::Config;
-use crate::kafka;
+use crate::fault::Asker;
 use crate::sink::KafkaSink;
 use crate::status::Reachability;
 use crate::suspicions::{Suspicion, Suspicions};
@@ -165,46 +159,6 @@ impl Watch {
     }
 }
 
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        kafka::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "Kafka, while it is watched");
-    }
-}
-
-/// Who asks. It has a connection of its own: a question would take the place of messages in the producers'.
-pub(crate) struct Asker {
-    client: AdminClient<Quiet>,
-    topic: Option<String>,
-}
-
-impl Asker {
-    /// `topic` is one that Kafka has: it is what Kafka is asked about.
-    pub(crate) fn new(config: &Config, topic: Option<&str>) -> KafkaResult<Self> {
-        Ok(Self {
-            client: AdminClient::from_config_and_context(&kafka::client(config), Quiet)?,
-            topic: topic.map(str::to_owned),
-        })
-    }
-
-    /// How long the answer took, or why there was none.
-    fn ask(&self, patience: Duration) -> Result<Duration, String> {
-        let asked = Instant::now();
-        let answer = self
-            .client
-            .inner()
-            .fetch_metadata(self.topic.as_deref(), patience);
-        answer
-            .map(|_| asked.elapsed())
-            .map_err(|error| kafka::describe(&error))
-    }
-}
-
 #[derive(Debug, Default)]
 struct Shared {
     reachability: Mutex<Reachability>,
@@ -231,13 +185,14 @@ impl Watcher {
         sink: Arc<KafkaSink>,
         suspicions: Arc<Suspicions>,
         asker: Asker,
+        topic: Option<String>,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         let of_reports = Arc::clone(&suspicions);
         let thread = std::thread::Builder::new()
             .name("kafka-watch".to_owned())
-            .spawn(move || watch(&of_thread, &sink, &suspicions, &asker))?;
+            .spawn(move || watch(&of_thread, &sink, &suspicions, &asker, topic.as_deref()))?;
         of_reports.set_watch(thread.thread().clone());
         Ok(Self {
             shared,
@@ -262,7 +217,13 @@ impl Drop for Watcher {
     }
 }
 
-fn watch(shared: &Shared, sink: &KafkaSink, suspicions: &Suspicions, asker: &Asker) {
+fn watch(
+    shared: &Shared,
+    sink: &KafkaSink,
+    suspicions: &Suspicions,
+    asker: &Asker,
+    topic: Option<&str>,
+) {
     let mut watch = Watch::new(Instant::now());
     while !shared.stop.load(Ordering::SeqCst) {
         let stored = sink.counters.stored.load(Ordering::Relaxed);
@@ -273,12 +234,14 @@ fn watch(shared: &Shared, sink: &KafkaSink, suspicions: &Suspicions, asker: &Ask
             suspicions.take(),
         ) {
             let patience = watch.patience();
-            let answer = asker.ask(patience).or_else(|cause| {
+            let asked = Instant::now();
+            let answer = asker.ask(topic, patience);
+            let answer = answer.map(|_| asked.elapsed()).or_else(|fault| {
                 // What was confirmed meanwhile is an answer, too; only that it took so long remains.
                 if sink.counters.stored.load(Ordering::Relaxed) > stored {
                     Ok(patience)
                 } else {
-                    Err(cause)
+                    Err(format!("{}: {}", fault.cause, fault.advice))
                 }
             });
             watch.answered(Instant::now(), SystemTime::now(), answer);

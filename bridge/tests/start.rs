@@ -126,3 +126,62 @@ fn the_embedded_kafka_stores_too_and_other_clients_can_read_it() {
         (Some(b"a/b".as_slice()), "hello")
     );
 }
+
+#[test]
+fn a_kafka_that_cannot_be_spoken_to_is_no_kafka_that_does_not_run() {
+    let kafka = Kafka::start_secure();
+    let with = |address: &str, properties: &[(&str, &str)]| {
+        let mut config = Config {
+            start_timeout_ms: 3_000,
+            ..config(address)
+        };
+        for (name, value) in properties {
+            config.properties.insert(name, value);
+        }
+        config
+    };
+    let login = |password| {
+        [
+            ("security.protocol", "sasl_plaintext"),
+            ("sasl.mechanism", "PLAIN"),
+            ("sasl.username", "mill"),
+            ("sasl.password", password),
+        ]
+    };
+    let cases = [
+        (
+            with("no-such-host.invalid:9092", &[]),
+            "nobody knows a host of this name",
+        ),
+        (
+            with(kafka.bootstrap(), &[("security.protocol", "ssl")]),
+            "TLS is spoken to a port that does not speak it",
+        ),
+        (with(&kafka.tls(), &[]), "if the port wants TLS"),
+        (
+            with(&kafka.tls(), &[("security.protocol", "ssl")]),
+            "certificate is not trusted",
+        ),
+        (
+            with(&kafka.sasl(), &login("stroam")),
+            "does not accept the SASL login",
+        ),
+        (with("127.0.0.1:1", &[]), "is it running"),
+    ];
+    for (config, says) in cases {
+        let error = start_error(&config);
+        assert!(error.contains(says), "{says}: {error}");
+        assert!(!error.contains("stroam"), "{error}");
+        assert!(
+            says.starts_with("is it") || !error.contains("is it running"),
+            "{error}"
+        );
+    }
+    // And with the right ones it is spoken to.
+    Node::start(&with(&kafka.sasl(), &login("stream"))).stop();
+    let trusting = [
+        ("security.protocol", "ssl"),
+        ("enable.ssl.certificate.verification", "false"),
+    ];
+    Node::start(&with(&kafka.tls(), &trusting)).stop();
+}

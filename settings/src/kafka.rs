@@ -81,6 +81,13 @@ impl Properties {
             .or_insert_with(|| value.into());
     }
 
+    /// Takes over every property that is not set here, as it was given there.
+    pub fn fill_from(&mut self, other: &Self) {
+        for (name, value) in &other.0 {
+            self.0.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+
     /// The value of a property, in clear: for librdkafka, for nobody else.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {

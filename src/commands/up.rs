@@ -59,13 +59,15 @@ pub fn run(options: cli::Up) -> Result<(), Failure> {
     let mqtt = mqtt_address(options.mqtt.as_deref(), &config)?;
     let http = http_address(options.http.as_deref(), &config)?;
     config.broker.listen = mqtt.to_string();
+    let of_section = options.kafka.is_none() && config.up.kafka == config.kafka.servers;
     if let Some(kafka) = options.kafka {
         config.up.kafka = kafka;
     }
     let data = options
         .data
         .or_else(|| (!config.up.data.is_empty()).then(|| PathBuf::from(&config.up.data)));
-    if !config.up.kafka.is_empty() {
+    // The section for all parts leaves each its own; the command line and `up.kafka` do not.
+    if !config.up.kafka.is_empty() && !of_section {
         let kafka = config.up.kafka.clone();
         use_kafka(&mut config, &kafka);
     }

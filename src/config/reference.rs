@@ -44,6 +44,10 @@ pub fn sections() -> Vec<Section> {
     let mut sections = vec![
         Section::new::<crate::log::Config>("log", "Logging of every process."),
         Section::new::<super::Http>("http", "Where each process serves HTTP."),
+        Section::new::<super::kafka::Config>(
+            "kafka",
+            "What is the same for every part that speaks to Kafka.",
+        ),
         Section::new::<super::up::Config>("up", "What `millstream up` adds to its parts."),
         Section::new::<crate::demo::Config>("demo", "The fleet of `millstream up --demo`."),
         Section::new::<broker::Config>("broker", "The MQTT tier: `up` and `broker`."),

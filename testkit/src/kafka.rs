@@ -30,6 +30,36 @@ impl Kafka {
         Self::start_with(&[])
     }
 
+    /// Starts a server that also has a listener with TLS and one with SASL (PLAIN, user `mill`, password `stream`).
+    ///
+    /// # Panics
+    /// If it does not start, with what the script said about it.
+    pub fn start_secure() -> Self {
+        Self::start_with(&["--secure", "auto"])
+    }
+
+    fn secure_port(&self) -> u16 {
+        let port = std::fs::read_to_string(self.dir.join("option.SECURE"));
+        let port = port.expect("a secure server");
+        port.trim().parse().expect("a port")
+    }
+
+    /// The address that wants TLS, of a secure server.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn tls(&self) -> String {
+        format!("127.0.0.1:{}", self.secure_port())
+    }
+
+    /// The address that wants SASL, of a secure server.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn sasl(&self) -> String {
+        format!("127.0.0.1:{}", self.secure_port() + 1)
+    }
+
     /// Starts a server that all clients reach by `far` alone.
     ///
     /// # Panics

@@ -12,7 +12,7 @@ settings::section! {
         /// The consumer group.
         pub group: String = "chat".to_owned(), [is kafka::GROUP];
         /// Where messages are kept.
-        pub database: String = "sqlite:chat.db".to_owned(), ["sqlite:FILE or sqlite::memory:"];
+        pub database: String = "sqlite:chat.db".to_owned(), [is runtime::store::DATABASE];
         /// The Kafka topics with messages.
         pub topics: Vec<String> = vec!["chat.messages".to_owned()], [is kafka::TOPICS];
         /// The Kafka topic that the broker publishes to MQTT clients.

@@ -12,7 +12,7 @@ settings::section! {
         /// The consumer group.
         pub group: String = "dashboard".to_owned(), [is kafka::GROUP];
         /// Where the totals are kept.
-        pub database: String = "sqlite:dashboard.db".to_owned(), ["sqlite:FILE or sqlite::memory:"];
+        pub database: String = "sqlite:dashboard.db".to_owned(), [is runtime::store::DATABASE];
         /// The Kafka topics to count: all that the bridge writes.
         pub topics: Vec<String> = ["chat.messages", "iot.telemetry", "iot.replies", "mqtt.messages"]
             .map(str::to_owned)

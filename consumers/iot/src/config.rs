@@ -16,7 +16,7 @@ settings::section! {
         /// The consumer group.
         pub group: String = "iot".to_owned(), [is kafka::GROUP];
         /// Where readings, alerts and commands are kept.
-        pub database: String = "sqlite:iot.db".to_owned(), ["sqlite:FILE or sqlite::memory:"];
+        pub database: String = "sqlite:iot.db".to_owned(), [is runtime::store::DATABASE];
         /// The Kafka topics with telemetry and replies.
         pub topics: Vec<String> = vec!["iot.telemetry".to_owned(), "iot.replies".to_owned()], [is kafka::TOPICS];
         /// The Kafka topic that the broker publishes to MQTT clients.

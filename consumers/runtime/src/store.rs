@@ -131,6 +131,22 @@ const PROGRESS_TABLES: &str = "
     );
 ";
 
+/// A database of a backend.
+pub const DATABASE: settings::Kind<String> = settings::Kind {
+    words: "sqlite:FILE or sqlite::memory:",
+    fits: |url| options_of(url).is_ok(),
+};
+
+fn options_of(url: &str) -> Result<SqliteConnectOptions, String> {
+    if !url
+        .strip_prefix("sqlite:")
+        .is_some_and(|file| !file.is_empty())
+    {
+        return Err("it does not start with sqlite: and name a file".to_owned());
+    }
+    SqliteConnectOptions::from_str(url).map_err(|error| error.to_string())
+}
+
 impl Store {
     /// Opens the store at `url`, makes the file if it is missing, and brings its tables up to date.
     ///
@@ -145,11 +161,8 @@ impl Store {
             url: url.to_owned(),
             reason,
         };
-        if !url.starts_with("sqlite:") {
-            return Err(unknown("it does not start with sqlite:".to_owned()));
-        }
-        let options = SqliteConnectOptions::from_str(url)
-            .map_err(|error| unknown(error.to_string()))?
+        let options = options_of(url)
+            .map_err(unknown)?
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)

@@ -1,0 +1,170 @@
+//! What is wrong with a connection to Kafka, in words that lead to the mend. librdkafka tells it in its log, while the
+//! question that fails for it only says that time has run out.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::DeliveryResult;
+use rdkafka::metadata::Metadata;
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext};
+
+use crate::kafka;
+
+/// A fault of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// What librdkafka says.
+    pub(crate) cause: String,
+    /// What to look at.
+    pub(crate) advice: &'static str,
+}
+
+/// Words of librdkafka's, and what to look at; the first that is there decides.
+const ADVICE: &[(&str, &str)] = &[
+    (
+        "Failed to resolve",
+        "nobody knows a host of this name: check the address, and DNS",
+    ),
+    (
+        "a PLAINTEXT",
+        "TLS is spoken to a port that does not speak it: check security.protocol and the port",
+    ),
+    (
+        "verif",
+        "Kafka speaks TLS, but its certificate is not trusted: check ssl.ca.location",
+    ),
+    ("SSL handshake", "TLS fails: check the ssl properties"),
+    (
+        "SSL listener",
+        "Kafka hangs up on plain text: if the port wants TLS or a SASL login, set security.protocol",
+    ),
+    (
+        "SASL",
+        "Kafka does not accept the SASL login: check sasl.mechanism, sasl.username and sasl.password",
+    ),
+    (
+        "Disconnected",
+        "what listens there hangs up: is it Kafka, and if the port wants TLS or a SASL login, is security.protocol set?",
+    ),
+];
+
+impl Fault {
+    fn new(cause: String) -> Self {
+        let advice = ADVICE
+            .iter()
+            .find(|(words, _)| cause.contains(words))
+            .map_or("is it running, and is the address right?", |found| found.1);
+        Self { cause, advice }
+    }
+
+    /// From a line of librdkafka's log: `[thrd:BROKER]: BROKER: WORDS (after 1ms in state …)`.
+    fn from_line(line: &str) -> Self {
+        let words = line.split_once("]: ").map_or(line, |(_, rest)| rest);
+        let words = words.split_once(": ").map_or(words, |(_, rest)| rest);
+        let words = words
+            .split_once(" (after ")
+            .map_or(words, |(words, _)| words);
+        Self::new(words.to_owned())
+    }
+}
+
+/// Who asks Kafka about its topics, with a connection that nobody else uses: among the messages a question would take the
+/// place of some.
+pub(crate) struct Asker(BaseProducer<Listener>);
+
+/// Events of librdkafka's that are taken at a time.
+const EVENTS_MAX: usize = 1_024;
+
+impl Asker {
+    pub(crate) fn new(mut config: ClientConfig) -> KafkaResult<Self> {
+        config.set_log_level(RDKafkaLogLevel::Info);
+        BaseProducer::from_config_and_context(&config, Listener::default()).map(Self)
+    }
+
+    /// What Kafka says of `topic`, or of all.
+    pub(crate) fn ask(&self, topic: Option<&str>, patience: Duration) -> Result<Metadata, Fault> {
+        let answer = self.0.client().fetch_metadata(topic, patience);
+        self.listen();
+        match answer {
+            Ok(metadata) => {
+                // What was wrong is over.
+                *self.0.context().last() = None;
+                Ok(metadata)
+            }
+            Err(error) => {
+                let last = self.0.context().last().clone();
+                Err(last.unwrap_or_else(|| Fault::new(kafka::describe(&error))))
+            }
+        }
+    }
+
+    /// Takes what librdkafka has to say: it keeps it until it is asked.
+    fn listen(&self) {
+        let heard = || self.0.context().heard.load(Ordering::Relaxed);
+        for _ in 0..EVENTS_MAX {
+            let before = heard();
+            self.0.poll(Duration::ZERO);
+            if heard() == before {
+                return;
+            }
+        }
+    }
+}
+
+/// Hears librdkafka, and keeps the last fault.
+#[derive(Default)]
+struct Listener {
+    last: Mutex<Option<Fault>>,
+    heard: AtomicU64,
+}
+
+impl Listener {
+    fn last(&self) -> MutexGuard<'_, Option<Fault>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Listener {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+        kafka::log(level, facility, message);
+        if facility == "FAIL" {
+            *self.last() = Some(Fault::from_line(message));
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%error, reason, "a question to Kafka");
+    }
+}
+
+impl ProducerContext for Listener {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_librdkafkas_gives_the_cause_and_what_to_look_at() {
+        let fault = Fault::from_line(
+            "[thrd:a.b:9092/bootstrap]: a.b:9092/bootstrap: Failed to resolve 'a.b:9092': Name or service not known \
+             (after 3ms in state CONNECT)",
+        );
+        assert_eq!(
+            fault.cause,
+            "Failed to resolve 'a.b:9092': Name or service not known"
+        );
+        assert!(fault.advice.contains("DNS"), "{fault:?}");
+        let fault = Fault::from_line("Connect to ipv4#127.0.0.1:1 failed: Connection refused");
+        assert!(fault.advice.contains("is it running"), "{fault:?}");
+    }
+}
