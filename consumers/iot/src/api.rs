@@ -258,8 +258,19 @@ fn new_id(now_ms: i64) -> String {
 }
 
 async fn command(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let view = api.store.command(&id).await?;
-    let view = view.ok_or_else(|| ApiError::not_found(format_args!("the command {id}")))?;
+    if let Some(view) = api.store.command(&id).await? {
+        return Ok(Json(view).into_response());
+    }
+    let stray = api.store.stray_reply(&id).await?;
+    let (device, command, reply) =
+        stray.ok_or_else(|| ApiError::not_found(format_args!("the command {id}")))?;
+    let view = json!({
+        "id": id,
+        "device": device,
+        "command": command,
+        "status": "unknown",
+        "reply": reply,
+    });
     Ok(Json(view).into_response())
 }
 

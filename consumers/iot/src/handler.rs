@@ -105,8 +105,12 @@ fn read_record<'a>(
     }
     if let Some([device, command]) = topics.replies.read(envelope.topic) {
         let reply = payload::reply(envelope.payload, envelope.correlation_data).map_err(value)?;
+        check_name("device", device)
+            .and_then(|()| check_name("command", command))
+            .map_err(header)?;
         return Ok(Read::Reply(ReplyAt {
             index,
+            offset: record.offset(),
             device,
             command,
             reply,

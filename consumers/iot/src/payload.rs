@@ -54,7 +54,8 @@ pub struct Reading {
     pub at_ms: Option<i64>,
 }
 
-/// Reads `{"value":21.5,"at":1766000000000}` or a bare number. Fields it does not know are left to newer devices.
+/// Reads `{"value":21.5,"at":1766000000000}` or a bare number; `ts` says the same as `at`. Fields it does not know are left to
+/// newer devices.
 ///
 /// # Errors
 ///
@@ -67,7 +68,7 @@ pub fn telemetry(payload: &[u8], received_ms: i64) -> Result<Reading, Fault> {
     let (value, at) = match &json {
         Value::Number(_) => (&json, None),
         Value::Object(fields) => match fields.get("value") {
-            Some(value) => (value, fields.get("at").filter(|at| !at.is_null())),
+            Some(value) => (value, time(fields)?),
             None => {
                 return refuse(
                     "MissingField",
@@ -94,13 +95,13 @@ pub fn telemetry(payload: &[u8], received_ms: i64) -> Result<Reading, Fault> {
     };
     let at_ms = match at {
         None => None,
-        Some(at) => match at.as_i64() {
+        Some((named, at)) => match at.as_i64() {
             Some(at_ms) if (0..=AT_MS_MAX).contains(&at_ms) => {
                 if at_ms > received_ms.saturating_add(AT_AHEAD_MS_MAX) {
                     return refuse(
                         "OutOfRange",
                         format!(
-                            "at: {at_ms} is more than {AT_AHEAD_MS_MAX} ms ahead of its receipt at {received_ms}"
+                            "{named}: {at_ms} is more than {AT_AHEAD_MS_MAX} ms ahead of its receipt at {received_ms}"
                         ),
                     );
                 }
@@ -114,7 +115,7 @@ pub fn telemetry(payload: &[u8], received_ms: i64) -> Result<Reading, Fault> {
                         "WrongType"
                     },
                     format!(
-                        "at: {}; it must be whole milliseconds since 1970-01-01 UTC, from 0 to {AT_MS_MAX}",
+                        "{named}: {}; it must be whole milliseconds since 1970-01-01 UTC, from 0 to {AT_MS_MAX}",
                         shown(at)
                     ),
                 );
@@ -127,6 +128,21 @@ pub fn telemetry(payload: &[u8], received_ms: i64) -> Result<Reading, Fault> {
     })
 }
 
+/// When it was measured, as the device says, and how it calls that.
+fn time(fields: &serde_json::Map<String, Value>) -> Result<Option<(&'static str, &Value)>, Fault> {
+    let given = |name: &'static str| {
+        let value = fields.get(name).filter(|value| !value.is_null())?;
+        Some((name, value))
+    };
+    match (given("at"), given("ts")) {
+        (Some(_), Some(_)) => refuse(
+            "Ambiguous",
+            "at and ts: both are given; a reading has one of them",
+        ),
+        (at, ts) => Ok(at.or(ts)),
+    }
+}
+
 /// The form in which nearly all readings come, read without a tree of values. `None` leaves it to the thorough way, which knows
 /// all forms and says what is wrong.
 fn plain(payload: &[u8], received_ms: i64) -> Option<Reading> {
@@ -134,12 +150,17 @@ fn plain(payload: &[u8], received_ms: i64) -> Option<Reading> {
     struct Plain {
         value: f64,
         at: Option<i64>,
+        ts: Option<i64>,
     }
     if payload.len() > TELEMETRY_BYTES_MAX || payload.first() != Some(&b'{') {
         return None;
     }
     // Fields that it skips are checked to be text by this.
-    let Plain { value, at } = serde_json::from_str(std::str::from_utf8(payload).ok()?).ok()?;
+    let Plain { value, at, ts } = serde_json::from_str(std::str::from_utf8(payload).ok()?).ok()?;
+    if at.is_some() && ts.is_some() {
+        return None;
+    }
+    let at = at.or(ts);
     let at_max = AT_MS_MAX.min(received_ms.saturating_add(AT_AHEAD_MS_MAX));
     let is_allowed = at.is_none_or(|at_ms| (0..=at_max).contains(&at_ms));
     is_allowed.then_some(Reading { value, at_ms: at })
@@ -297,6 +318,8 @@ mod tests {
                 Some(1_766_000_000_000),
             ),
             (r#"{"value":-3}"#, -3.0, None),
+            (r#"{"value":7,"ts":1766000000000}"#, 7.0, Some(NOW_MS)),
+            (r#" {"ts":1766000000000,"value":7}"#, 7.0, Some(NOW_MS)),
             (r#"{"value":0,"at":null,"unit":"C"}"#, 0.0, None),
             ("21.5", 21.5, None),
             (" 1e3\n", 1000.0, None),
@@ -315,6 +338,14 @@ mod tests {
     fn refuses_readings_and_says_why() {
         let ahead = format!(r#"{{"value":1,"at":{}}}"#, NOW_MS + AT_AHEAD_MS_MAX + 1);
         for (payload, reason) in [
+            (
+                r#"{"value":1,"at":5,"ts":5}"#,
+                "at and ts: both are given; a reading has one of them",
+            ),
+            (
+                r#"{"value":1,"ts":"now"}"#,
+                "ts: a string; it must be whole milliseconds since 1970-01-01 UTC, from 0 to 253402300799999",
+            ),
             (
                 "",
                 "the payload is not JSON: EOF while parsing a value at line 1 column 0",

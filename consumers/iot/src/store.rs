@@ -13,7 +13,10 @@ pub use views::{Cursor, Range};
 
 const SCHEMA: Schema = Schema {
     backend: "iot",
-    versions: &[include_str!("store/schema.sql")],
+    versions: &[
+        include_str!("store/schema.sql"),
+        include_str!("store/schema_2.sql"),
+    ],
 };
 
 /// Rows deleted in one transaction, so that a batch of records waits only milliseconds for it.
@@ -55,6 +58,8 @@ impl Store {
                    WHERE s.at_ms < ?1 LIMIT ?2)"#,
             r#"DELETE FROM alerts WHERE (source, "offset") IN (
                    SELECT source, "offset" FROM alerts WHERE at_ms < ?1 LIMIT ?2)"#,
+            r#"DELETE FROM stray_replies WHERE (source, "offset") IN (
+                   SELECT source, "offset" FROM stray_replies WHERE at_ms < ?1 LIMIT ?2)"#,
             "DELETE FROM commands WHERE seq IN (
                    SELECT seq FROM commands WHERE expires_ms < ?1 LIMIT ?2)",
         ] {

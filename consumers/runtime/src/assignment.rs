@@ -10,6 +10,9 @@ use crate::status::{PartitionStatus, RetryStatus};
 /// Buffers of a batch larger than this are given back after use.
 const BUFFER_BYTES_KEPT_MAX: usize = 256 << 10;
 
+/// Lag that is older than this is not known. Statistics come every second.
+const LAG_AGE_MAX: Duration = Duration::from_secs(5);
+
 /// One partition.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -29,6 +32,10 @@ pub(crate) struct Slot {
     fetch_offset: Option<i64>,
     committed: Option<i64>,
     fetched: i64,
+    /// Since when the Kafka broker that has it cannot be reached.
+    unreachable_since: Option<Instant>,
+    /// When Kafka last said where the log ends.
+    known_at: Option<Instant>,
     /// When a record last came, or could not come because the partition was paused.
     moved_at: Instant,
 }
@@ -95,6 +102,8 @@ impl Assignment {
             fetch_offset: None,
             committed: None,
             fetched: 0,
+            unreachable_since: None,
+            known_at: None,
             moved_at: now,
         });
     }
@@ -218,6 +227,12 @@ impl Slot {
             self.moved_at = now;
         }
         self.fetched = seen.fetched;
+        if seen.reachable {
+            self.unreachable_since = None;
+            self.known_at = known(seen.log_end).map(|_| now).or(self.known_at);
+        } else {
+            self.unreachable_since.get_or_insert(now);
+        }
         if self.retry.is_some() {
             self.moved_at = now;
         }
@@ -270,8 +285,14 @@ impl Slot {
 
     /// Kafka said that there is nothing more to read.
     pub(crate) fn verified_idle(&mut self, log_end: i64, now: Instant) {
-        self.log_end = self.log_end.max(Some(log_end));
+        self.ends_at(log_end, now);
         self.moved_at = now;
+    }
+
+    /// Kafka said where the log ends.
+    pub(crate) fn ends_at(&mut self, log_end: i64, now: Instant) {
+        self.log_end = self.log_end.max(Some(log_end));
+        self.known_at = Some(now);
     }
 
     /// The next offset to handle, as far as known.
@@ -280,8 +301,11 @@ impl Slot {
     }
 
     fn status(&self, now: Instant) -> PartitionStatus {
+        let age = self.known_at.map(|at| now.saturating_duration_since(at));
+        // What was the lag a while ago says nothing of now.
         let lag = self
             .log_end
+            .filter(|_| age.is_some_and(|age| age <= LAG_AGE_MAX))
             .zip(self.position())
             .map(|(end, position)| end.saturating_sub(position));
         PartitionStatus {
@@ -289,15 +313,22 @@ impl Slot {
             partition: self.partition,
             next_offset: self.next_offset,
             lag: lag.map(|lag| u64::try_from(lag).unwrap_or(0)),
+            lag_age_ms: age.map(ms),
+            unreachable_ms: self
+                .unreachable_since
+                .map(|since| ms(now.saturating_duration_since(since))),
             retry: self.retry.as_ref().map(|retry| RetryStatus {
                 failures: retry.failures,
                 error: retry.error.clone(),
                 records: self.batch.len() as u64,
-                next_try_ms: u64::try_from(retry.due.saturating_duration_since(now).as_millis())
-                    .unwrap_or(u64::MAX),
+                next_try_ms: ms(retry.due.saturating_duration_since(now)),
             }),
         }
     }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How long to pause after failures in a row.
@@ -349,6 +380,7 @@ mod tests {
             fetch_offset,
             committed: -1001,
             fetched,
+            reachable: true,
         };
         Snapshot {
             broker_up: true,
@@ -420,6 +452,34 @@ mod tests {
         assignment.slot_mut(1).done(batch);
         assert_eq!(assignment.slots()[1].next_offset, Some(1));
         assert_eq!((assignment.next_due(), assignment.fresh()), (None, vec![0]));
+    }
+
+    #[test]
+    fn lag_has_an_age_and_is_unknown_when_the_partition_cannot_be_reached() {
+        let now = Instant::now();
+        let mut assignment = assignment(now);
+        assignment.observe(&seen(0, 40, 0, 0), now);
+        let later = |seconds| now + Duration::from_secs(seconds);
+        let mut away = seen(0, 40, 0, 0);
+        away.partitions[0].reachable = false;
+        assignment.observe(&away, later(2));
+        let status = &assignment.status(later(4))[0];
+        assert_eq!(
+            (status.lag, status.lag_age_ms, status.unreachable_ms),
+            (Some(40), Some(4_000), Some(2_000))
+        );
+        assignment.observe(&away, later(8));
+        let status = &assignment.status(later(8))[0];
+        assert_eq!(
+            (status.lag, status.lag_age_ms, status.unreachable_ms),
+            (None, Some(8_000), Some(6_000))
+        );
+        assignment.observe(&seen(0, 45, 0, 0), later(9));
+        let status = &assignment.status(later(9))[0];
+        assert_eq!(
+            (status.lag, status.lag_age_ms, status.unreachable_ms),
+            (Some(45), Some(0), None)
+        );
     }
 
     #[test]

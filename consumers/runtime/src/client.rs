@@ -209,6 +209,8 @@ pub(crate) struct PartitionSnapshot {
     pub(crate) committed: i64,
     /// Records fetched and not yet taken, of all partitions: they share one queue.
     pub(crate) fetched: i64,
+    /// Whether there is a connection to the Kafka broker that has it.
+    pub(crate) reachable: bool,
 }
 
 /// Sets the offsets from which partitions that are given are read, where they differ from the committed ones, and says
@@ -279,10 +281,14 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let broker_up = statistics
+        let up: Vec<i32> = statistics
             .brokers
             .values()
-            .any(|broker| broker.nodeid >= 0 && matches!(broker.state.as_str(), "UP" | "UPDATE"));
+            .filter(|broker| matches!(broker.state.as_str(), "UP" | "UPDATE"))
+            .map(|broker| broker.nodeid)
+            .filter(|node| *node >= 0)
+            .collect();
+        let broker_up = !up.is_empty();
         let partitions = statistics
             .topics
             .values()
@@ -301,6 +307,8 @@ impl ClientContext for Context {
                 fetch_offset: partition.next_offset,
                 committed: partition.committed_offset,
                 fetched: partition.fetchq_cnt,
+                // A partition that no broker has is read from none.
+                reachable: up.contains(&partition.broker),
             })
             .collect();
         let join_state = statistics

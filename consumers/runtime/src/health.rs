@@ -21,6 +21,12 @@ const ASKED_MAX: usize = 4;
 /// Statistics in a row that must show no broker before Kafka counts as unreachable: a single one may fall between two connections.
 const DOWN_SNAPSHOTS: u32 = 2;
 
+/// A partition whose Kafka broker is away for so long is a problem, in milliseconds; leaders move in less.
+const CUT_OFF_MS_MIN: u64 = 5_000;
+
+/// Most partitions that a problem names.
+const NAMED_MAX: usize = 4;
+
 /// Statistics in a row that must show a member before one without partitions is on standby: the first may fall between the
 /// joining and the giving.
 const MEMBER_SNAPSHOTS: u32 = 2;
@@ -228,7 +234,8 @@ impl Health {
             )
         } else {
             let problem = if self.missing_topics.is_empty() {
-                self.complaint.as_ref().map(|(text, _)| text.clone())
+                let complaint = self.complaint.as_ref().map(|(text, _)| text.clone());
+                cut_off(&partitions).or(complaint)
             } else {
                 Some(format!(
                     "waits for topics that do not exist yet: {}",
@@ -253,6 +260,31 @@ impl Health {
             .sum();
         status.partitions = partitions;
     }
+}
+
+/// Names the partitions whose Kafka broker is away while others are not.
+fn cut_off(partitions: &[PartitionStatus]) -> Option<String> {
+    let away = |partition: &&PartitionStatus| {
+        partition
+            .unreachable_ms
+            .is_some_and(|ms| ms >= CUT_OFF_MS_MIN)
+    };
+    let names: Vec<String> = partitions
+        .iter()
+        .filter(away)
+        .map(|partition| format!("{}/{}", partition.topic, partition.partition))
+        .collect();
+    let named = names.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>();
+    let further = match names.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!names.is_empty()).then(|| {
+        format!(
+            "nothing can be read from {}{further}: the Kafka broker that has them cannot be reached",
+            named.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]
@@ -284,6 +316,8 @@ mod tests {
             partition: 3,
             next_offset: Some(1),
             lag: Some(7),
+            lag_age_ms: Some(0),
+            unreachable_ms: None,
             retry,
         }
     }
@@ -400,6 +434,28 @@ mod tests {
                 status.kafka_unreachable_since_ms
             ),
             (State::Running, None, None)
+        );
+    }
+
+    #[test]
+    fn partitions_that_are_cut_off_are_a_problem_though_others_are_read() {
+        let mut health = health();
+        let away = |unreachable_ms| PartitionStatus {
+            unreachable_ms: Some(unreachable_ms),
+            ..partition(None)
+        };
+        let status = describe(&mut health, vec![partition(None), away(4_999)]);
+        assert_eq!(status.problem, None, "its leader may be moving");
+        let status = describe(&mut health, vec![partition(None), away(5_000)]);
+        assert_eq!(
+            status.problem.as_deref(),
+            Some("nothing can be read from t/3: the Kafka broker that has them cannot be reached")
+        );
+        let many = (0..6).map(|_| away(9_000)).collect();
+        let problem = describe(&mut health, many).problem.unwrap();
+        assert!(
+            problem.contains("t/3, t/3, t/3, t/3 and 2 more"),
+            "{problem}"
         );
     }
 

@@ -164,6 +164,9 @@ impl Metrics {
     /// Takes over what a status says.
     pub(crate) fn observe(&self, status: &Status) {
         for partition in &status.partitions {
+            if partition.lag.is_none() {
+                self.forget(&partition.topic, partition.partition);
+            }
             if let Some(lag) = partition.lag {
                 self.lag
                     .with_label_values(&[

@@ -382,7 +382,7 @@ impl<'a, H: Handler> Reader<'a, H> {
             .consumer
             .fetch_watermarks(&slot.topic, slot.partition, ASK_TIMEOUT)
         {
-            Ok((_, end)) => self.assignment.slot_mut(index).log_end = Some(end),
+            Ok((_, end)) => self.assignment.slot_mut(index).ends_at(end, Instant::now()),
             Err(error) => tracing::debug!(%error, "Kafka does not say where a log ends"),
         }
     }

@@ -94,8 +94,12 @@ pub struct PartitionStatus {
     pub partition: i32,
     /// The offset of the next record to handle; `None` before the first.
     pub next_offset: Option<i64>,
-    /// Records that wait in Kafka; `None` while not known.
+    /// Records that wait in Kafka; `None` while not known, or when what is known is old.
     pub lag: Option<u64>,
+    /// How long ago Kafka said where the log ends, milliseconds.
+    pub lag_age_ms: Option<u64>,
+    /// For how long the Kafka broker that has the partition cannot be reached, milliseconds.
+    pub unreachable_ms: Option<u64>,
     /// Set while the partition is paused after a transient failure.
     pub retry: Option<RetryStatus>,
 }

@@ -340,13 +340,63 @@ async fn bad_records_are_poison_with_a_reason_and_the_rest_is_applied() {
             "MalformedRecord",
             "the record has neither the header mqtt.topic nor a key, so its MQTT topic is unknown",
         ),
-        (7, "NotApplicable", "id: no command has it"),
     ];
     let bad = [bad];
     assert_eq!(reasons(&case.handle(&bad).await), expected);
     // Dead letters may have been lost after the store had the batch: they come again too.
     assert_eq!(reasons(&case.handle(&bad).await), expected);
     assert_eq!(case.values("d-1", "temperature").await, [20.0, 21.0]);
+    // A reply to a command of another store is kept as such.
+    let stray = case
+        .handler
+        .store
+        .stray_reply("c-404")
+        .await
+        .expect("reads");
+    let (device, command, reply) = stray.expect("is there");
+    assert_eq!(format!("devices/{device}/replies/{command}"), R);
+    assert!(reply.ok);
+    assert!(case.handler.store.forget(i64::MAX).await.expect("forgets") > 0);
+    let stray = case
+        .handler
+        .store
+        .stray_reply("c-404")
+        .await
+        .expect("reads");
+    assert_eq!(stray, None);
+}
+
+#[tokio::test]
+async fn a_command_that_no_device_answers_expires_and_a_late_reply_counts() {
+    let mut case = Case::new().await;
+    case.post("c-1").await;
+    let claimed = case.handler.store.claim_commands(MS, MS + 500, 2).await;
+    assert_eq!(claimed.expect("claims").len(), 1);
+    let store = case.handler.store.clone();
+    store
+        .settle_commands([(1, Dispatch::Sent)].into_iter(), MS)
+        .await
+        .expect("settles");
+    let status = async |store: &Store| {
+        let command = store.command("c-1").await.expect("reads");
+        command.expect("is there").status
+    };
+    store
+        .claim_commands(MS + 999, MS + 1_500, 2)
+        .await
+        .expect("looks");
+    assert_eq!(status(&store).await, Status::Sent);
+    store
+        .claim_commands(MS + 1_000, MS + 1_500, 2)
+        .await
+        .expect("looks");
+    assert_eq!(status(&store).await, Status::Expired);
+    let reply = batch(
+        0,
+        &[("devices/d-1/replies/reboot", r#"{"id":"c-1","ok":true}"#)],
+    );
+    case.handle(&[reply]).await;
+    assert_eq!(status(&store).await, Status::Replied);
 }
 
 #[tokio::test]

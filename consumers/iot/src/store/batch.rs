@@ -46,6 +46,8 @@ pub struct ReadingAt<'a> {
 pub struct ReplyAt<'a> {
     /// The record's place in the batch.
     pub index: usize,
+    /// The record's offset.
+    pub offset: i64,
     /// The device that replies.
     pub device: &'a str,
     /// The command it replies to.
@@ -161,7 +163,9 @@ impl Store {
                 .alerts
                 .extend(raised.iter().map(|raised| alert(partition.batch, raised)));
             for reply in &partition.replies {
-                if let Some(reason) = super::commands::record_reply(&mut tx, reply).await? {
+                if let Some(reason) =
+                    super::commands::record_reply(&mut tx, progress.source, reply).await?
+                {
                     applied.refused.push((position, reply.index, reason));
                 }
             }

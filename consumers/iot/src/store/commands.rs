@@ -16,7 +16,8 @@ pub enum Status {
     Replied = 2,
     /// Kafka refused it for good.
     Failed = 3,
-    /// It grew too old before Kafka took it, and was not sent.
+    /// It grew too old before Kafka took it, and was not sent; or before the device replied. A reply that comes after all
+    /// still counts.
     Expired = 4,
 }
 
@@ -129,7 +130,8 @@ impl Store {
     ) -> sqlx::Result<Vec<Command>> {
         // Most of the time there is nothing to send, and a reader finds that out without the write lock.
         let waiting: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM commands WHERE status = ? AND claimed_until_ms <= ?)",
+            "SELECT EXISTS (SELECT 1 FROM commands WHERE status = ?1 AND claimed_until_ms <= ?2)
+                 OR EXISTS (SELECT 1 FROM commands WHERE status = 1 AND expires_ms <= ?2)",
         )
         .bind(Status::Pending.code())
         .bind(now_ms)
@@ -143,6 +145,12 @@ impl Store {
             .bind(Status::Expired.code())
             .bind(Status::Pending.code())
             .bind(now_ms)
+            .bind(now_ms)
+            .execute(&mut *tx)
+            .await?;
+        // The number and not a parameter, or SQLite does not see that its index fits.
+        sqlx::query("UPDATE commands SET status = ? WHERE status = 1 AND expires_ms <= ?")
+            .bind(Status::Expired.code())
             .bind(now_ms)
             .execute(&mut *tx)
             .await?;
@@ -219,10 +227,11 @@ impl Store {
     }
 }
 
-/// Notes a reply. `Some`: why it belongs to no command here. A reply to a command that has one already changes nothing:
+/// Notes a reply. `Some`: why it cannot be one. One to a command that this store does not have is kept as such. A reply to a command that has one already changes nothing:
 /// the first holds, however often records come again.
 pub(super) async fn record_reply(
     tx: &mut Transaction<'_, Sqlite>,
+    source: i64,
     at: &ReplyAt<'_>,
 ) -> sqlx::Result<Option<String>> {
     let found: Option<(i64, String, String)> =
@@ -231,7 +240,21 @@ pub(super) async fn record_reply(
             .fetch_optional(&mut **tx)
             .await?;
     let Some((seq, device, command)) = found else {
-        return Ok(Some("id: no command has it".to_owned()));
+        sqlx::query(
+            r#"INSERT OR IGNORE INTO stray_replies (source, "offset", id, device, command, ok, result, at_ms)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?)"#,
+        )
+        .bind(source)
+        .bind(at.offset)
+        .bind(&at.reply.id)
+        .bind(at.device)
+        .bind(at.command)
+        .bind(at.reply.ok)
+        .bind(&at.reply.result)
+        .bind(at.received_ms)
+        .execute(&mut **tx)
+        .await?;
+        return Ok(None);
     };
     if device != at.device || command != at.command {
         return Ok(Some(format!(

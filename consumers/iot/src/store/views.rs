@@ -351,6 +351,32 @@ impl Store {
         row.as_ref().map(command_view).transpose()
     }
 
+    /// The first reply to a command that this store does not have: device, command, reply.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub async fn stray_reply(&self, id: &str) -> sqlx::Result<Option<(String, String, ReplyView)>> {
+        let row: Option<(String, String, bool, Option<String>, i64)> = sqlx::query_as(
+            "SELECT device, command, ok, result, at_ms FROM stray_replies WHERE id = ? ORDER BY at_ms LIMIT 1",
+        )
+        .bind(id.to_owned())
+        .fetch_optional(self.0.reader())
+        .await?;
+        Ok(row.map(|(device, command, ok, result, received_at)| {
+            // JSON text that this backend wrote.
+            let result = result.map_or(Value::Null, |text| {
+                serde_json::from_str(&text).unwrap_or(Value::Null)
+            });
+            let reply = ReplyView {
+                ok,
+                result,
+                received_at,
+            };
+            (device, command, reply)
+        }))
+    }
+
     /// The latest commands for a device, the latest first.
     ///
     /// # Errors
