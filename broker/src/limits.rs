@@ -43,7 +43,8 @@ settings::section! {
         pub keep_alive_max_s: u16 = 0, [0..=65_535, "seconds; 0 is no bound"];
         /// Sessions held on this node for clients that are not connected; beyond it a session ends with its connection.
         pub offline_sessions_max: u32 = 10_000_000, [0.., "sessions"];
-        /// Retained messages on this node; beyond it a message is delivered and not retained, and counted.
+        /// Retained messages on this node. Beyond it a 5.0 publish with QoS 1 or 2 that is to be retained is refused with
+        /// 0x97; of any other the message is delivered and not retained, and counted.
         pub retained_messages_max: u32 = 10_000_000, [0.., "messages"];
         /// Bytes of retained messages (topic, payload and properties).
         pub retained_bytes_max: u64 = 4 * 1_073_741_824, [0.., "bytes"];

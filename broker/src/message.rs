@@ -34,6 +34,8 @@ const FLAGS: usize = 14;
 const HEAD: usize = 15;
 const NEVER: u64 = u64::MAX;
 const RETAIN: u8 = 0b100;
+/// What an [`Arc`] adds.
+const COUNTERS: usize = 2 * size_of::<usize>();
 
 /// A shared, immutable message. Two words; cloning it copies nothing.
 #[derive(Clone, PartialEq, Eq)]
@@ -135,7 +137,12 @@ impl Message {
     /// Bytes that it holds in memory, its counters included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.0.len() + 2 * size_of::<usize>()
+        self.0.len() + COUNTERS
+    }
+
+    /// The same of a message that is not built yet, of a topic, properties and payload of so many bytes in all.
+    pub(crate) fn bytes_of(content: usize) -> usize {
+        HEAD + content + COUNTERS
     }
 
     /// What it is made of, to build another from.

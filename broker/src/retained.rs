@@ -2,9 +2,10 @@
 //! walking on from where it stopped, a bounded number at a time.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::message::Message;
 use crate::time::Time;
@@ -12,40 +13,123 @@ use crate::time::Time;
 /// Messages looked at in one step of a walk, so that a filter that matches little holds nobody up.
 const EXAMINED_PER_STEP_MAX: usize = 4_096;
 
+/// Where the node's own figures are, which count against no bound: clients cannot publish there.
+const SYS: &[u8] = b"$SYS/";
+/// Expired messages that one publish lets go of; the rest is the timer's.
+const EXPIRED_PER_SET_MAX: usize = 64;
+/// Expired messages that go in one step of the timer, or when there is no room.
+const EXPIRED_PER_STEP_MAX: usize = 1_024;
+
 /// A retained message, ordered by its topic: by bytes, which order as the text does and need no look at whether they are
 /// text.
-struct ByTopic(Message);
+struct ByTopic {
+    message: Message,
+    /// Counts the messages that were ever kept on this node: tells what came before a subscription from what came after.
+    sequence: u64,
+}
 
 impl Borrow<[u8]> for ByTopic {
     fn borrow(&self) -> &[u8] {
-        self.0.topic_bytes()
+        self.message.topic_bytes()
     }
 }
 
 impl PartialEq for ByTopic {
     fn eq(&self, other: &Self) -> bool {
-        self.0.topic_bytes() == other.0.topic_bytes()
+        self.cmp(other).is_eq()
     }
 }
 
 impl Eq for ByTopic {}
 
 impl PartialOrd for ByTopic {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
 impl Ord for ByTopic {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.topic_bytes().cmp(other.0.topic_bytes())
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.message.topic_bytes().cmp(other.message.topic_bytes())
+    }
+}
+
+/// A retained message that expires, ordered by when. It shares the message, and messages that do not expire have none.
+struct ByExpiry(Time, Message);
+
+impl PartialEq for ByExpiry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for ByExpiry {}
+
+impl PartialOrd for ByExpiry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByExpiry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_time = self.0.cmp(&other.0);
+        by_time.then_with(|| self.1.topic_bytes().cmp(other.1.topic_bytes()))
     }
 }
 
 #[derive(Default)]
 struct Inner {
     by_topic: BTreeSet<ByTopic>,
+    by_expiry: BTreeSet<ByExpiry>,
     bytes: u64,
+    sequence: u64,
+    /// Messages of [`SYS`].
+    sys: usize,
+}
+
+impl Inner {
+    /// Messages that count.
+    fn messages(&self) -> usize {
+        self.by_topic.len() - self.sys
+    }
+
+    /// Notes that `message` has come (`true`) or gone.
+    fn count(&mut self, message: &Message, comes: bool) {
+        if message.topic_bytes().starts_with(SYS) {
+            self.sys = if comes { self.sys + 1 } else { self.sys - 1 };
+            return;
+        }
+        let bytes = message.bytes() as u64;
+        self.bytes = if comes {
+            self.bytes + bytes
+        } else {
+            self.bytes - bytes
+        };
+    }
+
+    fn remove(&mut self, topic: &[u8]) {
+        let Some(ByTopic { message, .. }) = self.by_topic.take(topic) else {
+            return;
+        };
+        self.count(&message, false);
+        if let Some(at) = message.expires_at() {
+            self.by_expiry.remove(&ByExpiry(at, message));
+        }
+    }
+
+    /// Lets go of up to `max` messages that have expired: when the next one does, if that is known to be later.
+    fn purge(&mut self, now: Time, max: usize) -> Option<Time> {
+        for _ in 0..max {
+            let ByExpiry(at, message) = self.by_expiry.first()?;
+            if *at > now {
+                return Some(*at);
+            }
+            let message = message.clone();
+            self.remove(message.topic_bytes());
+        }
+        self.by_expiry.first().map(|next| next.0)
+    }
 }
 
 /// The retained messages of a node.
@@ -72,88 +156,143 @@ impl Retained {
         }
     }
 
-    /// Messages and bytes held.
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Messages and bytes held, without the node's own figures (`$SYS`), which are few and no client's.
     pub(crate) fn size(&self) -> (u64, u64) {
-        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        (inner.by_topic.len() as u64, inner.bytes)
+        let inner = self.read();
+        (inner.messages() as u64, inner.bytes)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.read().by_topic.is_empty()
+    }
+
+    /// The number of the last message that was kept.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.read().sequence
+    }
+
+    fn fits(&self, inner: &Inner, topic: &[u8], bytes: u64) -> bool {
+        if topic.starts_with(SYS) {
+            return true;
+        }
+        let old = inner.by_topic.get(topic);
+        let replaced = old.map_or(0, |old| old.message.bytes() as u64);
+        (old.is_some() || inner.messages() < self.messages_max)
+            && inner.bytes - replaced + bytes <= self.bytes_max
+    }
+
+    /// Whether a message would be kept now.
+    pub(crate) fn has_room(&self, topic: &str, bytes: usize, now: Time) -> bool {
+        let (topic, bytes) = (topic.as_bytes(), bytes as u64);
+        if self.fits(&self.read(), topic, bytes) {
+            return true;
+        }
+        let mut inner = self.write();
+        inner.purge(now, EXPIRED_PER_STEP_MAX);
+        self.fits(&inner, topic, bytes)
     }
 
     /// Keeps `message` as its topic's last, or forgets the topic when the payload is empty [MQTT-3.3.1-6].
-    /// False: it was not kept because a bound is reached.
-    pub(crate) fn set(&self, message: Message) -> bool {
-        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ByTopic(old)) = inner.by_topic.take(message.topic_bytes()) {
-            inner.bytes -= old.bytes() as u64;
-        }
+    /// False: it was not kept because a bound is reached. What the topic had stays then.
+    pub(crate) fn set(&self, message: Message, now: Time) -> bool {
+        let mut inner = self.write();
+        inner.purge(now, EXPIRED_PER_SET_MAX);
         if message.payload().is_empty() {
+            inner.remove(message.topic_bytes());
             return true;
         }
         let bytes = message.bytes() as u64;
-        if inner.by_topic.len() >= self.messages_max || inner.bytes + bytes > self.bytes_max {
+        if !self.fits(&inner, message.topic_bytes(), bytes) {
             return false;
         }
-        inner.bytes += bytes;
-        inner.by_topic.insert(ByTopic(message));
+        inner.remove(message.topic_bytes());
+        inner.count(&message, true);
+        inner.sequence += 1;
+        let sequence = inner.sequence;
+        if let Some(at) = message.expires_at() {
+            inner.by_expiry.insert(ByExpiry(at, message.clone()));
+        }
+        inner.by_topic.insert(ByTopic { message, sequence });
         true
     }
 
-    /// Appends up to `max` messages that match `filter`, from `position` on: the position behind them.
+    /// Lets go of messages that have expired, a bounded number: when to look again.
+    pub(crate) fn purge(&self, now: Time) -> Option<Time> {
+        self.write().purge(now, EXPIRED_PER_STEP_MAX)
+    }
+
+    /// Appends up to `max` (at least one) messages that match `filter` and that `wanted` says yes to, given their number
+    /// ([`Retained::sequence`]), from `position` on: the position behind them.
     pub(crate) fn walk(
         &self,
         filter: &str,
         position: &Position,
         now: Time,
         max: usize,
+        wanted: impl Fn(&Message, u64) -> bool,
         out: &mut Vec<Message>,
     ) -> Position {
-        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        let fresh = |message: &Message| message.expires_at().is_none_or(|at| at > now);
-        let push = |topic: &str, out: &mut Vec<Message>| {
-            if let Some(ByTopic(message)) = inner.by_topic.get(topic.as_bytes())
-                && fresh(message)
-            {
-                out.push(message.clone());
+        let inner = self.read();
+        let mut push = |one: &ByTopic| {
+            let fresh = one.message.expires_at().is_none_or(|at| at > now);
+            if fresh && wanted(&one.message, one.sequence) {
+                out.push(one.message.clone());
+                return true;
             }
+            false
         };
         if !topic::has_wildcard(filter) {
-            if *position == Position::Start {
-                push(filter, out);
+            if *position == Position::Start
+                && let Some(one) = inner.by_topic.get(filter.as_bytes())
+            {
+                push(one);
             }
             return Position::End;
         }
         let prefix = &filter[..filter.find(['+', '#']).unwrap_or(filter.len())];
+        let mut found = 0;
+        let mut last = None;
         let from = match position {
             Position::Start => {
                 // "a/#" matches "a" too [MQTT-4.7.1-2], which stands outside of the range below.
                 if let Some(parent) = filter.strip_suffix("/#")
                     && !topic::has_wildcard(parent)
+                    && let Some(one) = inner.by_topic.get(parent.as_bytes())
                 {
-                    push(parent, out);
+                    found += usize::from(push(one));
+                    last = Some(one);
                 }
+                Bound::Included(prefix.as_bytes())
+            }
+            // After the parent the range begins: "a-b" stands between "a" and "a/b".
+            Position::After(topic) if topic.as_bytes() < prefix.as_bytes() => {
                 Bound::Included(prefix.as_bytes())
             }
             Position::After(topic) => Bound::Excluded(topic.as_bytes()),
             Position::End => return Position::End,
         };
-        let before = out.len();
-        let mut last: Option<&Message> = None;
-        for (examined, ByTopic(message)) in inner
-            .by_topic
-            .range::<[u8], _>((from, Bound::Unbounded))
-            .enumerate()
-        {
-            if !message.topic_bytes().starts_with(prefix.as_bytes()) {
+        let range = inner.by_topic.range::<[u8], _>((from, Bound::Unbounded));
+        for (examined, one) in range.enumerate() {
+            if !one.message.topic_bytes().starts_with(prefix.as_bytes()) {
                 return Position::End;
             }
-            if out.len() - before >= max || examined >= EXAMINED_PER_STEP_MAX {
-                return match (last, position) {
-                    (Some(last), _) => Position::After(last.topic().into()),
-                    (None, position) => position.clone(),
-                };
+            if found >= max || examined >= EXAMINED_PER_STEP_MAX {
+                return last.map_or_else(
+                    || position.clone(),
+                    |last| Position::After(last.message.topic().into()),
+                );
             }
-            last = Some(message);
-            if fresh(message) && topic::matches(filter, message.topic()) {
-                out.push(message.clone());
+            last = Some(one);
+            if topic::matches(filter, one.message.topic()) {
+                found += usize::from(push(one));
             }
         }
         Position::End
@@ -182,8 +321,8 @@ mod tests {
         let mut topics = Vec::new();
         while position != Position::End {
             let mut out = Vec::new();
-            position = retained.walk(filter, &position, Time(10), step, &mut out);
-            assert!(out.len() <= step + 1); // the parent of "a/#" comes on top
+            position = retained.walk(filter, &position, Time(10), step, |_, _| true, &mut out);
+            assert!(out.len() <= step);
             topics.extend(out.iter().map(|m| m.topic().to_owned()));
         }
         topics
@@ -192,11 +331,13 @@ mod tests {
     #[test]
     fn a_walk_finds_what_matches_whatever_its_step() {
         let retained = Retained::new(100, 100_000);
+        // '!' and '-' stand below '/', '0' above it.
         let topics = [
-            "a", "a/b", "a/b/c", "a-b", "ab", "b/c", "$SYS/x", "/a", "a/",
+            "a", "a/b", "a/b/c", "a-b", "a!", "a0", "a/b-c", "a/b0/c", "ab", "b/c", "$SYS/x", "/a",
+            "a/", "!/a",
         ];
         for topic in topics {
-            assert!(retained.set(message(topic, b"1", None)));
+            assert!(retained.set(message(topic, b"1", None), Time(0)));
         }
         for filter in ["#", "a/#", "a/+", "+/+", "a", "+", "$SYS/#", "x/#", "a/+/c"] {
             let mut expected: Vec<String> = topics
@@ -216,10 +357,10 @@ mod tests {
     #[test]
     fn an_empty_payload_forgets_and_an_expired_message_is_not_found() {
         let retained = Retained::new(100, 100_000);
-        retained.set(message("t", b"1", None));
-        retained.set(message("u", b"1", Some(Time(5))));
+        retained.set(message("t", b"1", None), Time(0));
+        retained.set(message("u", b"1", Some(Time(5))), Time(0));
         assert_eq!(all(&retained, "#", 10), ["t"]);
-        retained.set(message("t", b"", None));
+        retained.set(message("t", b"", None), Time(0));
         assert!(all(&retained, "#", 10).is_empty());
         assert_eq!(retained.size().0, 1);
     }
@@ -227,9 +368,89 @@ mod tests {
     #[test]
     fn bounds_hold_and_replacing_is_not_growing() {
         let retained = Retained::new(1, 100_000);
-        assert!(retained.set(message("t", b"1", None)));
-        assert!(retained.set(message("t", b"2", None)));
-        assert!(!retained.set(message("u", b"1", None)));
+        assert!(retained.set(message("t", b"1", None), Time(0)));
+        assert!(retained.set(message("t", b"2", None), Time(0)));
+        assert!(!retained.set(message("u", b"1", None), Time(0)));
         assert_eq!(retained.size().0, 1);
+    }
+
+    /// Whatever was sent of a step, the walk goes on behind that and finds the rest.
+    #[test]
+    fn a_walk_resumes_behind_every_topic() {
+        let names = ["a", "a!", "a-b", "a.", "a0", "ab", ""];
+        let retained = Retained::new(10_000, 1_000_000);
+        let mut topics = Vec::new();
+        for first in names {
+            topics.push(first.to_owned());
+            for second in names {
+                topics.push(format!("{first}/{second}"));
+                topics.extend(names.map(|third| format!("{first}/{second}/{third}")));
+            }
+        }
+        topics.retain(|topic| !topic.is_empty());
+        for topic in &topics {
+            assert!(retained.set(message(topic, b"1", None), Time(0)));
+        }
+        let filters = [
+            "#", "+", "+/#", "a/#", "a-b/#", "a!/#", "a/a/#", "a/+", "a/+/#", "a/+/a", "+/a/#",
+            "/#", "+/+", "ab/+/#",
+        ];
+        for filter in filters {
+            let mut expected: Vec<_> = topics
+                .iter()
+                .filter(|t| topic::matches(filter, t))
+                .collect();
+            expected.sort();
+            for (step, sent) in [(1, 1), (2, 1), (3, 2), (7, 1), (7, 6), (1_000, 1)] {
+                let (mut position, mut found) = (Position::Start, Vec::new());
+                while position != Position::End {
+                    let mut out = Vec::new();
+                    let end =
+                        retained.walk(filter, &position, Time(0), step, |_, _| true, &mut out);
+                    assert!(out.len() <= step);
+                    position = if out.len() > sent {
+                        Position::After(out[sent - 1].topic().into())
+                    } else {
+                        end
+                    };
+                    found.extend(out.iter().take(sent).map(|m| m.topic().to_owned()));
+                    assert!(found.len() <= expected.len(), "{filter}: it goes round");
+                }
+                found.sort();
+                assert!(
+                    found.iter().eq(expected.iter().copied()),
+                    "{filter}, {sent} of {step}: {found:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn expired_messages_make_room_and_are_not_counted() {
+        let retained = Retained::new(2, 100_000);
+        assert!(retained.set(message("t", b"1", Some(Time(5))), Time(0)));
+        assert!(retained.set(message("t", b"2", Some(Time(20))), Time(0)));
+        assert!(retained.set(message("u", b"1", Some(Time(10))), Time(0)));
+        assert!(!retained.has_room("v", 50, Time(9)));
+        assert!(!retained.set(message("v", b"1", None), Time(9)));
+        assert!(retained.has_room("v", 50, Time(10)));
+        assert!(retained.set(message("v", b"1", None), Time(10)));
+        assert_eq!(retained.size().0, 2);
+        assert_eq!(retained.purge(Time(19)), Some(Time(20)));
+        assert_eq!(retained.purge(Time(20)), None);
+        let left = message("v", b"1", None).bytes() as u64;
+        assert_eq!(retained.size(), (1, left));
+        assert!(retained.inner.read().unwrap().by_expiry.is_empty());
+    }
+
+    #[test]
+    fn a_replacement_over_the_bound_leaves_what_was_there() {
+        let room = message("t", &[b'x'; 100], None).bytes() as u64;
+        let retained = Retained::new(10, room);
+        assert!(retained.set(message("t", b"old", None), Time(0)));
+        assert!(!retained.set(message("t", &[b'x'; 101], None), Time(0)));
+        assert_eq!(all(&retained, "#", 10), ["t"]);
+        assert!(retained.set(message("t", &[b'x'; 100], None), Time(0)));
+        assert_eq!(retained.size(), (1, room));
     }
 }

@@ -21,6 +21,8 @@ pub(crate) enum Timer {
     Session { session: u32, generation: u16 },
     /// `$SYS` is due.
     Sys,
+    /// A retained message expires.
+    Retained,
 }
 
 /// The first tick that is not before `at`.

@@ -92,6 +92,8 @@ pub(crate) struct Worker {
     /// Session slots by client identifier.
     clients: HashTable<u32>,
     offline_sessions: usize,
+    /// When this worker next looks for retained messages that have expired.
+    retained_expire_at: Option<Time>,
     timers: Timers,
     counts: Local,
     /// Connections held because the sink had no room.
@@ -138,6 +140,7 @@ impl Worker {
             sessions: Slab::default(),
             clients: HashTable::new(),
             offline_sessions: 0,
+            retained_expire_at: None,
             timers,
             counts: Local::default(),
             held_by_sink: Vec::new(),
@@ -329,7 +332,8 @@ impl Worker {
                 break;
             }
             let (session, version) = (connection.session, connection.version);
-            if session == OFFLINE && bytes[at] != 0x10 {
+            // 0x16 begins a TLS hello.
+            if session == OFFLINE && (bytes[at] >> 4 != 1 || bytes[at] == 0x16) {
                 self.close(slot, Close::NotMqtt(bytes[at]));
                 break;
             }

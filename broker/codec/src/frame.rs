@@ -149,6 +149,9 @@ pub(crate) fn check_first_byte(first: u8) -> Result<(), DecodeError> {
             return Err(DecodeError::malformed("packet type 0 is reserved", "2.1.2"));
         }
         3 => return check_publish_flags(flags),
+        // 3.1 makes no use of CONNECT's flags, and says nothing of what they must be; `decode` refuses them in the later
+        // versions. With what would be QoS 3 it is none, but the hello of TLS.
+        1 => flags & 0b0110 != 0b0110,
         // 3.1 repeats these three with DUP set; `decode` refuses that in the
         // later versions.
         6 | 8 | 10 => flags & 0b0111 == 0b0010,

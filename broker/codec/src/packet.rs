@@ -96,6 +96,9 @@ fn decode_rare(
     let body = frame.body;
     if kind == PacketType::Connect {
         let connect = Connect::decode(body)?;
+        if frame.first & 0x0F != 0 && connect.version != Version::V31 {
+            return Err(RESERVED_FLAGS);
+        }
         check_header(connect.version, &frame)?;
         return Ok(Packet::Connect(connect));
     }

@@ -48,6 +48,8 @@ fn the_first_byte_alone_is_enough_to_refuse() {
         let flags = first & 0x0F;
         let possible = match PacketType::from_first_byte(first) {
             None => false,
+            // They are for 3.1 to ignore, and looked at with the version.
+            Some(PacketType::Connect) => flags & 6 != 6,
             Some(PacketType::Publish) => ![6, 7, 8, 9, 14, 15].contains(&flags),
             // DUP is for 3.1 and looked at with the version.
             Some(PacketType::PubRel | PacketType::Subscribe | PacketType::Unsubscribe) => {

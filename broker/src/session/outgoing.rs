@@ -44,6 +44,19 @@ pub(crate) struct Replay {
     pub(crate) position: Position,
     pub(crate) identifier: u32,
     pub(crate) options: Options,
+    /// The last retained message that was there when the session subscribed. Later ones come live, and not again.
+    pub(crate) subscribed: u64,
+    /// The last that was there when the client last came back: QoS 0 does not wait for those who are away, so it did not
+    /// come live before.
+    pub(crate) missed: u64,
+}
+
+impl Replay {
+    /// Whether a retained message of that number is still to be sent.
+    pub(crate) fn wants(&self, message: &Message, sequence: u64) -> bool {
+        sequence <= self.subscribed
+            || sequence <= self.missed && message.qos().min(self.options.qos()) == Qos::AtMostOnce
+    }
 }
 
 /// See the module.
@@ -553,59 +566,86 @@ impl Session {
         Alias::None
     }
 
-    /// The client says PUBACK.
-    pub(crate) fn on_puback(&mut self, ack: Ack<'_>, counts: &mut Local) {
-        let Some(flow) = &mut self.flow else { return };
+    /// The client says PUBACK: false if that is no answer to what it got. To what is not known (any more) it means
+    /// nothing.
+    #[must_use]
+    pub(crate) fn on_puback(&mut self, ack: Ack<'_>, counts: &mut Local) -> bool {
+        let Some(flow) = &mut self.flow else {
+            return true;
+        };
         let Some(at) = flow.outgoing.find(ack.packet_id) else {
-            return;
+            return true;
         };
         let is_qos1 = |one: &InFlight| {
             one.delivery
                 .as_ref()
                 .is_some_and(|d| d.qos == Qos::AtLeastOnce)
         };
-        if is_qos1(&flow.outgoing.in_flight[at]) {
+        let fits = is_qos1(&flow.outgoing.in_flight[at]);
+        if fits {
             flow.outgoing.end(at);
             ended(ack.reason, counts);
         }
+        fits
     }
 
-    /// The client says PUBREC.
-    pub(crate) fn on_pubrec(&mut self, ack: Ack<'_>, outbox: &mut Outbox, counts: &mut Local) {
+    /// The client says PUBREC: false if that is no answer to what it got.
+    #[must_use]
+    pub(crate) fn on_pubrec(
+        &mut self,
+        ack: Ack<'_>,
+        outbox: &mut Outbox,
+        counts: &mut Local,
+    ) -> bool {
         let found = self
             .flow
             .as_ref()
             .and_then(|flow| flow.outgoing.find(ack.packet_id));
+        let refused = ack.reason.is_failure();
         let (Some(at), Some(flow)) = (found, &mut self.flow) else {
-            return self.pubrel(
-                ack.packet_id,
-                ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
-                outbox,
-            );
+            // With a reason of 0x80 or more the exchange is over for the client [MQTT-4.3.3-4].
+            if !refused {
+                let reason = ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
+                self.pubrel(ack.packet_id, reason, outbox);
+            }
+            return true;
         };
         let one = &mut flow.outgoing.in_flight[at];
         match &one.delivery {
-            Some(delivery) if delivery.qos != Qos::ExactlyOnce => return,
-            Some(_) if ack.reason.is_failure() => {
+            Some(delivery) if delivery.qos != Qos::ExactlyOnce => return false,
+            Some(_) if refused => {
                 flow.outgoing.end(at);
-                return ended(ack.reason, counts);
+                ended(ack.reason, counts);
+                return true;
+            }
+            // It has said before that it has the message.
+            None if refused => {
+                flow.outgoing.end(at);
+                ended(ReasonCode::SUCCESS, counts);
+                return true;
             }
             // From here on only the identifier matters [MQTT-4.3.3-5].
             _ => one.delivery = None,
         }
         self.pubrel(ack.packet_id, ReasonCode::SUCCESS, outbox);
+        true
     }
 
-    /// The client says PUBCOMP.
-    pub(crate) fn on_pubcomp(&mut self, ack: Ack<'_>, counts: &mut Local) {
-        let Some(flow) = &mut self.flow else { return };
-        let Some(at) = flow.outgoing.find(ack.packet_id) else {
-            return;
+    /// The client says PUBCOMP: false if that is no answer to what it got.
+    #[must_use]
+    pub(crate) fn on_pubcomp(&mut self, ack: Ack<'_>, counts: &mut Local) -> bool {
+        let Some(flow) = &mut self.flow else {
+            return true;
         };
-        if flow.outgoing.in_flight[at].delivery.is_none() {
+        let Some(at) = flow.outgoing.find(ack.packet_id) else {
+            return true;
+        };
+        let fits = flow.outgoing.in_flight[at].delivery.is_none();
+        if fits {
             flow.outgoing.end(at);
             ended(ReasonCode::SUCCESS, counts);
         }
+        fits
     }
 
     fn pubrel(&self, packet_id: NonZeroU16, reason: ReasonCode, outbox: &mut Outbox) {

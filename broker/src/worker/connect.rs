@@ -26,7 +26,10 @@ impl Worker {
         let limits = &self.settings.limits;
         let assigned;
         let client_id = if connect.client_id.is_empty() {
-            if !self.settings.assign_client_ids || (version != Version::V5 && !connect.clean_start)
+            // An identifier of 3.1 has 1 to 23 characters.
+            if version == Version::V31
+                || !self.settings.assign_client_ids
+                || (version != Version::V5 && !connect.clean_start)
             {
                 // [MQTT-3.1.3-8] of 3.1.1: without an identifier there is no session to come back to.
                 return self.refuse(slot, version, ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);

@@ -7,11 +7,13 @@ use codec::Qos;
 
 use super::Worker;
 use crate::handle::{Delivered, Inbox};
-use crate::limits::SHARED_ASKED_MAX;
+use crate::limits::{SHARED_ASKED_MAX, TIMER_LOOK_MS, TIMER_TICK_MS};
 use crate::message::Message;
 use crate::retained::Position;
 use crate::router::{Group, Hit, Receiver, SessionId};
 use crate::session::{Delivery, QueueMax, Routed, Sending};
+use crate::time::Time;
+use crate::timers::Timer;
 
 /// Borrows what sending to a connection needs, and nothing more of the worker.
 macro_rules! sending {
@@ -38,8 +40,8 @@ impl Worker {
         delivered: Option<&Delivered>,
     ) {
         // Retained first: who subscribes meanwhile gets it by one way or the other, never by none.
-        if routed.parts.retain && !self.shared.router.retained.set(routed.message()) {
-            self.counts.retained_refused += 1;
+        if routed.parts.retain {
+            self.retain(routed);
         }
         let mut found = std::mem::take(&mut self.found);
         self.shared
@@ -81,6 +83,27 @@ impl Worker {
             }
         }
         self.found = found;
+    }
+
+    fn retain(&mut self, routed: &mut Routed<'_>) {
+        let retained = &self.shared.router.retained;
+        if !retained.set(routed.message(), self.now) {
+            self.counts.retained_refused += 1;
+        } else if let Some(at) = routed.parts.expires_at {
+            self.expire_retained_at(at);
+        }
+    }
+
+    /// Looks for retained messages that have expired at that time, or when a timer is. One timer is enough for all.
+    pub(super) fn expire_retained_at(&mut self, at: Time) {
+        // The next tick at the earliest: what is left of many is for another turn.
+        let at = at
+            .max(self.now.plus_ms(TIMER_TICK_MS))
+            .min(self.now.plus_ms(TIMER_LOOK_MS));
+        if self.retained_expire_at.is_none_or(|earlier| at < earlier) {
+            self.retained_expire_at = Some(at);
+            self.timers.at(at, Timer::Retained);
+        }
     }
 
     /// Sends a delivery that is no plain one to its worker.
@@ -286,6 +309,7 @@ impl Worker {
             &replay.position,
             self.now,
             max,
+            |message, sequence| replay.wants(message, sequence),
             &mut messages,
         );
         let mut sent = None;
@@ -365,6 +389,12 @@ impl Worker {
         };
         if let Some(flow) = &mut session.flow {
             flow.outgoing.resumed();
+            if !flow.outgoing.replays.is_empty() {
+                let sequence = self.shared.router.retained.sequence();
+                for replay in &mut flow.outgoing.replays {
+                    replay.missed = sequence;
+                }
+            }
             self.pump(slot, session_slot);
         }
     }

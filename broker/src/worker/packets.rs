@@ -7,13 +7,18 @@ use super::{Close, Step, Worker};
 /// PINGRESP is always these two bytes.
 const PINGRESP: [u8; 2] = [0xd0, 0];
 
+const WRONG_ANSWER: &str =
+    "an acknowledgement of another QoS than the message's, or one before its turn";
+
 impl Worker {
     pub(super) fn on_packet(&mut self, slot: u32, session_slot: u32, packet: &Packet<'_>) -> Step {
         match packet {
             Packet::Publish(publish) => return self.on_publish(slot, session_slot, publish),
             Packet::PubAck(ack) => {
-                if let Some(session) = self.sessions.get_mut(session_slot) {
-                    session.on_puback(*ack, &mut self.counts);
+                if let Some(session) = self.sessions.get_mut(session_slot)
+                    && !session.on_puback(*ack, &mut self.counts)
+                {
+                    return self.protocol_error(slot, WRONG_ANSWER);
                 }
                 self.pump(slot, session_slot);
             }
@@ -21,8 +26,9 @@ impl Worker {
                 if let (Some(session), Some(outbox)) = (
                     self.sessions.get_mut(session_slot),
                     self.connections.outbox(slot),
-                ) {
-                    session.on_pubrec(*ack, outbox, &mut self.counts);
+                ) && !session.on_pubrec(*ack, outbox, &mut self.counts)
+                {
+                    return self.protocol_error(slot, WRONG_ANSWER);
                 }
                 if ack.reason.is_failure() {
                     self.pump(slot, session_slot);
@@ -42,8 +48,10 @@ impl Worker {
                 }
             }
             Packet::PubComp(ack) => {
-                if let Some(session) = self.sessions.get_mut(session_slot) {
-                    session.on_pubcomp(*ack, &mut self.counts);
+                if let Some(session) = self.sessions.get_mut(session_slot)
+                    && !session.on_pubcomp(*ack, &mut self.counts)
+                {
+                    return self.protocol_error(slot, WRONG_ANSWER);
                 }
                 self.pump(slot, session_slot);
             }
@@ -51,7 +59,7 @@ impl Worker {
                 return self.on_subscribe(slot, session_slot, subscribe);
             }
             Packet::Unsubscribe(unsubscribe) => {
-                self.on_unsubscribe(slot, session_slot, unsubscribe)
+                return self.on_unsubscribe(slot, session_slot, unsubscribe);
             }
             Packet::PingReq => {
                 if let Some(outbox) = self.connections.outbox(slot) {

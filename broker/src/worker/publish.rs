@@ -10,9 +10,11 @@ use super::{Close, Step, Worker};
 use crate::access::{By, RefusedPublish};
 use crate::limits::HELD_LIST_SPARE;
 use crate::message::{Message, MessageParts};
+use crate::retained::Retained;
 use crate::router::SessionId;
 use crate::session::{Begin, OFFLINE, Released, Routed, Will};
 use crate::sink::{Deliver, Incoming, Settlement, Token, Verdict};
+use crate::time::Time;
 
 /// A token's bits: 6 of worker, 26 of session slot, 16 of the slot's generation, 16 of the publish's sequence.
 impl Token {
@@ -139,6 +141,17 @@ impl Worker {
             let denials = &self.shared.denials;
             denials.note(by, &session.client_id, topic, self.now);
             return self.deny_publish(slot, session_slot, publish, quick, by);
+        }
+        // Told before it is stored or delivered, or not at all: 3.x has no word for it, QoS 0 no answer.
+        if publish.retain
+            && tracked
+            && version == Version::V5
+            && !could_retain(&self.shared.router.retained, topic, publish, self.now)
+        {
+            self.count_publish(publish.qos);
+            self.counts.retained_refused += 1;
+            let reason = ReasonCode::QUOTA_EXCEEDED;
+            return self.refuse_publish(slot, session_slot, publish, quick, reason);
         }
         let id = SessionId::new(self.index, session_slot);
         let token = if tracked {
@@ -520,4 +533,10 @@ impl Worker {
 fn puback(packet_id: NonZeroU16) -> [u8; 4] {
     let [high, low] = packet_id.get().to_be_bytes();
     [0x40, 2, high, low]
+}
+
+/// Whether there is room to retain a message. Its properties count here as they came: a few of them are not kept.
+fn could_retain(retained: &Retained, topic: &str, publish: &Publish<'_>, now: Time) -> bool {
+    let content = topic.len() + publish.properties.as_bytes().len() + publish.payload.len();
+    publish.payload.is_empty() || retained.has_room(topic, Message::bytes_of(content), now)
 }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use codec::{
     Packet, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeFilter, UnsubAck,
-    Unsubscribe,
+    Unsubscribe, Version,
 };
 
 use super::{Step, Worker};
 use crate::retained::Position;
 use crate::router::{Options, Receiver, SessionId};
 use crate::session::Replay;
+
+const EMPTY_FILTER: &str = "an empty topic filter";
 
 impl Worker {
     pub(super) fn on_subscribe(
@@ -26,6 +28,9 @@ impl Worker {
             .unwrap_or(0);
         let mut reasons = Vec::new();
         for one in subscribe.filters.iter() {
+            if one.filter.is_empty() && self.is_3x(slot) {
+                return self.protocol_error(slot, EMPTY_FILTER);
+            }
             let reason = match self.subscribe_one(session_slot, one, identifier) {
                 Ok(()) => ReasonCode(u8::from(one.options.qos)),
                 Err(reason) => {
@@ -49,6 +54,12 @@ impl Worker {
         }
         self.pump(slot, session_slot);
         Step::Done
+    }
+
+    /// Whether a client has no reason code for a filter that is none [MQTT-4.7.3-1].
+    fn is_3x(&self, slot: u32) -> bool {
+        let connection = self.connections.slab.get(slot);
+        connection.is_some_and(|connection| connection.version != Version::V5)
     }
 
     fn subscribe_one(
@@ -113,8 +124,12 @@ impl Worker {
             RetainHandling::DoNotSend => false,
         };
         // A shared subscription gets no retained messages (section 4.8.2).
-        if replays && share.is_none() && self.shared.router.retained.size().0 > 0 {
+        if replays && share.is_none() && !self.shared.router.retained.is_empty() {
+            // Asked for after the subscription is known to publishers: what is kept from now on comes live.
+            let subscribed = self.shared.router.retained.sequence();
             let replay = Replay {
+                subscribed,
+                missed: subscribed,
                 filter,
                 position: Position::Start,
                 identifier,
@@ -135,12 +150,15 @@ impl Worker {
         slot: u32,
         session_slot: u32,
         unsubscribe: &Unsubscribe<'_>,
-    ) {
+    ) -> Step {
         let id = SessionId::new(self.index, session_slot);
         let mut reasons = Vec::new();
         for filter in unsubscribe.filters.iter() {
+            if filter.is_empty() && self.is_3x(slot) {
+                return self.protocol_error(slot, EMPTY_FILTER);
+            }
             let Some(session) = self.sessions.get_mut(session_slot) else {
-                return;
+                return Step::Closed;
             };
             let existed = session.subscriptions.remove(filter);
             if existed {
@@ -174,5 +192,6 @@ impl Worker {
             });
             crate::session::encode(outbox, session.version, &packet);
         }
+        Step::Done
     }
 }

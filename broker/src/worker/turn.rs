@@ -250,6 +250,14 @@ impl Worker {
                 session,
                 generation,
             } => self.session_due(session, generation),
+            Timer::Retained => {
+                if self.retained_expire_at.is_some_and(|at| at <= now) {
+                    self.retained_expire_at = None;
+                    if let Some(next) = self.shared.router.retained.purge(now) {
+                        self.expire_retained_at(next);
+                    }
+                }
+            }
             Timer::Sys => {
                 self.publish_sys();
                 self.timers

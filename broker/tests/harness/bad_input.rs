@@ -285,7 +285,7 @@ fn bad_filters_are_refused_and_the_client_goes_on() {
             "a#",
             "+a",
             "a/b+",
-            "",
+            if version == Version::V5 { "" } else { "++" },
             "$share/g",
             "$share//a",
             "$share/g+/a",
@@ -306,6 +306,27 @@ fn bad_filters_are_refused_and_the_client_goes_on() {
         client.ping();
         assert_eq!(client.got(), ["PINGRESP"]);
     });
+}
+
+#[test]
+fn an_empty_filter_closes_a_3x_client() {
+    for version in Version::ALL {
+        let net = Net::new();
+        for subscribes in [true, false] {
+            let mut client = net.client("a").version(version).connect();
+            if subscribes {
+                client.subscribe_with(&[("a", options(0)), ("", options(0))], &[]);
+            } else {
+                client.unsubscribe(&["a", ""]);
+            }
+            let said: &[&str] = match (version, subscribes) {
+                (Version::V5, true) => &["SUBACK #1 [0x00, 0x8f]"],
+                (Version::V5, false) => &["UNSUBACK #1 [0x11, 0x8f]"],
+                _ => &["closed"],
+            };
+            assert_eq!(client.got(), said, "{version:?}");
+        }
+    }
 }
 
 #[test]

@@ -72,6 +72,31 @@ fn in_3_1_1_an_empty_client_identifier_needs_a_clean_session() {
 }
 
 #[test]
+fn in_3_1_a_client_identifier_is_never_empty() {
+    let net = Net::new();
+    let mut client = net.client("").version(Version::V31).attempt();
+    assert_eq!(client.got(), ["CONNACK 0x85", "closed"]); // 0x02 on the wire
+}
+
+#[test]
+fn in_3_1_the_flags_of_a_connects_first_byte_mean_nothing() {
+    for (version, first, fits) in [
+        (Version::V31, 0x1b, true),
+        (Version::V31, 0x16, false), // a TLS hello, more likely
+        (Version::V311, 0x11, false),
+        (Version::V5, 0x11, false),
+    ] {
+        let net = Net::new();
+        let mut bytes = net.client("a").version(version).bytes();
+        bytes[0] = first;
+        let mut client = net.open_as(version);
+        client.write(&bytes);
+        assert_eq!(client.is_open(), fits, "{version:?} {first:#x}");
+        assert_eq!(net.stats().clients, u64::from(fits));
+    }
+}
+
+#[test]
 fn an_empty_client_identifier_is_refused_where_none_is_assigned() {
     let net = Net::with(|config| config.assign_client_ids = false);
     assert_eq!(net.client("").attempt().got(), ["CONNACK 0x85", "closed"]);

@@ -12,6 +12,7 @@ mod offline;
 mod publish_in;
 mod publish_out;
 mod random;
+mod replay;
 mod retained;
 mod shared;
 mod shutdown;

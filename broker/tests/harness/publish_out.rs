@@ -2,7 +2,7 @@
 
 use codec::{Packet, Property, ReasonCode, Version};
 
-use crate::support::{NOTHING, Net, everywhere};
+use crate::support::{Client, NOTHING, Net, everywhere};
 
 #[test]
 fn a_message_is_delivered_with_the_lower_qos_of_publish_and_subscription() {
@@ -94,7 +94,7 @@ fn what_was_not_acknowledged_is_sent_again_where_it_stood() {
 }
 
 #[test]
-fn an_acknowledgement_of_the_wrong_kind_or_identifier_changes_nothing() {
+fn an_acknowledgement_of_an_unknown_identifier_changes_nothing() {
     everywhere(|net, version| {
         let mut subscriber = net.client("s").version(version).connect();
         subscriber.subscribe("t", 2);
@@ -104,10 +104,6 @@ fn an_acknowledgement_of_the_wrong_kind_or_identifier_changes_nothing() {
         subscriber.got();
         subscriber.puback(9);
         subscriber.pubcomp(9);
-        subscriber.puback(2);
-        subscriber.pubrec(1);
-        subscriber.pubcomp(1);
-        subscriber.pubcomp(2);
         assert_eq!(subscriber.got(), NOTHING);
         assert_eq!(net.stats().inflight, 2);
         subscriber.puback(1);
@@ -115,6 +111,79 @@ fn an_acknowledgement_of_the_wrong_kind_or_identifier_changes_nothing() {
         subscriber.pubcomp(2);
         assert_eq!(net.stats().delivered_acknowledged, 2);
     });
+}
+
+#[test]
+fn an_acknowledgement_of_the_wrong_kind_ends_the_connection_and_loses_nothing() {
+    type Answer = fn(&mut Client);
+    let wrong: [(u8, &[Answer]); 6] = [
+        (1, &[|client| client.pubrec(1)]),
+        (1, &[|client| client.pubcomp(1)]),
+        (2, &[|client| client.puback(1)]),
+        (2, &[|client| client.pubcomp(1)]),
+        (2, &[|client| client.pubrec(1), |client| client.puback(1)]),
+        (
+            1,
+            &[|client| {
+                client.ack_with(Packet::PubRec, 1, ReasonCode::UNSPECIFIED_ERROR);
+            }],
+        ),
+    ];
+    everywhere(|net, version| {
+        for (level, answers) in wrong {
+            let join = net.client("s").version(version).persistent();
+            let mut subscriber = join.connect();
+            subscriber.subscribe("t", 2);
+            net.join("p").publish("t", level, "a");
+            subscriber.got();
+            let (last, first) = answers.split_last().expect("one at least");
+            for answer in first {
+                answer(&mut subscriber);
+                subscriber.got();
+            }
+            last(&mut subscriber);
+            let said: &[&str] = match version {
+                Version::V5 => &["DISCONNECT 0x82", "closed"],
+                _ => &["closed"],
+            };
+            assert_eq!(subscriber.got(), said, "{version:?}, QoS {level}");
+            let mut subscriber = join.connect();
+            let again = match (level, first) {
+                (1, _) => "PUBLISH t a q1 #1 dup",
+                (_, []) => "PUBLISH t a q2 #1 dup",
+                _ => "PUBREL #1",
+            };
+            assert_eq!(subscriber.got(), [again]);
+            net.client("s").version(version).connect(); // and the session is gone
+        }
+        assert_eq!(net.stats().unaccounted(), 0);
+    });
+}
+
+#[test]
+fn a_refusing_pubrec_is_never_answered() {
+    let net = Net::new();
+    let mut subscriber = net.join("s");
+    subscriber.subscribe("t", 2);
+    let refuse = |client: &mut Client, id| {
+        client.ack_with(Packet::PubRec, id, ReasonCode::QUOTA_EXCEEDED);
+    };
+    refuse(&mut subscriber, 9); // unknown
+    net.join("p").publish("t", 2, "a");
+    net.join("p").publish("t", 2, "b");
+    subscriber.got();
+    refuse(&mut subscriber, 1);
+    assert_eq!(subscriber.got(), NOTHING);
+    subscriber.pubrec(2);
+    assert_eq!(subscriber.got(), ["PUBREL #2"]);
+    refuse(&mut subscriber, 2); // after it had the message
+    assert_eq!(subscriber.got(), NOTHING);
+    let stats = net.stats();
+    assert_eq!(
+        (stats.delivered_refused, stats.delivered_acknowledged),
+        (1, 1)
+    );
+    assert_eq!((stats.inflight, stats.unaccounted()), (0, 0));
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn beyond_the_bound_a_message_is_delivered_and_not_retained() {
     let mut subscribed = net.join("s");
     subscribed.subscribe("#", 0);
     for topic in ["a", "b", "c", "a"] {
-        retain(&net, topic, "x");
+        net.join("p").publish_with(&Pub::new(topic, "x").retain());
     }
     assert_eq!(
         subscribed.got(),

@@ -1,6 +1,6 @@
 //! 2.1: the fixed header, and what is no MQTT at all.
 
-use codec::{Ack, Packet, ReasonCode};
+use codec::{Ack, Connect, Packet, Properties, ReasonCode, Version};
 
 use super::*;
 
@@ -11,7 +11,17 @@ pub fn cases() -> Vec<Case> {
         malformed("2.1.2", "packet type 15 before 5.0", V3,
             b"\xf0\0", "3.1.1 2.2.1"),
         // 2.1.3 flags
-        malformed("2.1.3", "CONNECT with a flag", ALL, b"\x11\0", "MQTT-2.1.3-1"),
+        malformed("2.1.3", "CONNECT of 3.1.1 with a flag", ALL,
+            b"\x11\x0e\0\x04MQTT\x04\x02\0\0\0\x02id", "MQTT-2.1.3-1"),
+        malformed("2.1.3", "CONNECT of 5.0 with a flag", ALL,
+            b"\x18\x0f\0\x04MQTT\x05\x02\0\0\0\0\x02id", "MQTT-2.1.3-1"),
+        good("2.1.3", "CONNECT of 3.1 with flags, of which it makes no use", V31,
+            b"\x1b\x10\0\x06MQIsdp\x03\x02\0\0\0\x02id",
+            Packet::Connect(Connect {
+                version: Version::V31, clean_start: true, keep_alive: 0, client_id: "id",
+                will: None, username: None, password: None, properties: Properties::EMPTY,
+            }))
+            .written(b"\x10\x10\0\x06MQIsdp\x03\x02\0\0\0\x02id"),
         malformed("2.1.3", "CONNACK with a flag", ALL, b"\x22\0", "MQTT-2.1.3-1"),
         malformed("2.1.3", "PUBACK with a flag", ALL, b"\x42\x02\0\x01", "MQTT-2.1.3-1"),
         malformed("2.1.3", "PUBREC with a flag", ALL, b"\x52\x02\0\x01", "MQTT-2.1.3-1"),
