@@ -10,7 +10,7 @@ use super::Common;
 #[derive(Args, Debug)]
 #[command(
     group(ArgGroup::new("target").required(true)
-        .args(["to_stdout", "to_file", "to_topic", "to_mqtt", "dry_run"])),
+        .args(["to_stdout", "to_file", "to_topic", "to_mqtt", "dry_run", "group", "undo"])),
     after_help = "\
 Examples:
   millstream replay chat.messages --kafka 127.0.0.1:9092 --from -15m --dry-run
@@ -22,13 +22,19 @@ Examples:
       Copies in another topic, from an offset of each partition; in transactions, so that none is there twice.
   millstream replay chat.messages --from -1h --speed 10 --to-mqtt --topic-prefix replay/ --confirm 100000
       To MQTT subscribers of replay/#, ten times faster than it was.
+  millstream replay chat.messages --group chat --from -15m --execute
+      The consumer group reads the last quarter of an hour again; millstream replay --undo FILE takes it back.
 
 Exit codes: 0 the replay came to its end; 1 it failed or was stopped on the way (with --resume the same command goes on);
 2 nothing was done: a wrong option, no Kafka, or a replay that needs --confirm."
 )]
 pub struct Replay {
     /// Kafka topics to read
-    #[arg(required = true, value_name = "TOPIC")]
+    #[arg(
+        required_unless_present = "undo",
+        conflicts_with = "undo",
+        value_name = "TOPIC"
+    )]
     pub topics: Vec<String>,
     /// Bootstrap servers of Kafka, HOST:PORT, several separated by commas; default bridge.kafka of the configuration
     #[arg(long, value_name = "HOSTS")]
@@ -70,6 +76,19 @@ pub struct Replay {
     #[arg(long)]
     pub dry_run: bool,
 
+    /// Set the offsets of this consumer group to --from; shows the plan, and does it with --execute or when confirmed
+    #[arg(long, value_name = "NAME", conflicts_with_all = BESIDE_A_GROUP)]
+    pub group: Option<String>,
+    /// Take back what --group did, by the file that it left; refused when the group has moved meanwhile
+    #[arg(long, value_name = "FILE", conflicts_with_all = BESIDE_A_GROUP)]
+    pub undo: Option<PathBuf>,
+    /// With --group or --undo: do it without asking
+    #[arg(long)]
+    pub execute: bool,
+    /// With --group: the new file with which --undo takes it back; default undo-GROUP-TIME.json
+    #[arg(long, value_name = "FILE", requires = "group")]
+    pub undo_file: Option<PathBuf>,
+
     /// With --to-mqtt: what stands before each topic
     #[arg(long, value_name = "TEXT", requires = "to_mqtt", default_value = "")]
     pub topic_prefix: String,
@@ -96,6 +115,19 @@ pub struct Replay {
     #[command(flatten)]
     pub common: Common,
 }
+
+/// Options that mean nothing to a consumer group.
+const BESIDE_A_GROUP: [&str; 9] = [
+    "to",
+    "filter",
+    "header",
+    "client_id",
+    "limit",
+    "rate",
+    "speed",
+    "resume",
+    "confirm",
+];
 
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {

@@ -1,6 +1,8 @@
 //! `millstream replay …`: the command line of the crate `replay`. What it does is there; here are the checks of options that
 //! belong together, the plan told before it starts, progress, signals.
 
+mod reset;
+
 use std::io::{IsTerminal, stderr, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,15 +54,18 @@ fn replay_records(
 ) -> Result<(), Failure> {
     let servers = options.kafka.as_deref().unwrap_or(&config.bridge.kafka);
     let kafka = Kafka::new(servers, config.bridge.properties.clone())?;
+    let now_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+    let from = Bounds::parse("--from", &options.from, Moment::Earliest, now_ms)?;
+    if options.group.is_some() || options.undo.is_some() {
+        return reset::run(options, &kafka, &from, now_ms);
+    }
     let selection = Selection::new(
         &options.filter,
         &options.header,
         options.client_id.as_deref(),
     )?;
-    let now_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
-    let from = Bounds::parse("--from", &options.from, Moment::Earliest, now_ms)?;
     let to = Bounds::parse("--to", &options.to, Moment::Latest, now_ms)?;
     let mut topics = options.topics.clone();
     topics.sort();

@@ -1,6 +1,7 @@
 //! `millstream replay` on a real Kafka: what it reads, where it puts it, and that a kill at any moment loses and doubles
 //! nothing.
 
+mod group;
 mod kill;
 mod support;
 

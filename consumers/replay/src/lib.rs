@@ -13,6 +13,7 @@
 //! | `run` | the loop: read, select, pace, write, finish a batch |
 //! | `target`, `lines`, `copies`, `census` | where the records go |
 //! | `resume` | the file with which a replay goes on |
+//! | `reset` | a consumer group put to other offsets, and back |
 //! | `kafka` | settings of librdkafka, and what its errors mean |
 
 mod census;
@@ -24,6 +25,7 @@ mod lines;
 mod moment;
 mod pace;
 mod plan;
+mod reset;
 mod resume;
 mod run;
 mod selection;
@@ -39,6 +41,7 @@ pub use lines::Lines;
 pub use moment::{Bounds, Moment, timestamp};
 pub use pace::Pace;
 pub use plan::{Plan, Span};
+pub use reset::Reset;
 pub use resume::{Resume, new_id};
 pub use run::{Ended, Progress, Run, Watch};
 pub use selection::Selection;
