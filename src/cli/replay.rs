@@ -83,20 +83,20 @@ pub struct Replay {
     #[arg(long, value_name = "FILE", conflicts_with_all = BESIDE_A_GROUP)]
     pub undo: Option<PathBuf>,
     /// With --group or --undo: do it without asking
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = BUT_A_GROUP)]
     pub execute: bool,
     /// With --group: the new file with which --undo takes it back; default undo-GROUP-TIME.json
-    #[arg(long, value_name = "FILE", requires = "group")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = BUT_A_GROUP)]
     pub undo_file: Option<PathBuf>,
 
     /// With --to-mqtt: what stands before each topic
-    #[arg(long, value_name = "TEXT", requires = "to_mqtt", default_value = "")]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = BUT_MQTT, default_value = "")]
     pub topic_prefix: String,
     /// With --to-mqtt: the quality of service; default as recorded
-    #[arg(long, value_name = "0|1|2", requires = "to_mqtt", value_parser = clap::value_parser!(u8).range(0..=2))]
+    #[arg(long, value_name = "0|1|2", conflicts_with_all = BUT_MQTT, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub qos: Option<u8>,
     /// With --to-mqtt: whether the messages are retained; default as recorded
-    #[arg(long, value_name = "true|false", requires = "to_mqtt")]
+    #[arg(long, value_name = "true|false", conflicts_with_all = BUT_MQTT)]
     pub retain: Option<bool>,
 
     /// At most this many records a second
@@ -116,6 +116,18 @@ pub struct Replay {
     pub common: Common,
 }
 
+/// Targets that are not MQTT. What belongs to one target is refused beside another: clap takes `requires` for met when what is
+/// required conflicts with what is there.
+const BUT_MQTT: [&str; 6] = [
+    "to_stdout",
+    "to_file",
+    "to_topic",
+    "dry_run",
+    "group",
+    "undo",
+];
+/// Targets that are no consumer group.
+const BUT_A_GROUP: [&str; 5] = ["to_stdout", "to_file", "to_topic", "to_mqtt", "dry_run"];
 /// Options that mean nothing to a consumer group.
 const BESIDE_A_GROUP: [&str; 9] = [
     "to",

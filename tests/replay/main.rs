@@ -273,7 +273,13 @@ fn bad_input_is_named_with_what_is_allowed() {
         (&["--to-stdout", "--rate", "0"], &["--rate", "above 0"]),
         (&["--to-stdout", "--speed=-1"], &["--speed"]),
         (&["--to-stdout", "--limit", "0"], &["--limit"]),
-        (&["--to-stdout", "--qos", "1"], &["--to-mqtt"]),
+        (&["--to-stdout", "--qos", "1"], &["--to-stdout", "--qos"]),
+        (
+            &["--dry-run", "--topic-prefix", "x"],
+            &["--dry-run", "--topic-prefix"],
+        ),
+        (&["--to-stdout", "--execute"], &["--execute"]),
+        (&["--group", "g", "--limit", "1"], &["--group", "--limit"]),
         (&["--to-stdout", "--dry-run"], &["--to-stdout", "--dry-run"]),
         (
             &["--to-topic", "no-such-topic"],
