@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::log;
+
 use crate::backends;
 
 pub use replay::Replay;
@@ -57,6 +59,9 @@ pub struct Common {
     /// What to log to standard error, for example info or broker=debug,warn; wins over RUST_LOG; default info, of up warn
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
+    /// How the log is written; default text
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<log::Format>,
 }
 
 /// `millstream up`.

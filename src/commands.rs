@@ -33,7 +33,7 @@ const KAFKA_AWAY_DRAIN: Duration = Duration::from_secs(3);
 /// Reads the configuration file and starts logging, at level `log` unless somebody said otherwise.
 fn prepare(common: &Common, log: &str) -> Result<Config, Failure> {
     let config = Config::load(common.config.as_deref())?;
-    log::start(common.log.as_deref(), &config.log, log)?;
+    log::start(common.log.as_deref(), common.log_format, &config.log, log)?;
     Ok(config)
 }
 

@@ -53,6 +53,11 @@ settings::section! {
         pub iot: String = "127.0.0.1:8082".into(), [is ADDRESS];
         /// Address of `dashboard` as a process of its own.
         pub dashboard: String = "127.0.0.1:8083".into(), [is ADDRESS];
+        /// Names under which this process is asked, beside localhost and numeric addresses, such as that of a proxy; `*` is any.
+        /// Others are refused: whoever owns a name can point it at this machine, and a page of it would be one of ours.
+        pub hosts: Vec<String> = Vec::new(), [is HOSTS];
+        /// Origins whose pages may change something here, beside the process's own.
+        pub origins: Vec<String> = Vec::new(), [is ORIGINS];
         /// Open connections of one process; one more is answered with 503 and closed.
         pub connections_max: u32 = 128, [8..=100_000, "connections"];
         /// How long a connection may take to say what it wants, idle ones between two requests included.
@@ -61,6 +66,29 @@ settings::section! {
         pub body_timeout_ms: u64 = 60_000, [100..=600_000, "milliseconds"];
     }
 }
+
+const HOSTS: settings::Kind<Vec<String>> = settings::Kind {
+    words: "list of names without port, such as \"node.example\"",
+    fits: |hosts| {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        let fits = |host: &String| host == "*" || (!host.is_empty() && host.chars().all(is_name));
+        hosts.iter().all(fits)
+    },
+};
+
+const ORIGINS: settings::Kind<Vec<String>> = settings::Kind {
+    words: "list of origins, such as \"https://ops.example\" or \"http://10.0.0.5:3000\"",
+    fits: |origins| {
+        let is_place = |place: &str| !place.is_empty() && !place.contains(['/', ' ', '*']);
+        let fits = |origin: &String| {
+            let place = origin
+                .strip_prefix("http://")
+                .or_else(|| origin.strip_prefix("https://"));
+            place.is_some_and(is_place)
+        };
+        origins.iter().all(fits)
+    },
+};
 
 const ADDRESS: settings::Kind<String> = settings::Kind {
     words: "HOST:PORT",

@@ -2,6 +2,7 @@
 //!
 //! What the backends answer is theirs; this module only puts their routers in place.
 
+mod guard;
 mod serve;
 
 use std::net::{SocketAddr, TcpListener};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::watch;
@@ -90,6 +92,8 @@ impl Server {
     pub fn start(listener: TcpListener, router: Router, config: &Http) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
+        let guard = guard::Guard::from(config);
+        let router = router.layer(middleware::from_fn_with_state(guard, guard::check));
         let (end, ended) = watch::channel(false);
         let task = tokio::spawn(serve::serve(listener, router, config.into(), ended));
         Ok(Self { address, end, task })

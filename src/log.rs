@@ -6,6 +6,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::{Deserialize, Serialize};
 use settings::Kind;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -18,7 +19,19 @@ settings::section! {
         /// Which events are logged to standard error. `--log` and the environment variable `RUST_LOG` win over it. The
         /// choice of `up`, which shows on its screen how it is, is warn; that of all others is info.
         pub filter: String = String::new(), [is FILTER];
+        /// How a line is written. `--log-format` wins over it.
+        pub format: Format = Format::Text, ["\"text\" or \"json\""];
     }
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 const FILTER: Kind<String> = Kind {
@@ -29,16 +42,34 @@ const FILTER: Kind<String> = Kind {
 /// Whether a status line stands on the terminal at this moment, without a line end.
 static STATUS_LINE: AtomicBool = AtomicBool::new(false);
 
+/// Whether the log is written as JSON.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Writes why the process ends, in the log's own form.
+pub fn last_words(failure: &Failure) {
+    if IS_JSON.load(Ordering::Relaxed) {
+        tracing::error!("{failure}");
+    } else {
+        // Nobody may be reading any more (`2>&1 | head`).
+        let _ = writeln!(io::stderr(), "millstream: {failure}");
+    }
+}
+
 /// Says that a status line stands on the terminal, so the next log line clears it first.
 pub fn status_line_is_drawn(drawn: bool) {
     STATUS_LINE.store(drawn, Ordering::Relaxed);
 }
 
-/// Starts logging. `option` is the value of `--log`, `choice` what the command logs when nobody said anything.
+/// Starts logging. `option` is the value of `--log`, `format` that of `--log-format`, `choice` what the command logs when nobody said anything.
 ///
 /// # Errors
 /// A start failure when the filter is not understood.
-pub fn start(option: Option<&str>, config: &Config, choice: &str) -> Result<(), Failure> {
+pub fn start(
+    option: Option<&str>,
+    format: Option<Format>,
+    config: &Config,
+    choice: &str,
+) -> Result<(), Failure> {
     let environment = std::env::var("RUST_LOG")
         .ok()
         .filter(|text| !text.is_empty());
@@ -55,11 +86,18 @@ pub fn start(option: Option<&str>, config: &Config, choice: &str) -> Result<(), 
         ))
     })?;
     // A second start (a test, an embedding program) keeps the first subscriber.
-    let _ = tracing_subscriber::fmt()
+    let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(Stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .try_init();
+        .with_writer(Stderr);
+    match format.unwrap_or(config.format) {
+        Format::Text => {
+            let subscriber = subscriber.with_ansi(io::stderr().is_terminal());
+            let _ = subscriber.try_init();
+        }
+        Format::Json => {
+            IS_JSON.store(subscriber.json().try_init().is_ok(), Ordering::Relaxed);
+        }
+    }
     Ok(())
 }
 

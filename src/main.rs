@@ -21,7 +21,6 @@ mod restart;
 mod screen;
 mod signals;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -47,8 +46,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::from(exit::EXIT_OK),
         Err(failure) => {
-            // Nobody may be reading any more (`2>&1 | head`).
-            let _ = writeln!(std::io::stderr(), "millstream: {failure}");
+            log::last_words(&failure);
             failure.code()
         }
     }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{GaugeVec, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::demo::Totals;
@@ -253,6 +254,14 @@ pub fn build(registry: &Registry) -> prometheus::Result<()> {
     registry.register(Box::new(info) as Box<dyn Collector>)
 }
 
+/// Puts what the system says of this process into `registry`: CPU, memory, open files and their limit, the time of its start.
+///
+/// # Errors
+/// When it is there already.
+pub fn process(registry: &Registry) -> prometheus::Result<()> {
+    registry.register(Box::new(ProcessCollector::for_self()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,6 +295,7 @@ mod tests {
         };
         broker(&registry, &stats, &[denied]).unwrap();
         build(&registry).unwrap();
+        process(&registry).unwrap();
         demo(&registry, &Totals::default()).unwrap();
         bridge(&registry, &bridge::Status::default()).unwrap();
         let text = prometheus::TextEncoder::new()
@@ -299,6 +309,11 @@ mod tests {
             "millstream_broker_access_denied_total{action=\"publish\",rule=\"rules[0]\"} 3",
             "millstream_broker_publishes_denied_total{reason=\"reserved_topic\"} 0",
             "millstream_demo_messages_lost 0",
+            "# TYPE process_cpu_seconds_total counter",
+            "# TYPE process_resident_memory_bytes gauge",
+            "# TYPE process_open_fds gauge",
+            "# TYPE process_max_fds gauge",
+            "# TYPE process_start_time_seconds gauge",
             "millstream_bridge_kafka_reachable 1",
             "millstream_bridge_kafka_refused_total{reason=\"too_large\"} 0",
         ] {

@@ -365,6 +365,7 @@ impl Node {
     pub fn metrics(&self) -> prometheus::Result<String> {
         let registry = Registry::new();
         metrics::build(&registry)?;
+        metrics::process(&registry)?;
         if let Some(broker) = &self.broker {
             metrics::broker(&registry, &broker.stats(), &broker.denied())?;
         }

@@ -275,7 +275,8 @@ fn publish(shared: &Shared, now: &Reachability, sink: &KafkaSink) {
             tracing::warn!("Kafka is slow no more");
         }
         (Reachability::Unreachable { .. }, Reachability::Reachable | Reachability::Slow { .. }) => {
-            tracing::info!(
+            // At the level of the line that it ends: who reads only errors must not believe that Kafka is still away.
+            tracing::error!(
                 waiting = sink.counters.waiting(),
                 "Kafka is reachable again"
             );

@@ -10,7 +10,7 @@ use crate::exit::Failure;
 use crate::files::Files;
 use crate::http::{self, Server};
 use crate::node::{Listen, Node};
-use crate::{address, signals};
+use crate::{address, metrics, signals};
 
 /// Runs a backend until it is told to end, or its consumer stops by itself.
 ///
@@ -48,6 +48,7 @@ pub fn run(command: Command) -> Result<(), Failure> {
         };
         let node = Arc::new(Node::new(kind.name(), listen));
         let (router, registry) = (backend.running.router(), backend.running.registry().clone());
+        metrics::process(&registry).map_err(anyhow::Error::from)?;
         node.add_backend(backend);
         let of_consumer = node.clone();
         let operators = operator_routes(move || of_consumer.consumer(), registry);

@@ -277,7 +277,7 @@ async fn read(
     Ok(membership(&room, &user, after))
 }
 
-/// The sequence number in a body. Whatever its content type says: `curl -d` says the wrong one.
+/// The sequence number in a body. What its content type says is judged before it comes here.
 fn seq(body: Result<Bytes, BytesRejection>) -> Result<i64, ApiError> {
     const ALLOWED: &str = "a whole number from 0 to the room's last_seq";
     const EXAMPLE: &str = "an object such as {\"seq\":42}";

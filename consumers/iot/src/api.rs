@@ -95,7 +95,7 @@ fn name(field: &str, name: &str) -> Result<(), ApiError> {
     })
 }
 
-/// The body as JSON; `None` when there is none. Whatever its content type says: `curl -d` says the wrong one.
+/// The body as JSON; `None` when there is none. What its content type says is judged before it comes here.
 fn body(bytes: Result<Bytes, BytesRejection>) -> Result<Option<Value>, ApiError> {
     let bytes = bytes.map_err(|error| {
         ApiError::invalid(

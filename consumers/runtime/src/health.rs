@@ -81,7 +81,8 @@ impl Health {
         };
         if snapshot.broker_up {
             if self.is_unreachable() {
-                tracing::info!(group = self.group, "Kafka can be reached again");
+                // At the level of the line that it ends.
+                tracing::warn!(group = self.group, "Kafka can be reached again");
             }
             (self.down_snapshots, self.down_since) = (0, None);
         } else {

@@ -13,6 +13,21 @@ pub(crate) const STEP_HANDLE: &str = "handle";
 pub(crate) const STEP_PRODUCE: &str = "produce";
 pub(crate) const STEP_COMMIT: &str = "commit";
 
+/// The kinds of fault for which backends condemn records. Each is counted from the start, with 0: Prometheus' `increase` does not
+/// see a counter that begins with 1, so the first dead letter would be no alert.
+pub(crate) const FAULT_CLASSES: [&str; 10] = [
+    "BadChange",
+    "BadLength",
+    "BadName",
+    "MalformedRecord",
+    "MissingField",
+    "NotApplicable",
+    "NotJson",
+    "OutOfRange",
+    "UnknownTopic",
+    "WrongType",
+];
+
 /// All metrics carry the label `group`, so that several consumers can share a registry.
 pub(crate) struct Metrics {
     pub(crate) records: IntCounterVec,
@@ -129,6 +144,9 @@ impl Metrics {
         }
         for topic in &config.topics {
             metrics.records.with_label_values(&[topic]);
+            for class in FAULT_CLASSES {
+                metrics.dead_letters.with_label_values(&[topic, class]);
+            }
             metrics.gaps.with_label_values(&[topic]);
         }
         let all: [Box<dyn prometheus::core::Collector>; 15] = [

@@ -1,0 +1,88 @@
+//! What operators build on: counters that alerts name are there before anything went wrong, the process is measured, and the log
+//! can be read by machines.
+
+use serde_json::Value;
+use testkit::clients::publish;
+use testkit::eventually;
+use testkit::millstream::Millstream;
+
+#[test]
+fn what_alerts_name_is_there_from_the_start() {
+    let node = Millstream::start(&["up", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    let (_, metrics) = node.get("/metrics");
+    let documented = include_str!("../docs/OPERATIONS.md");
+    let alerts = documented
+        .split_once("What to alert on:")
+        .and_then(|(_, rest)| rest.split_once("\n## "))
+        .expect("the table of alerts")
+        .0;
+    let names: Vec<&str> = alerts
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with("millstream_"))
+        .collect();
+    assert!(names.len() > 5, "{names:?}");
+    let has = |metrics: &str, name: &str| {
+        let mut lines = metrics.lines();
+        lines.any(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        })
+    };
+    for name in names {
+        if name.ends_with("_total") {
+            assert!(has(&metrics, name), "{name} is missing in {metrics}");
+        } else {
+            // A gauge that is not known yet, such as the lag, is not said.
+            eventually(name, || has(&node.get("/metrics").1, name).then_some(()));
+        }
+    }
+    for class in ["NotJson", "BadLength"] {
+        let zero = metrics.lines().any(|line| {
+            line.starts_with("millstream_consumer_dead_letters_total{class=\"")
+                && line.contains(class)
+                && line.contains("chat.messages")
+                && line.ends_with("} 0")
+        });
+        assert!(zero, "no 0 for {class} in {metrics}");
+    }
+    let open_files = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("process_open_fds "))
+        .expect("the process is measured");
+    assert!(open_files.parse::<f64>().expect("a number") > 10.0);
+    // What is poison is counted by its kind.
+    publish(node.mqtt(), "rooms/lobby/messages", "no JSON");
+    eventually("the dead letter", || {
+        let (_, metrics) = node.get("/metrics");
+        metrics
+            .lines()
+            .any(|line| line.contains("class=\"NotJson\"") && line.ends_with("} 1"))
+            .then_some(())
+    });
+}
+
+#[test]
+fn a_log_for_machines_is_an_object_a_line() {
+    let node = Millstream::start(&[
+        "broker",
+        "--mqtt",
+        "127.0.0.1:0",
+        "--http",
+        "127.0.0.1:0",
+        "--log-format",
+        "json",
+    ]);
+    publish(node.mqtt(), "$own/topic", "x");
+    let ended = node.terminate();
+    let lines: Vec<Value> = ended
+        .err
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    let denied = lines
+        .iter()
+        .find(|line| line["fields"]["rule"] == "reserved-topic")
+        .unwrap_or_else(|| panic!("no refusal in {lines:?}"));
+    assert_eq!(denied["level"], "INFO");
+    assert_eq!(denied["fields"]["topic"], "$own/topic");
+}
