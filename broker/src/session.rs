@@ -13,7 +13,7 @@ use std::sync::Arc;
 use codec::{Qos, Version};
 use hashbrown::HashSet;
 
-pub(crate) use incoming::{Begin, Incoming, Released, encode};
+pub(crate) use incoming::{Begin, Incoming, Released, encode, encode_within};
 pub(crate) use outgoing::{Delivery, Frames, Outgoing, QueueMax, Replay, Routed, Sending};
 
 use crate::message::Message;

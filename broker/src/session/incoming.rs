@@ -332,6 +332,27 @@ pub(crate) fn encode(outbox: &mut Outbox, version: Version, packet: &Packet<'_>)
     }
 }
 
+/// The same of one that may be too large for the client: false if it is.
+#[must_use]
+pub(crate) fn encode_within(
+    outbox: &mut Outbox,
+    version: Version,
+    packet: &Packet<'_>,
+    packet_bytes_max: u32,
+) -> bool {
+    if packet_bytes_max == u32::MAX {
+        encode(outbox, version, packet);
+        return true;
+    }
+    let mut bytes = Vec::new();
+    let encoded = packet.encode(version, &mut bytes);
+    let fits = encoded.is_ok() && bytes.len() <= packet_bytes_max as usize;
+    if fits {
+        outbox.push(&bytes);
+    }
+    fits
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,9 @@ use crate::timers::Timer;
 /// What an assigned client identifier begins with; 128 random bits follow.
 const ASSIGNED_PREFIX: &str = "auto-";
 
+/// A CONNACK of 5.0 without properties. No acknowledgement of ours is longer, nor is DISCONNECT.
+const CONNACK_BYTES_MIN: u32 = 5;
+
 impl Worker {
     pub(super) fn client_hash(&self, client_id: &str) -> u64 {
         self.shared.hasher.hash_one(client_id)
@@ -22,6 +25,11 @@ impl Worker {
         let version = connect.version;
         if let Some(connection) = self.connections.slab.get_mut(slot) {
             connection.version = version;
+        }
+        // A client that does not even take a refusal is told nothing [MQTT-3.1.2-24].
+        let packet_bytes_max = connect.properties.maximum_packet_size();
+        if packet_bytes_max.is_some_and(|max| max < CONNACK_BYTES_MIN) {
+            return self.close_step(slot, Close::ConnectRefused);
         }
         let limits = &self.settings.limits;
         let assigned;
@@ -214,7 +222,7 @@ impl Worker {
                 }
             }
         }
-        let shares = session.shares;
+        let (shares, packet_bytes_max) = (session.shares, session.packet_bytes_max);
         let generation = self.connections.slab.generation(slot);
         if let Some(connection) = self.connections.slab.get_mut(slot) {
             connection.session = session_slot;
@@ -238,7 +246,12 @@ impl Worker {
                 reason: ReasonCode::SUCCESS,
                 properties: answer.as_properties(),
             });
-            crate::session::encode(outbox, version, &packet);
+            if !crate::session::encode_within(outbox, version, &packet, packet_bytes_max) {
+                if let Some(session) = self.sessions.get_mut(session_slot) {
+                    session.will = None; // it was never accepted
+                }
+                return self.close(slot, Close::ConnectRefused);
+            }
         }
         if session_present {
             if shares {

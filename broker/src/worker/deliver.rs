@@ -221,6 +221,11 @@ impl Worker {
             return;
         }
         self.counts.deliveries += 1;
+        // While it waited to be stored, for its worker or in the hands of another member [MQTT-3.3.2-5].
+        if routed.parts.expires_at.is_some_and(|at| at < self.now) {
+            self.counts.dropped_expired += 1;
+            return;
+        }
         let queue = self.queue_max();
         let Some(session) = self
             .sessions

@@ -7,11 +7,16 @@ use codec::{
     Unsubscribe, Version,
 };
 
-use super::{Step, Worker};
+use super::{Close, Step, Worker};
 use crate::retained::Position;
 use crate::router::{Options, Receiver, SessionId};
 use crate::session::Replay;
 
+/// An answer has no property that could be left out [MQTT-3.1.2-24].
+const ANSWER_TOO_LARGE: Close = Close::Protocol(
+    ReasonCode::PACKET_TOO_LARGE,
+    "the answer to so many filters is larger than the client takes",
+);
 const EMPTY_FILTER: &str = "an empty topic filter";
 
 impl Worker {
@@ -50,7 +55,10 @@ impl Worker {
                 properties: Properties::EMPTY,
                 reasons: &reasons,
             });
-            crate::session::encode(outbox, session.version, &packet);
+            let max = session.packet_bytes_max;
+            if !crate::session::encode_within(outbox, session.version, &packet, max) {
+                return self.close_step(slot, ANSWER_TOO_LARGE);
+            }
         }
         self.pump(slot, session_slot);
         Step::Done
@@ -190,7 +198,10 @@ impl Worker {
                 properties: Properties::EMPTY,
                 reasons: &reasons,
             });
-            crate::session::encode(outbox, session.version, &packet);
+            let max = session.packet_bytes_max;
+            if !crate::session::encode_within(outbox, session.version, &packet, max) {
+                return self.close_step(slot, ANSWER_TOO_LARGE);
+            }
         }
         Step::Done
     }

@@ -3,7 +3,7 @@
 use broker::{Action, Effect, Rule};
 use codec::{Property, Version};
 
-use crate::support::{NOTHING, Net, Pub, everywhere};
+use crate::support::{NOTHING, Net, Pub, everywhere, options};
 
 #[test]
 fn each_version_is_answered_in_its_own_words() {
@@ -276,4 +276,65 @@ fn the_bound_on_connections_is_the_nodes_however_they_spread_over_the_workers() 
     net.join("c21");
     assert_eq!(net.open().got(), ["closed"]);
     assert_eq!((net.stats().connections, net.stats().closed_limit), (20, 2));
+}
+
+#[test]
+fn no_packet_is_larger_than_the_client_takes() {
+    let mut accepted = 0;
+    for max in 1..100_u32 {
+        let net = Net::new();
+        let will = net.client("").will("w", "gone");
+        let mut client = will.with(Property::MaximumPacketSize(max)).attempt();
+        let sent = net.stats().bytes_sent;
+        assert!(sent <= u64::from(max), "{sent} of {max} bytes");
+        if client.is_open() {
+            accepted += 1;
+            assert!(client.got()[0].starts_with("CONNACK 0x00"));
+        } else {
+            assert_eq!(accepted, 0, "a smaller one was enough");
+            assert_eq!(client.got(), ["closed"]);
+            let stats = net.stats();
+            assert_eq!((stats.sessions, stats.wills_published), (0, 0));
+        }
+    }
+    assert!((10..90).contains(&accepted), "{accepted}");
+}
+
+#[test]
+fn a_refusal_is_not_larger_than_the_client_takes() {
+    let net = Net::with(|config| config.assign_client_ids = false);
+    for (max, said) in [(4, &["closed"][..]), (5, &["CONNACK 0x85", "closed"])] {
+        let mut client = net
+            .client("")
+            .with(Property::MaximumPacketSize(max))
+            .attempt();
+        assert_eq!(client.got(), said);
+    }
+}
+
+#[test]
+fn an_answer_to_more_filters_than_fit_the_clients_packets_ends_the_connection() {
+    let filters: Vec<String> = (0..100).map(|at| format!("t/{at}")).collect();
+    for (count, fits) in [(95, true), (96, false)] {
+        for subscribes in [true, false] {
+            let net = Net::new();
+            let mut client = net
+                .client("a")
+                .with(Property::MaximumPacketSize(100))
+                .connect();
+            let filters = filters[..count].iter().map(String::as_str);
+            if subscribes {
+                let filters: Vec<_> = filters.map(|filter| (filter, options(0))).collect();
+                client.subscribe_with(&filters, &[]);
+            } else {
+                client.unsubscribe(&filters.collect::<Vec<_>>());
+            }
+            let got = client.got();
+            if fits {
+                assert_eq!(got.len(), 1, "{got:?}");
+            } else {
+                assert_eq!(got, ["DISCONNECT 0x95", "closed"], "{count}");
+            }
+        }
+    }
 }

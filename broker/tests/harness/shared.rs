@@ -1,6 +1,6 @@
 //! Shared subscriptions: each message to one member, in turn, and to another when that one leaves with it.
 
-use codec::Version;
+use codec::{Property, Version};
 
 use crate::support::{Client, NOTHING, Net, Pub, everywhere, on_one_and_more_workers};
 
@@ -261,4 +261,22 @@ fn a_member_of_an_older_version_shares_too() {
     new.subscribe(FILTER, 1);
     publish(&net, 1, 2);
     assert_eq!((old.got().len(), new.got().len()), (1, 1));
+}
+
+#[test]
+fn what_expired_with_a_member_is_not_given_to_another() {
+    on_one_and_more_workers(|net| {
+        let mut members = members(net, 2, 1);
+        let mut publisher = net.join("p");
+        for seconds in [10, 10, 60, 60] {
+            let publish = Pub::new("t/1", "x").with(Property::MessageExpiryInterval(seconds));
+            publisher.publish_with(&publish.qos(1, 1));
+        }
+        assert_eq!((members[0].got().len(), members[1].got().len()), (2, 2));
+        net.advance_s(20);
+        members[0].cut();
+        assert_eq!(members[1].got(), ["PUBLISH t/1 x q1 #3 {expiry 40}"]);
+        let stats = net.stats();
+        assert_eq!((stats.dropped_expired, stats.unaccounted()), (1, 0));
+    });
 }

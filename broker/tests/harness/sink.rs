@@ -1,7 +1,7 @@
 //! What the sink's answers mean for publishers and subscribers: an acknowledgement means stored.
 
 use broker::{Refusal, Verdict};
-use codec::Version;
+use codec::{Property, Version};
 
 use crate::support::{NOTHING, Net, PENDING, PENDING_DELIVER_AFTER, Pub, Store, everywhere};
 
@@ -82,6 +82,27 @@ fn what_is_delivered_after_it_is_stored_comes_in_order_and_not_before() {
             ]
         );
         assert_eq!(publisher.got(), ["PUBACK #1", "PUBREC #2", "PUBACK #3"]);
+    }
+}
+
+#[test]
+fn what_expired_before_it_was_stored_is_not_delivered() {
+    for workers in [1, 3] {
+        let store = Store::answering(PENDING_DELIVER_AFTER);
+        let net = Net::with_sink(store.clone(), |config| config.workers = workers);
+        let mut subscriber = net.join("s");
+        subscriber.subscribe("t", 2);
+        let mut publisher = net.join("p");
+        for (id, seconds) in [(1, 10), (2, 60)] {
+            let publish = Pub::new("t", "x").qos(1, id);
+            publisher.publish_with(&publish.with(Property::MessageExpiryInterval(seconds)));
+        }
+        net.advance_s(20);
+        store.stored(&net, [0, 1]);
+        assert_eq!(publisher.got(), ["PUBACK #1", "PUBACK #2"]);
+        assert_eq!(subscriber.got(), ["PUBLISH t x q1 #1 {expiry 40}"]);
+        let stats = net.stats();
+        assert_eq!((stats.dropped_expired, stats.unaccounted()), (1, 0));
     }
 }
 
