@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use testkit::clients;
-use testkit::kafka::Kafka;
 use testkit::millstream::{Process, signal};
 use testkit::{eventually, unique};
 
-use crate::support::{appended, arguments, replay, topic};
+use crate::support::{appended, arguments, committed, replay, topic};
 
 /// Records of a run that is killed: some batches of a second at `RATE`.
 const RECORDS: u64 = 60_000;
@@ -66,7 +64,7 @@ fn a_killed_replay_into_a_topic_misses_and_doubles_none() {
     ];
     kill_and_go_on(&options, || scanned(&file));
     let mut copies = BTreeMap::new();
-    for record in clients::kafka_records(Kafka::shared().bootstrap(), &to, "%s %h\n") {
+    for record in committed(&to, "%s %h\n", usize::try_from(RECORDS).expect("a count")) {
         let (number, headers) = record.split_once(' ').expect("headers");
         assert!(
             headers.contains(&format!("mill.origin={from}/")),

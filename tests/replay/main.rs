@@ -11,7 +11,7 @@ use testkit::kafka::{Kafka, Sent};
 use testkit::millstream::{Millstream, configuration};
 use testkit::{eventually, now_ms};
 
-use support::{appended, lines, replay, topic};
+use support::{appended, committed, lines, replay, topic};
 
 #[test]
 fn what_is_selected_comes_out_without_a_loss() {
@@ -170,8 +170,7 @@ fn copies_name_their_origin_also_in_the_topic_that_is_read() {
     for run in 1..=2 {
         let ended = replay(&[&topic, "--to-topic", &topic]);
         assert!(ended.status.success(), "{}", ended.err);
-        let records =
-            clients::kafka_records(Kafka::shared().bootstrap(), &topic, "%p/%o %T %s|%h\n");
+        let records = committed(&topic, "%p/%o %T %s|%h\n", 20 << run);
         assert_eq!(records.len(), 20 << run);
         let originals: Vec<&String> = records
             .iter()

@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde_json::Value;
 use testkit::kafka::{Kafka, Sent};
 use testkit::millstream::{self, Ended};
-use testkit::unique;
+use testkit::{clients, eventually, unique};
 
 /// Makes a topic.
 pub fn topic(name: &str, partitions: i32) -> String {
@@ -57,4 +57,13 @@ pub fn lines(ended: &Ended) -> Vec<Value> {
         .lines()
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect()
+}
+
+/// The finished records of a topic in `kcat`'s format, as soon as there are `least`: Kafka answers the end of a transaction
+/// before its marks are in all partitions, and until then they hide what comes after them.
+pub fn committed(topic: &str, format: &str, least: usize) -> Vec<String> {
+    eventually("all copies", || {
+        let records = clients::kafka_records(Kafka::shared().bootstrap(), topic, format);
+        (records.len() >= least).then_some(records)
+    })
 }
