@@ -1,6 +1,6 @@
 //! Which thread runs which worker. Every worker has a thread of its own. While there is little to do, the threads lend
 //! their workers to the first one, the host, which then waits for the sockets of all: one thread costs less than several
-//! that wake each other for every message. A host that is busy gives the workers back. See docs/adr/0005.
+//! that wake each other for every message. A host that is busy gives the workers back. See docs/adr/0006.
 //!
 //! A worker is moved from thread to thread, never shared: whoever has it runs it, and nothing of it needs a lock.
 
