@@ -90,6 +90,11 @@ impl Connection {
         self.is_held() || self.owes_reading()
     }
 
+    /// Whether bytes of it were read and wait for its next turn.
+    pub(crate) fn waits(&self) -> bool {
+        self.is_listed() && self.unread.is_some()
+    }
+
     pub(crate) fn has_heard(&mut self, now: Time) {
         self.heard = tick(now);
     }

@@ -76,6 +76,14 @@ pub(crate) const EVENTS_PER_TURN_MAX: usize = 1_024;
 pub(crate) const INBOX_ENTRIES_PER_TURN_MAX: usize = 1_024;
 /// Bytes of messages in these entries, each message counted once; one entry is always handled.
 pub(crate) const INBOX_BYTES_PER_TURN_MAX: usize = 256 * 1_024;
+/// The work that a part of a worker's turn (reading, the inbox, timers) begins no more beyond: a delivery or a retained
+/// message replayed is one. What is left over is gone on with in the next turn, behind those who waited. A burst of 100
+/// to 1,000 receivers still fits, so that each of these gets it in one write.
+pub(crate) const WORK_PER_TURN_MAX: u64 = 131_072;
+/// Work of a publish besides its deliveries.
+pub(crate) const WORK_PUBLISH: u64 = 4;
+/// Work of a filter that comes or goes.
+pub(crate) const WORK_FILTER: u64 = 8;
 /// Entries of connections that are gone, on the list of those that wait for the sink, before it is cleaned.
 pub(crate) const HELD_LIST_SPARE: u64 = 1_024;
 /// The longest that a timer is set for. One that is no longer wanted stays until then, so a client that comes and goes

@@ -54,6 +54,14 @@ impl Timers {
             .map(|(tick, _)| Time(tick * TIMER_TICK_MS))
     }
 
+    /// Puts back timers that [`Timers::due`] gave and that have not fired.
+    pub(crate) fn not_yet(&mut self, now: Time, timers: impl Iterator<Item = Timer>) {
+        self.ticks
+            .entry(now.0 / TIMER_TICK_MS)
+            .or_default()
+            .splice(0..0, timers);
+    }
+
     /// Takes the timers of the earliest tick that is due.
     pub(crate) fn due(&mut self, now: Time) -> Option<Vec<Timer>> {
         let entry = self.ticks.first_entry()?;

@@ -23,7 +23,7 @@ use crate::access::Access;
 use crate::config::Config;
 use crate::connection::{Connection, Connections};
 use crate::handle::{Inbox, Shared};
-use crate::limits::{Limits, TIMER_LOOK_MS, TIMER_TICK_MS};
+use crate::limits::{Limits, TIMER_LOOK_MS, TIMER_TICK_MS, WORK_PER_TURN_MAX};
 use crate::router::{Matches, Receiver};
 use crate::session::{Frames, Incoming, OFFLINE, Session};
 use crate::sink::Sink;
@@ -77,6 +77,11 @@ enum Step {
     Closed,
 }
 
+/// Whether the packet that begins with `byte` is PUBLISH, SUBSCRIBE or UNSUBSCRIBE.
+fn asks_for_work(byte: u8) -> bool {
+    matches!(byte >> 4, 3 | 8 | 10)
+}
+
 /// See the module.
 pub(crate) struct Worker {
     index: usize,
@@ -87,6 +92,8 @@ pub(crate) struct Worker {
     /// The connection that is being adopted and not registered yet.
     adopting: Option<u32>,
     now: Time,
+    /// What this part of the turn has done; see [`WORK_PER_TURN_MAX`].
+    work: u64,
     connections: Connections,
     sessions: Slab<Session>,
     /// Session slots by client identifier.
@@ -136,6 +143,7 @@ impl Worker {
             registry,
             adopting: None,
             now: Time(0),
+            work: 0,
             connections: Connections::default(),
             sessions: Slab::default(),
             clients: HashTable::new(),
@@ -247,7 +255,8 @@ impl Worker {
             return;
         };
         connection.set_readable(true);
-        if connection.is_stopped() {
+        // One that waits for its next turn brings no more before it has had it.
+        if connection.is_stopped() || self.work >= WORK_PER_TURN_MAX && connection.waits() {
             return;
         }
         let mut buffer = std::mem::take(&mut self.read_buffer);
@@ -329,6 +338,11 @@ impl Worker {
                 .map_or(0, |outbox| outbox.bytes());
             if waiting as u64 > self.settings.limits.outbox_bytes_max {
                 connection.set_owes_reading(true);
+                break;
+            }
+            // Who asks for no work is answered also when there is enough for this turn.
+            if self.work >= WORK_PER_TURN_MAX && asks_for_work(bytes[at]) {
+                self.connections.list(slot);
                 break;
             }
             let (session, version) = (connection.session, connection.version);

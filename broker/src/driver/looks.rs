@@ -222,6 +222,9 @@ impl Driver {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
     use super::*;
     use crate::worker::Settings;
     use crate::{Broker, Config, Handle, NoSink};
@@ -247,6 +250,50 @@ mod tests {
             )
         };
         Driver::new(0, listener, &shared, 1, worker).unwrap()
+    }
+
+    /// Turns of the driver, at a time that stands still, until the client has so many bytes.
+    fn read(driver: &mut Driver, client: &mut TcpStream, now: Instant, bytes: usize) -> Vec<u8> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut got = Vec::new();
+        while got.len() < bytes {
+            assert!(Instant::now() < deadline, "{got:?} of {bytes} bytes");
+            driver.wait(Some(Duration::from_millis(1))).unwrap();
+            driver.turn(now);
+            let mut some = [0; 64];
+            if let Ok(n) = client.read(&mut some) {
+                assert!(n > 0, "closed after {got:?}");
+                got.extend_from_slice(&some[..n]);
+            }
+        }
+        got
+    }
+
+    #[test]
+    fn no_client_is_closed_for_silence_before_what_it_sent_was_read() {
+        let mut driver = driver();
+        let address = driver.listener.as_ref().unwrap().local_addr().unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_millis(1)))
+            .unwrap();
+        let connect = b"\x10\x0d\0\x04MQTT\x04\x02\0\x05\0\x01c"; // keep-alive 5 s
+        client.write_all(connect).unwrap();
+        let began = Instant::now();
+        read(&mut driver, &mut client, began, 4);
+        client.write_all(&[0xc0, 0]).unwrap();
+        // The machine stood still: the timers are due, and the socket was not looked at.
+        driver.events.clear();
+        let after = began + Duration::from_secs(60);
+        driver.turn(after);
+        assert_eq!(read(&mut driver, &mut client, after, 2), [0xd0, 0]);
+        // Now it says nothing.
+        driver.events.clear();
+        driver.turn(after + Duration::from_secs(60));
+        client
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
     }
 
     #[test]

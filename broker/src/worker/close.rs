@@ -4,7 +4,7 @@ use codec::{DecodeError, Disconnect, Packet, Properties, ReasonCode, Version};
 
 use super::Worker;
 use crate::connection::tick;
-use crate::limits::{LINGER_MS, TIMER_LOOK_MS, WILL_RETRY_MS};
+use crate::limits::{LINGER_MS, TIMER_LOOK_MS, WILL_RETRY_MS, WORK_FILTER};
 use crate::session::{OFFLINE, Will};
 use crate::timers::Timer;
 use crate::transport::Transport;
@@ -263,6 +263,7 @@ impl Worker {
         let subscriptions = std::mem::take(&mut session.subscriptions);
         let shares = session.shares;
         for filter in subscriptions.iter() {
+            self.work += WORK_FILTER;
             match topic::split_share(filter) {
                 Ok(Some(share)) => self.shared.router.leave(share.group, share.filter, id),
                 _ => self.shared.router.unsubscribe(filter, id),

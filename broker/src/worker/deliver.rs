@@ -7,7 +7,7 @@ use codec::Qos;
 
 use super::Worker;
 use crate::handle::{Delivered, Inbox};
-use crate::limits::{SHARED_ASKED_MAX, TIMER_LOOK_MS, TIMER_TICK_MS};
+use crate::limits::{SHARED_ASKED_MAX, TIMER_LOOK_MS, TIMER_TICK_MS, WORK_PUBLISH};
 use crate::message::Message;
 use crate::retained::Position;
 use crate::router::{Group, Hit, Receiver, SessionId};
@@ -47,6 +47,8 @@ impl Worker {
         self.shared
             .router
             .lookup(routed.parts.topic, origin, &mut found);
+        let deliveries = found.receivers.len() + found.hits.len();
+        self.work += WORK_PUBLISH + deliveries as u64;
         if found.receivers.is_empty() && found.hits.is_empty() {
             self.counts.publishes_unmatched += 1;
         }
@@ -119,6 +121,7 @@ impl Worker {
 
     /// A message from another worker for sessions here.
     pub(super) fn deliver_all(&mut self, message: &Message, receivers: &[Receiver]) {
+        self.work += WORK_PUBLISH + receivers.len() as u64;
         self.frames.reset();
         let mut routed = Routed {
             parts: message.parts(),
@@ -317,6 +320,7 @@ impl Worker {
             |message, sequence| replay.wants(message, sequence),
             &mut messages,
         );
+        self.work += messages.len() as u64;
         let mut sent = None;
         for message in &messages {
             let Some(mut sending) = sending!(self, slot) else {

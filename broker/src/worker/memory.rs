@@ -35,12 +35,8 @@ impl Worker {
 
     /// Reads bytes of a client in memory: false when it is not read from now.
     pub(crate) fn feed(&mut self, slot: u32, peer: u32, bytes: &[u8]) -> bool {
-        let readable = self.may_read()
-            && self
-                .connections
-                .slab
-                .get(slot)
-                .is_some_and(|connection| !connection.is_stopped());
+        let is_read = |connection: &Connection| !connection.is_stopped() && !connection.waits();
+        let readable = self.may_read() && self.connections.slab.get(slot).is_some_and(is_read);
         readable && self.feed_anyway(slot, peer, bytes)
     }
 

@@ -395,34 +395,31 @@ impl Worker {
         }
     }
 
-    /// The sink settled publishes.
-    pub(super) fn settled(&mut self, batch: Vec<(Token, Settlement)>) {
-        for (token, settlement) in batch {
-            self.counts.sink_pending -= 1;
-            let reason = match settlement {
-                Settlement::Stored => {
-                    self.counts.sink_stored += 1;
-                    ReasonCode::SUCCESS
-                }
-                Settlement::Refused(refusal) => {
-                    self.counts.sink_refused += 1;
-                    refusal.reason()
-                }
-            };
-            let slot = token.session().slot();
-            let Some(session) = self.sessions.get_mut_if(slot, token.generation()) else {
-                self.settled_departed(token, reason);
-                continue;
-            };
-            let connection = session.connection;
-            let Some(flow) = &mut session.flow else {
-                continue;
-            };
-            if flow.incoming.settle(token.sequence(), reason) {
-                self.answer(slot);
-                if connection != OFFLINE {
-                    self.unhold_if_full(connection);
-                }
+    /// The sink settled a publish.
+    pub(super) fn settled(&mut self, token: Token, settlement: Settlement) {
+        self.counts.sink_pending -= 1;
+        let reason = match settlement {
+            Settlement::Stored => {
+                self.counts.sink_stored += 1;
+                ReasonCode::SUCCESS
+            }
+            Settlement::Refused(refusal) => {
+                self.counts.sink_refused += 1;
+                refusal.reason()
+            }
+        };
+        let slot = token.session().slot();
+        let Some(session) = self.sessions.get_mut_if(slot, token.generation()) else {
+            return self.settled_departed(token, reason);
+        };
+        let connection = session.connection;
+        let Some(flow) = &mut session.flow else {
+            return;
+        };
+        if flow.incoming.settle(token.sequence(), reason) {
+            self.answer(slot);
+            if connection != OFFLINE {
+                self.unhold_if_full(connection);
             }
         }
     }

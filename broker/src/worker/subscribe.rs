@@ -8,6 +8,7 @@ use codec::{
 };
 
 use super::{Close, Step, Worker};
+use crate::limits::WORK_FILTER;
 use crate::retained::Position;
 use crate::router::{Options, Receiver, SessionId};
 use crate::session::Replay;
@@ -36,6 +37,7 @@ impl Worker {
             if one.filter.is_empty() && self.is_3x(slot) {
                 return self.protocol_error(slot, EMPTY_FILTER);
             }
+            self.work += WORK_FILTER;
             let reason = match self.subscribe_one(session_slot, one, identifier) {
                 Ok(()) => ReasonCode(u8::from(one.options.qos)),
                 Err(reason) => {
@@ -165,6 +167,7 @@ impl Worker {
             if filter.is_empty() && self.is_3x(slot) {
                 return self.protocol_error(slot, EMPTY_FILTER);
             }
+            self.work += WORK_FILTER;
             let Some(session) = self.sessions.get_mut(session_slot) else {
                 return Step::Closed;
             };

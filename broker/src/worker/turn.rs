@@ -4,7 +4,9 @@ use std::io;
 
 use super::{Close, Worker};
 use crate::handle::{Delivered, Inbox};
-use crate::limits::{INBOX_BYTES_PER_TURN_MAX, INBOX_ENTRIES_PER_TURN_MAX, TIMER_LOOK_MS};
+use crate::limits::{
+    INBOX_BYTES_PER_TURN_MAX, INBOX_ENTRIES_PER_TURN_MAX, TIMER_LOOK_MS, WORK_PER_TURN_MAX,
+};
 use crate::message::Message;
 use crate::session::{OFFLINE, Routed};
 use crate::time::Time;
@@ -51,7 +53,10 @@ impl Worker {
     /// Goes on with connections that were left with something to do.
     pub(crate) fn go_on(&mut self) {
         let may_read = self.may_read();
-        for slot in std::mem::take(&mut self.connections.listed) {
+        let mut listed = std::mem::take(&mut self.connections.listed).into_iter();
+        while self.work < WORK_PER_TURN_MAX
+            && let Some(slot) = listed.next()
+        {
             let Some(connection) = self.connections.slab.get_mut(slot) else {
                 continue;
             };
@@ -79,6 +84,8 @@ impl Worker {
                 self.readable(slot);
             }
         }
+        // Those who were not reached come first in the next turn.
+        self.connections.listed.splice(0..0, listed);
     }
 
     /// Sockets are not read in this turn: this one is remembered.
@@ -103,51 +110,88 @@ impl Worker {
         if inbox.is_empty() {
             self.shared.mailboxes[self.index].take(&mut inbox);
         }
-        let in_turn = fits_turn(&inbox);
-        for entry in inbox.drain(..in_turn) {
-            match entry {
-                Inbox::Adopt(handover) => {
-                    self.adopt(*handover);
+        self.work = 0;
+        let fit = fits_turn(&inbox);
+        let mut taken = 0;
+        for entry in &mut inbox[..fit] {
+            if self.work >= WORK_PER_TURN_MAX {
+                break;
+            }
+            let this = std::mem::replace(entry, Inbox::SinkReady);
+            if let Some(left) = self.handle_entry(this) {
+                *entry = left;
+                break;
+            }
+            taken += 1;
+        }
+        inbox.drain(..taken);
+        self.inbox = inbox;
+    }
+
+    /// Handles an entry of the inbox: what is left of it when there is enough for this turn.
+    fn handle_entry(&mut self, entry: Inbox) -> Option<Inbox> {
+        match entry {
+            Inbox::Adopt(handover) => {
+                self.adopt(*handover);
+            }
+            Inbox::Deliver {
+                message,
+                receivers,
+                delivered,
+            } => {
+                self.deliver_all(&message, &receivers);
+                complete(delivered);
+            }
+            Inbox::DeliverHit {
+                message,
+                hit,
+                delivered,
+            } => {
+                self.frames.reset();
+                let mut routed = Routed {
+                    parts: message.parts(),
+                    shared: Some(message.clone()),
+                };
+                self.work += 1;
+                self.deliver_hit(&mut routed, *hit, delivered.as_ref());
+                complete(delivered);
+            }
+            Inbox::Publish {
+                messages,
+                delivered,
+            } => {
+                let mut messages = messages.into_iter();
+                while self.work < WORK_PER_TURN_MAX
+                    && let Some(message) = messages.next()
+                {
+                    self.publish(&message, delivered.as_ref());
                 }
-                Inbox::Deliver {
-                    message,
-                    receivers,
-                    delivered,
-                } => {
-                    self.deliver_all(&message, &receivers);
-                    complete(delivered);
+                if messages.len() > 0 {
+                    return Some(Inbox::Publish {
+                        messages: messages.collect(),
+                        delivered,
+                    });
                 }
-                Inbox::DeliverHit {
-                    message,
-                    hit,
-                    delivered,
-                } => {
-                    self.frames.reset();
-                    let mut routed = Routed {
-                        parts: message.parts(),
-                        shared: Some(message.clone()),
-                    };
-                    self.deliver_hit(&mut routed, *hit, delivered.as_ref());
-                    complete(delivered);
+                complete(delivered);
+            }
+            Inbox::Settled(batch) => {
+                let mut batch = batch.into_iter();
+                while self.work < WORK_PER_TURN_MAX
+                    && let Some((token, settlement)) = batch.next()
+                {
+                    self.settled(token, settlement);
                 }
-                Inbox::Publish {
-                    messages,
-                    delivered,
-                } => {
-                    for message in messages {
-                        self.publish(&message, delivered.as_ref());
-                    }
-                    complete(delivered);
-                }
-                Inbox::Settled(batch) => self.settled(batch),
-                Inbox::SinkReady => self.sink_ready(),
-                Inbox::Shutdown => {
-                    let until = self.now.plus_ms(self.settings.limits.drain_timeout_ms);
-                    self.drain_until.get_or_insert(until);
+                if batch.len() > 0 {
+                    return Some(Inbox::Settled(batch.collect()));
                 }
             }
+            Inbox::SinkReady => self.sink_ready(),
+            Inbox::Shutdown => {
+                let until = self.now.plus_ms(self.settings.limits.drain_timeout_ms);
+                self.drain_until.get_or_insert(until);
+            }
         }
-        self.inbox = inbox;
+        None
     }
 
     fn publish(&mut self, message: &Message, delivered: Option<&Delivered>) {
@@ -163,15 +207,25 @@ impl Worker {
 
     /// Fires the timers that are due.
     pub(crate) fn fire_timers(&mut self) {
-        while let Some(timers) = self.timers.due(self.now) {
-            for timer in timers {
+        self.work = 0;
+        while self.work < WORK_PER_TURN_MAX
+            && let Some(timers) = self.timers.due(self.now)
+        {
+            let mut timers = timers.into_iter();
+            while self.work < WORK_PER_TURN_MAX
+                && let Some(timer) = timers.next()
+            {
                 self.fire(timer);
+            }
+            if timers.len() > 0 {
+                self.timers.not_yet(self.now, timers);
             }
         }
     }
 
     fn fire(&mut self, timer: Timer) {
         let now = self.now;
+        let may_read = self.may_read();
         match timer {
             Timer::Connect {
                 connection: slot,
@@ -202,10 +256,17 @@ impl Worker {
                 if connection.is_closing() {
                     return;
                 }
-                // A publisher that we do not read from cannot be heard.
-                if connection.is_held() {
+                // A client that we do not read from cannot be heard.
+                if connection.is_stopped() || connection.waits() || !may_read {
                     connection.has_heard(now);
                 }
+                if connection.keep_alive_ends() <= now {
+                    // What it sent in time may wait in the socket, after a stall of ours, say.
+                    self.readable(slot);
+                }
+                let Some(connection) = self.connections.slab.get_mut_if(slot, generation) else {
+                    return;
+                };
                 let ends = connection.keep_alive_ends();
                 if ends <= now {
                     self.close(slot, Close::KeepAlive);
@@ -371,6 +432,7 @@ impl Worker {
 
     /// Ends the turn: posts to the other workers, shows the counts, and says when the next turn is wanted.
     pub(crate) fn end(&mut self) -> Next {
+        self.work = 0;
         for (mailbox, entries) in self.shared.mailboxes.iter().zip(&mut self.posts) {
             mailbox.send(entries);
         }

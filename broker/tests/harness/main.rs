@@ -21,4 +21,5 @@ mod subscriptions;
 mod support;
 mod sys;
 mod takeover;
+mod turns;
 mod wills;

@@ -1,0 +1,94 @@
+//! A turn is bounded by its work: what one client asks for does not keep the others waiting, and nothing is lost or
+//! changes its order by being carried over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use broker::{Delivered, Message, MessageParts};
+
+use crate::support::{Client, Net, qos};
+
+const SUBSCRIBERS: usize = 300;
+const MESSAGES: usize = 2_000;
+
+fn subscribers(net: &Net) -> Vec<Client> {
+    let subscriber = |n| {
+        let mut client = net.join(&format!("s{n}"));
+        client.subscribe("t", 0);
+        client.got();
+        client
+    };
+    (0..SUBSCRIBERS).map(subscriber).collect()
+}
+
+/// The messages that a client has, which must be those from `first` on, in order.
+fn received(client: &mut Client, first: usize) -> usize {
+    let got = client.got();
+    for (n, text) in (first..).zip(&got) {
+        assert_eq!(*text, format!("PUBLISH t {n:04}"));
+    }
+    got.len()
+}
+
+fn publishes() -> Vec<u8> {
+    let publish = |n: usize| [&[0x30, 8, 0, 1, b't', 0][..], format!("{n:04}").as_bytes()].concat();
+    (0..MESSAGES).flat_map(publish).collect()
+}
+
+#[test]
+fn a_client_that_asks_for_much_work_delays_nobody_and_all_of_it_is_done_in_order() {
+    let net = Net::new();
+    let mut subscribers = subscribers(&net);
+    let (mut publisher, mut other, mut listener) = (net.join("p"), net.join("o"), net.join("l"));
+    listener.subscribe("u", 0);
+    listener.got();
+    publisher.push(&publishes());
+    other.push(&[0xc0, 0]);
+    net.sim().turn([0]);
+    assert_eq!(other.got(), ["PINGRESP"]);
+    let done = received(&mut subscribers[0], 0);
+    assert!((1..MESSAGES / 2).contains(&done), "{done} in a turn");
+    // Who comes now is not served behind all that is left.
+    other.push(&[0x30, 5, 0, 1, b'u', 0, b'x']);
+    for _ in 0..3 {
+        net.sim().turn([0]);
+    }
+    assert_eq!(listener.got(), ["PUBLISH u x"]);
+    assert!(done + received(&mut subscribers[0], done) < MESSAGES);
+    net.run();
+    for subscriber in &mut subscribers[1..] {
+        assert_eq!(received(subscriber, 0), MESSAGES);
+    }
+}
+
+#[test]
+fn what_other_threads_publish_is_bounded_too_and_said_to_be_delivered_once_it_is() {
+    let net = Net::new();
+    let mut subscribers = subscribers(&net);
+    let message = |n: usize| {
+        Message::new(&MessageParts {
+            topic: "t",
+            payload: format!("{n:04}").as_bytes(),
+            qos: qos(0),
+            retain: false,
+            properties: &[],
+            expires_at: None,
+        })
+    };
+    let delivered = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&delivered);
+    let then = Delivered::then(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    net.handle()
+        .publish((0..MESSAGES).map(message).collect(), Some(then));
+    net.sim().turn([0]);
+    let done = received(&mut subscribers[0], 0);
+    assert!((1..MESSAGES / 2).contains(&done), "{done} in a turn");
+    assert_eq!(delivered.load(Ordering::Relaxed), 0);
+    net.run();
+    assert_eq!(delivered.load(Ordering::Relaxed), 1);
+    for subscriber in &mut subscribers[1..] {
+        assert_eq!(received(subscriber, 0), MESSAGES);
+    }
+}
