@@ -218,7 +218,7 @@ fn a_refused_subscription_is_reported_and_the_rest_goes_on(version: &str) {
         &[&["-d", "-C", "1"], filters.as_slice()].concat(),
     );
     server.until("answered", |stats| {
-        (stats.subscriptions_refused, stats.subscriptions) == (2, 1)
+        (stats.subscriptions_refused, stats.subscriptions) == (1, 2)
     });
     for topic in ["secret/plan", "open"] {
         mosquitto_pub(&server, version, &["-t", topic, "-q", "1", "-m", topic]);
@@ -226,7 +226,8 @@ fn a_refused_subscription_is_reported_and_the_rest_goes_on(version: &str) {
     let said = subscriber.finish();
     // MQTT 5 has a code that says why: "not authorized".
     let refused = if version == "mqttv5" { 0x87 } else { 0x80 };
-    let subscribed = format!("Subscribed (mid: 1): {refused}, 1, {refused}");
+    // A wider filter is granted, and what the rule denies is held back from it.
+    let subscribed = format!("Subscribed (mid: 1): {refused}, 1, 1");
     assert!(said.contains(&subscribed), "{said:#?}");
     assert!(said.contains(&"open".to_owned()), "{said:#?}");
     assert!(!said.contains(&"secret/plan".to_owned()), "{said:#?}");
