@@ -138,7 +138,7 @@ impl Incoming {
     }
 
     /// Notes a QoS 1 publish that [`Incoming::begin`] was not asked about.
-    pub(crate) fn record(&mut self, _packet_id: NonZeroU16) {
+    pub(crate) fn record(&mut self) {
         self.open = self.open.saturating_add(1);
     }
 
@@ -164,18 +164,16 @@ impl Incoming {
         self.first.wrapping_add(self.owed.len() as u16)
     }
 
-    /// Notes that an answer is owed, known already (`settled`) or not. A QoS 0 publish that is deferred is owed
-    /// nothing, but keeps its place.
+    /// Notes that an answer is owed, known already (`settled`) or not.
     pub(crate) fn owe(
         &mut self,
-        packet_id: Option<NonZeroU16>,
+        packet_id: NonZeroU16,
         qos: Qos,
         settled: Option<ReasonCode>,
         deferred: Deferred,
     ) {
-        let packet_id = packet_id.map_or(0, NonZeroU16::get);
         self.owed.push_back(Owed {
-            packet_id,
+            packet_id: packet_id.get(),
             qos,
             orphan: false,
             repeats: false,
@@ -217,9 +215,6 @@ impl Incoming {
             let stored = !reason.is_failure();
             if stored {
                 released.messages.extend(owed.deferred);
-            }
-            if owed.qos == Qos::AtMostOnce {
-                continue;
             }
             if owed.qos == Qos::ExactlyOnce && !owed.repeats {
                 self.settle_exchange(owed.packet_id, owed.orphan, reason);
@@ -382,7 +377,7 @@ mod tests {
                 begin(&mut incoming, packet_id, Qos::AtLeastOnce),
                 Begin::New
             );
-            incoming.owe(Some(id(packet_id)), Qos::AtLeastOnce, None, None);
+            incoming.owe(id(packet_id), Qos::AtLeastOnce, None, None);
         }
         incoming.settle(2, ReasonCode::SUCCESS);
         incoming.settle(1, ReasonCode::SUCCESS);
@@ -402,7 +397,7 @@ mod tests {
         let mut incoming = Incoming::default();
         let mut outbox = Outbox::default();
         assert_eq!(begin(&mut incoming, 5, Qos::ExactlyOnce), Begin::New);
-        incoming.owe(Some(id(5)), Qos::ExactlyOnce, None, None);
+        incoming.owe(id(5), Qos::ExactlyOnce, None, None);
         incoming.disconnected();
         assert_eq!(begin(&mut incoming, 5, Qos::ExactlyOnce), Begin::Duplicate);
         incoming.settle(0, ReasonCode::SUCCESS);
@@ -418,10 +413,10 @@ mod tests {
         let mut incoming = Incoming::default();
         let mut outbox = Outbox::default();
         begin(&mut incoming, 5, Qos::AtLeastOnce);
-        incoming.owe(Some(id(5)), Qos::AtLeastOnce, None, None);
+        incoming.owe(id(5), Qos::AtLeastOnce, None, None);
         incoming.disconnected();
         begin(&mut incoming, 5, Qos::AtLeastOnce);
-        incoming.owe(Some(id(5)), Qos::AtLeastOnce, None, None);
+        incoming.owe(id(5), Qos::AtLeastOnce, None, None);
         incoming.settle(0, ReasonCode::SUCCESS);
         incoming.answer_settled(Some(&mut outbox), Version::V5);
         assert!(outbox.is_empty());
@@ -436,7 +431,7 @@ mod tests {
         let mut outbox = Outbox::default();
         begin(&mut incoming, 5, Qos::ExactlyOnce);
         incoming.owe(
-            Some(id(5)),
+            id(5),
             Qos::ExactlyOnce,
             Some(ReasonCode::QUOTA_EXCEEDED),
             None,
@@ -447,7 +442,7 @@ mod tests {
         assert!(incoming.is_idle());
         assert_eq!(begin(&mut incoming, 5, Qos::ExactlyOnce), Begin::New);
         incoming.owe(
-            Some(id(5)),
+            id(5),
             Qos::ExactlyOnce,
             Some(ReasonCode::QUOTA_EXCEEDED),
             None,
@@ -469,7 +464,7 @@ mod tests {
                 Begin::New
             );
             incoming.owe(
-                Some(id(packet_id)),
+                id(packet_id),
                 Qos::ExactlyOnce,
                 Some(ReasonCode::SUCCESS),
                 None,

@@ -39,6 +39,32 @@ impl Token {
     }
 }
 
+/// Where a publish says what it is about.
+enum TopicOf {
+    /// In the packet.
+    Said,
+    /// In an earlier one, whose alias it has.
+    Alias(Box<str>),
+}
+
+/// A publish that may be.
+struct Arrived<'a> {
+    slot: u32,
+    session_slot: u32,
+    generation: u16,
+    topic: &'a str,
+    publish: &'a Publish<'a>,
+    /// It may be acknowledged at once, from a client with nothing else under way, and then needs no record.
+    quick: bool,
+}
+
+impl Arrived<'_> {
+    /// Whether it is answered.
+    fn is_tracked(&self) -> bool {
+        self.publish.qos != Qos::AtMostOnce
+    }
+}
+
 impl Worker {
     pub(super) fn on_publish(
         &mut self,
@@ -56,41 +82,49 @@ impl Worker {
             // [MQTT-3.3.4-6]
             return self.protocol_error(slot, "a subscription identifier in a client's PUBLISH");
         }
-        let Some(connection) = self.connections.slab.get_mut(slot) else {
-            return Step::Closed;
-        };
-        let alias = publish.properties.topic_alias();
-        let by_alias: Box<str>;
-        let mut topic = publish.topic;
-        if let Some(alias) = alias {
-            // Aliases above what CONNACK allowed are a protocol error [MQTT-3.3.2-9].
-            if alias > self.settings.limits.topic_alias_maximum || alias == 0 {
-                return self.close_step(
-                    slot,
-                    Close::Protocol(
-                        ReasonCode::TOPIC_ALIAS_INVALID,
-                        "a topic alias out of range",
-                    ),
-                );
-            }
-            let aliases = connection.aliases.get_or_insert_default();
-            let at = usize::from(alias) - 1;
-            if aliases.len() <= at {
-                aliases.resize(at + 1, None);
-            }
-            if topic.is_empty() {
-                let Some(known) = aliases[at].clone() else {
-                    return self.protocol_error(slot, "a topic alias that was not set");
-                };
-                by_alias = known;
-                topic = &by_alias;
-            } else if aliases[at].as_deref() != Some(topic) {
-                aliases[at] = Some(topic.into());
-            }
+        match self.topic_of(slot, publish) {
+            Ok(TopicOf::Said) => self.publish_from(slot, session_slot, publish.topic, publish),
+            Ok(TopicOf::Alias(topic)) => self.publish_from(slot, session_slot, &topic, publish),
+            Err(step) => step,
         }
-        self.publish_from(slot, session_slot, topic, publish)
     }
 
+    /// The topic that a publish is about, by its alias where it has no other name; sets the alias where it has both.
+    fn topic_of(&mut self, slot: u32, publish: &Publish<'_>) -> Result<TopicOf, Step> {
+        let Some(alias) = publish.properties.topic_alias() else {
+            return Ok(TopicOf::Said);
+        };
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return Err(Step::Closed);
+        };
+        // Aliases above what CONNACK allowed are a protocol error [MQTT-3.3.2-9].
+        if alias > self.settings.limits.topic_alias_maximum || alias == 0 {
+            return Err(self.close_step(
+                slot,
+                Close::Protocol(
+                    ReasonCode::TOPIC_ALIAS_INVALID,
+                    "a topic alias out of range",
+                ),
+            ));
+        }
+        let aliases = connection.aliases.get_or_insert_default();
+        let at = usize::from(alias) - 1;
+        if aliases.len() <= at {
+            aliases.resize(at + 1, None);
+        }
+        if publish.topic.is_empty() {
+            return match aliases[at].clone() {
+                Some(known) => Ok(TopicOf::Alias(known)),
+                None => Err(self.protocol_error(slot, "a topic alias that was not set")),
+            };
+        }
+        if aliases[at].as_deref() != Some(publish.topic) {
+            aliases[at] = Some(publish.topic.into());
+        }
+        Ok(TopicOf::Said)
+    }
+
+    /// A publish whose topic is known: checked, offered to the sink, routed, and answered when that is due.
     fn publish_from(
         &mut self,
         slot: u32,
@@ -98,17 +132,49 @@ impl Worker {
         topic: &str,
         publish: &Publish<'_>,
     ) -> Step {
+        let arrived = match self.arrive(slot, session_slot, topic, publish) {
+            Ok(arrived) => arrived,
+            Err(step) => return step,
+        };
+        let verdict = match self.offer(&arrived) {
+            Ok(verdict) => verdict,
+            Err(step) => return step,
+        };
+        self.count_publish(publish.qos);
+        let deferred = self.pass_on(&arrived, &verdict);
+        if arrived.is_tracked() {
+            let pending = matches!(verdict, Verdict::Pending { .. });
+            let settled = (!pending).then_some(ReasonCode::SUCCESS);
+            self.owe(
+                slot,
+                session_slot,
+                publish,
+                arrived.quick,
+                settled,
+                deferred,
+            );
+        }
+        Step::Done
+    }
+
+    /// Whether a publish may be, and has not been before: noted as under way where it will be answered.
+    fn arrive<'a>(
+        &mut self,
+        slot: u32,
+        session_slot: u32,
+        topic: &'a str,
+        publish: &'a Publish<'a>,
+    ) -> Result<Arrived<'a>, Step> {
         let limits = &self.settings.limits;
-        let generation = self.sessions.generation(session_slot);
         let Some(session) = self.sessions.get_mut(session_slot) else {
-            return Step::Closed;
+            return Err(Step::Closed);
         };
         let version = session.version;
         if topic.bytes().filter(|byte| *byte == b'/').count() >= limits.topic_levels_max as usize {
-            return self.close_step(
+            return Err(self.close_step(
                 slot,
                 Close::Protocol(ReasonCode::TOPIC_NAME_INVALID, "a topic of too many levels"),
-            );
+            ));
         }
         let receive_maximum = limits.receive_maximum;
         let tracked = publish.qos != Qos::AtMostOnce;
@@ -117,30 +183,31 @@ impl Worker {
             // earlier connections.
             let full = receive_maximum.saturating_mul(if version == Version::V5 { 4 } else { 1 });
             if flow.incoming.is_full(full) {
-                return self.hold(slot);
+                return Err(self.hold(slot));
             }
         }
         let allowed = self.settings.access.may_publish(&session.client_id, topic);
-        // A publish that is acknowledged at once, from a client with nothing else under way, needs no record.
         let quick = publish.qos == Qos::AtLeastOnce && session.flow.is_none();
         if let (true, false, Some(packet_id)) = (tracked, quick, publish.packet_id) {
             let Some(outbox) = self.connections.outbox(slot) else {
-                return Step::Closed;
+                return Err(Step::Closed);
             };
             let incoming = &mut session.flow().incoming;
             match incoming.begin(packet_id, publish.qos, version, receive_maximum, outbox) {
                 Begin::New => {}
                 Begin::Duplicate => {
                     self.counts.publishes_duplicate += 1;
-                    return Step::Done;
+                    return Err(Step::Done);
                 }
-                Begin::OverReceiveMaximum => return self.close_step(slot, Close::ReceiveMaximum),
+                Begin::OverReceiveMaximum => {
+                    return Err(self.close_step(slot, Close::ReceiveMaximum));
+                }
             }
         }
         if let Err(by) = allowed {
             let denials = &self.shared.denials;
             denials.note(by, &session.client_id, topic, self.now);
-            return self.deny_publish(slot, session_slot, publish, quick, by);
+            return Err(self.deny_publish(slot, session_slot, publish, quick, by));
         }
         // Told before it is stored or delivered, or not at all: 3.x has no word for it, QoS 0 no answer.
         if publish.retain
@@ -151,29 +218,52 @@ impl Worker {
             self.count_publish(publish.qos);
             self.counts.retained_refused += 1;
             let reason = ReasonCode::QUOTA_EXCEEDED;
-            return self.refuse_publish(slot, session_slot, publish, quick, reason);
+            return Err(self.refuse_publish(slot, session_slot, publish, quick, reason));
         }
-        let id = SessionId::new(self.index, session_slot);
+        Ok(Arrived {
+            slot,
+            session_slot,
+            generation: self.sessions.generation(session_slot),
+            topic,
+            publish,
+            quick,
+        })
+    }
+
+    /// Offers a publish to the sink. `Err` when that ends its way, for now (no room) or for good (refused).
+    fn offer(&mut self, arrived: &Arrived<'_>) -> Result<Verdict, Step> {
+        let Arrived {
+            slot,
+            session_slot,
+            publish,
+            quick,
+            ..
+        } = *arrived;
+        let tracked = arrived.is_tracked();
+        let Some(session) = self.sessions.get_mut(session_slot) else {
+            return Err(Step::Closed);
+        };
         let token = if tracked {
             let sequence = session
                 .flow
                 .as_ref()
                 .map_or(0, |flow| flow.incoming.next_sequence());
-            Token::new(id, generation, sequence)
+            let id = SessionId::new(self.index, session_slot);
+            Token::new(id, arrived.generation, sequence)
         } else {
             Token::NONE
         };
         let incoming = Incoming {
-            topic,
+            topic: arrived.topic,
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
             properties: publish.properties,
             client_id: &session.client_id,
-            version,
+            version: session.version,
         };
         let verdict = self.sink.accept(&incoming, token);
-        match verdict {
+        match &verdict {
             Verdict::NotStored => self.counts.sink_not_stored += 1,
             Verdict::Accepted => self.counts.sink_accepted += 1,
             Verdict::Pending { .. } if !tracked => self.counts.sink_accepted += 1,
@@ -192,16 +282,22 @@ impl Worker {
                 if let Some(connection) = self.connections.slab.get_mut(slot) {
                     connection.set_waits_for_sink(true);
                 }
-                return step;
+                return Err(step);
             }
             Verdict::Busy => self.counts.sink_dropped_qos0 += 1,
             Verdict::Refused(refusal) => {
+                let reason = refusal.reason();
                 self.count_publish(publish.qos);
                 self.counts.sink_refused += 1;
-                return self.refuse_publish(slot, session_slot, publish, quick, refusal.reason());
+                return Err(self.refuse_publish(slot, session_slot, publish, quick, reason));
             }
         }
-        self.count_publish(publish.qos);
+        Ok(verdict)
+    }
+
+    /// Routes a publish; gives it back as a message where its delivery waits until it is stored.
+    fn pass_on(&mut self, arrived: &Arrived<'_>, verdict: &Verdict) -> Option<Message> {
+        let publish = arrived.publish;
         let mut forwardable = std::mem::take(&mut self.forwardable);
         forwardable.clear();
         let mut expires_at = None;
@@ -213,37 +309,32 @@ impl Worker {
                 .map(|s| self.now.plus_s(s.into()));
         }
         let parts = MessageParts {
-            topic,
+            topic: arrived.topic,
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
             properties: &forwardable,
             expires_at,
         };
-        let deferred = match verdict {
+        let waits = matches!(
+            verdict,
             Verdict::Pending {
                 deliver: Deliver::AfterStored,
-            } if tracked => Some(Message::new(&parts)),
-            _ => {
-                let mut routed = Routed {
-                    parts,
-                    shared: None,
-                };
-                self.route(&mut routed, Some((id, generation)), None);
-                None
             }
+        );
+        let deferred = if waits && arrived.is_tracked() {
+            Some(Message::new(&parts))
+        } else {
+            let mut routed = Routed {
+                parts,
+                shared: None,
+            };
+            let id = SessionId::new(self.index, arrived.session_slot);
+            self.route(&mut routed, Some((id, arrived.generation)), None);
+            None
         };
         self.forwardable = forwardable;
-        if tracked {
-            let pending = matches!(verdict, Verdict::Pending { .. });
-            let settled = if pending {
-                None
-            } else {
-                Some(ReasonCode::SUCCESS)
-            };
-            self.owe(slot, session_slot, publish, quick, settled, deferred);
-        }
-        Step::Done
+        deferred
     }
 
     fn count_publish(&mut self, qos: Qos) {
@@ -365,9 +456,9 @@ impl Worker {
         }
         let incoming = &mut session.flow().incoming;
         if quick {
-            incoming.record(packet_id);
+            incoming.record();
         }
-        incoming.owe(publish.packet_id, publish.qos, settled, deferred);
+        incoming.owe(packet_id, publish.qos, settled, deferred);
         if settled.is_some() {
             self.answer(session_slot);
         }
