@@ -138,10 +138,7 @@ pub const DATABASE: settings::Kind<String> = settings::Kind {
 };
 
 fn options_of(url: &str) -> Result<SqliteConnectOptions, String> {
-    if !url
-        .strip_prefix("sqlite:")
-        .is_some_and(|file| !file.is_empty())
-    {
+    if url.strip_prefix("sqlite:").is_none_or(str::is_empty) {
         return Err("it does not start with sqlite: and name a file".to_owned());
     }
     SqliteConnectOptions::from_str(url).map_err(|error| error.to_string())
