@@ -61,7 +61,7 @@ fn what_is_selected_comes_out_without_a_loss() {
     );
     assert_eq!(
         values(&["--header", "mqtt.client-id=bob"]),
-        [binary.clone()]
+        std::slice::from_ref(&binary)
     );
     assert_eq!(values(&["--from", "1"]), [binary.clone(), Value::Null]);
     assert_eq!(
