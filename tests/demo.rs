@@ -141,7 +141,10 @@ fn the_demo_shows_messages_and_drains() {
         assert!(metrics.contains(metric), "{metric} is missing in {metrics}");
     }
     for line in metrics.lines().filter(|line| !line.starts_with('#')) {
-        assert!(line.starts_with("millstream_"), "{line}");
+        let named = ["millstream_", "process_"]
+            .iter()
+            .any(|prefix| line.starts_with(prefix));
+        assert!(named, "{line}");
     }
     assert_eq!(system.get("/health").0, 200);
     assert_eq!(system.get("/health/live").0, 200);

@@ -131,9 +131,12 @@ impl Listener {
 impl ClientContext for Listener {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.heard.fetch_add(1, Ordering::Relaxed);
-        kafka::log(level, facility, message);
         if facility == "FAIL" {
+            // Whoever asked says what came of it, in one line.
+            tracing::debug!(target: "librdkafka", "{facility}: {message}");
             *self.last() = Some(Fault::from_line(message));
+        } else {
+            kafka::log(level, facility, message);
         }
     }
 

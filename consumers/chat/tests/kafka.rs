@@ -594,7 +594,10 @@ async fn a_start_that_cannot_be_is_one_sentence() {
         ..Config::default()
     };
     let error = start(config).await.expect_err("not yet").to_string();
-    assert!(error.contains("database = ") && error.contains("sqlite:FILE"), "{error}");
+    assert!(
+        error.contains("database = ") && error.contains("sqlite:FILE"),
+        "{error}"
+    );
     let config = Config {
         kafka: "127.0.0.1:1".to_owned(),
         database: format!("sqlite:{}", dir.path().join("chat.db").display()),
