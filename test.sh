@@ -80,6 +80,8 @@ maven                    command -v mvn
 mosquitto                command -v mosquitto || test -x /usr/sbin/mosquitto
 mosquitto-clients        command -v mosquitto_pub && command -v mosquitto_sub
 kcat                     command -v kcat
+jq                       command -v jq
+util-linux               command -v prlimit
 chromium                 command -v chromium
 python3                  command -v python3
 python3-venv             python3 -c 'import ensurepip, venv'
