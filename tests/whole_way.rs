@@ -253,7 +253,7 @@ fn what_a_backend_cannot_read_goes_to_the_dead_letters_and_stops_nobody() {
         ),
         (
             "devices/poison/telemetry/heat",
-            &["warm", r#"{"value":"hot"}"#, "1e999"][..],
+            &["warm", r#"{"value":["hot"]}"#, "1e999"][..],
             "42",
             "iot.telemetry.dlq",
         ),

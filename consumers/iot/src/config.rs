@@ -23,6 +23,8 @@ settings::section! {
         pub downlink_topic: String = "mqtt.downlink".to_owned(), [is kafka::TOPIC];
         /// The MQTT topic of a reading.
         pub telemetry_topic: String = "devices/{device}/telemetry/{metric}".to_owned(), ["an MQTT topic with {device} and {metric}"];
+        /// The MQTT topic of readings of several metrics in one payload.
+        pub device_telemetry_topic: String = "devices/{device}/telemetry".to_owned(), ["an MQTT topic with {device}"];
         /// The MQTT topic to which alerts go.
         pub alerts_topic: String = "devices/{device}/alerts".to_owned(), ["an MQTT topic with {device}"];
         /// The MQTT topic to which commands go.
@@ -65,6 +67,7 @@ fn consumer<'de, D: serde::Deserializer<'de>>(given: D) -> Result<Tuning, D::Err
 #[derive(Debug, Clone)]
 pub(crate) struct Topics {
     pub telemetry: Pattern<2>,
+    pub device_telemetry: Pattern<1>,
     pub alerts: Pattern<1>,
     pub commands: Pattern<2>,
     pub replies: Pattern<2>,
@@ -117,6 +120,11 @@ impl Config {
                 "telemetry_topic",
                 &self.telemetry_topic,
                 ["device", "metric"],
+            )?,
+            device_telemetry: Pattern::of_key::<Self>(
+                "device_telemetry_topic",
+                &self.device_telemetry_topic,
+                ["device"],
             )?,
             alerts: Pattern::of_key::<Self>("alerts_topic", &self.alerts_topic, ["device"])?,
             commands: Pattern::of_key::<Self>(

@@ -8,6 +8,7 @@ use crate::config::Topics;
 use crate::metrics::Metrics;
 use crate::payload::{self, Fault, check_name};
 use crate::store::{Partition, ReadingAt, ReplyAt, Store};
+use crate::telemetry;
 
 /// The iot backend's [`Handler`].
 pub(crate) struct IotHandler {
@@ -49,11 +50,6 @@ impl Handler for IotHandler {
     }
 }
 
-enum Read<'a> {
-    Reading(ReadingAt<'a>),
-    Reply(ReplyAt<'a>),
-}
-
 fn read_batch<'a>(topics: &Topics, batch: &'a Batch, poison: &mut Vec<Poison>) -> Partition<'a> {
     let mut partition = Partition {
         batch,
@@ -61,22 +57,20 @@ fn read_batch<'a>(topics: &Topics, batch: &'a Batch, poison: &mut Vec<Poison>) -
         replies: Vec::new(),
     };
     for (index, record) in batch.iter().enumerate() {
-        match read_record(topics, index, record) {
-            Ok(Read::Reading(reading)) => partition.readings.push(reading),
-            Ok(Read::Reply(reply)) => partition.replies.push(reply),
-            Err((stage, fault)) => {
-                poison.push(Poison::new(record, stage, fault.class, fault.reason))
-            }
+        if let Err((stage, fault)) = read_record(topics, index, record, &mut partition) {
+            poison.push(Poison::new(record, stage, fault.class, fault.reason));
         }
     }
     partition
 }
 
+/// Puts what the record says into the partition: all of it or nothing.
 fn read_record<'a>(
     topics: &Topics,
     index: usize,
     record: Record<'a>,
-) -> Result<Read<'a>, (Stage, Fault)> {
+    partition: &mut Partition<'a>,
+) -> Result<(), (Stage, Fault)> {
     let header = |fault| (Stage::HeaderConverter, fault);
     let value = |fault| (Stage::ValueConverter, fault);
     let envelope = record
@@ -92,33 +86,57 @@ fn read_record<'a>(
         check_name("device", device)
             .and_then(|()| check_name("metric", metric))
             .map_err(header)?;
-        let reading = payload::telemetry(envelope.payload, received_ms).map_err(value)?;
-        return Ok(Read::Reading(ReadingAt {
+        let reading = telemetry::reading(envelope.payload, received_ms).map_err(value)?;
+        partition.readings.push(ReadingAt {
             index,
             offset: record.offset(),
             device,
-            metric,
+            metric: metric.into(),
             value: reading.value,
             at_ms: reading.at_ms.unwrap_or(received_ms),
             received_ms,
-        }));
+        });
+        return Ok(());
+    }
+    if let Some([device]) = topics.device_telemetry.read(envelope.topic) {
+        check_name("device", device).map_err(header)?;
+        let readings = telemetry::readings(envelope.payload, received_ms).map_err(value)?;
+        let at_ms = readings.at_ms.unwrap_or(received_ms);
+        let values = readings.values.into_iter();
+        partition
+            .readings
+            .extend(values.map(|(metric, value)| ReadingAt {
+                index,
+                offset: record.offset(),
+                device,
+                metric: metric.into(),
+                value,
+                at_ms,
+                received_ms,
+            }));
+        return Ok(());
     }
     if let Some([device, command]) = topics.replies.read(envelope.topic) {
         let reply = payload::reply(envelope.payload, envelope.correlation_data).map_err(value)?;
         check_name("device", device)
             .and_then(|()| check_name("command", command))
             .map_err(header)?;
-        return Ok(Read::Reply(ReplyAt {
+        partition.replies.push(ReplyAt {
             index,
             offset: record.offset(),
             device,
             command,
             reply,
             received_ms,
-        }));
+        });
+        return Ok(());
     }
-    let (telemetry, replies) = (topics.telemetry.as_str(), topics.replies.as_str());
-    let reason = format!("the MQTT topic is neither {telemetry} nor {replies}");
+    let reason = format!(
+        "the MQTT topic is none of {}, {} and {}",
+        topics.telemetry.as_str(),
+        topics.device_telemetry.as_str(),
+        topics.replies.as_str()
+    );
     Err(header(Fault::new("UnknownTopic", reason)))
 }
 

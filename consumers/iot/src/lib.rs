@@ -15,6 +15,7 @@ mod handler;
 mod metrics;
 mod payload;
 mod store;
+mod telemetry;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,12 +3,15 @@
 mod batch;
 mod commands;
 mod rules;
+mod value;
 mod views;
 
 use runtime::store::{Schema, StoreError};
 
 pub use batch::{Partition, ReadingAt, ReplyAt};
 pub use commands::{Command, Dispatch, NewCommand, Status};
+#[cfg(test)]
+pub(crate) use views::Point;
 pub use views::{Cursor, Range};
 
 const SCHEMA: Schema = Schema {
@@ -16,6 +19,7 @@ const SCHEMA: Schema = Schema {
     versions: &[
         include_str!("store/schema.sql"),
         include_str!("store/schema_2.sql"),
+        include_str!("store/schema_3.sql"),
     ],
 };
 
@@ -56,8 +60,8 @@ impl Store {
                    SELECT s.series, s.at_ms, s.source, s."offset"
                    FROM series CROSS JOIN samples s ON s.series = series.id
                    WHERE s.at_ms < ?1 LIMIT ?2)"#,
-            r#"DELETE FROM alerts WHERE (source, "offset") IN (
-                   SELECT source, "offset" FROM alerts WHERE at_ms < ?1 LIMIT ?2)"#,
+            r#"DELETE FROM alerts WHERE (source, "offset", series) IN (
+                   SELECT source, "offset", series FROM alerts WHERE at_ms < ?1 LIMIT ?2)"#,
             r#"DELETE FROM stray_replies WHERE (source, "offset") IN (
                    SELECT source, "offset" FROM stray_replies WHERE at_ms < ?1 LIMIT ?2)"#,
             "DELETE FROM commands WHERE seq IN (
@@ -82,6 +86,51 @@ pub(crate) mod tests {
     pub(crate) async fn store(dir: &tempfile::TempDir) -> Store {
         let url = format!("sqlite:{}", dir.path().join("iot.db").display());
         Store::open(&url).await.expect("opens")
+    }
+
+    /// A database of before values could be booleans and texts keeps what is in it, whole numbers as numbers too.
+    #[tokio::test]
+    async fn an_older_database_keeps_its_readings() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let url = format!("sqlite:{}", dir.path().join("iot.db").display());
+        let older = Schema {
+            backend: "iot",
+            versions: &SCHEMA.versions[..2],
+        };
+        let old = runtime::store::Store::open(&url, older)
+            .await
+            .expect("opens");
+        let mut tx = old.write().await.expect("begins");
+        sqlx::raw_sql(
+            "INSERT INTO series VALUES (1, 'd', 't', 21, 2, 3, 2, 1);
+             INSERT INTO samples VALUES (1, 1, 1, 0, 20.5), (1, 2, 1, 1, 21);
+             INSERT INTO alerts VALUES (1, 1, 1, 1, 21, 20.75, 2);",
+        )
+        .execute(&mut *tx)
+        .await
+        .expect("inserts");
+        tx.commit().await.expect("commits");
+        drop(old);
+
+        let store = Store::open(&url).await.expect("opens");
+        let number = crate::telemetry::Value::Number;
+        let all = Range {
+            from_ms: 0,
+            to_ms: 10,
+            before: None,
+            points_max: 10,
+        };
+        let page = store.points("d", "t", all).await.expect("reads");
+        let points = page.expect("a series").points;
+        assert_eq!(
+            points
+                .iter()
+                .map(|point| (point.at, point.value.clone()))
+                .collect::<Vec<_>>(),
+            [(1, number(20.5)), (2, number(21.0))]
+        );
+        let metrics = store.metrics("d").await.expect("reads");
+        assert_eq!(metrics[0].value, number(21.0));
     }
 
     impl Store {

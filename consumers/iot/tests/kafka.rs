@@ -303,7 +303,7 @@ async fn poison_goes_to_the_dead_letters_with_a_reason_and_blocks_nothing() {
     let running = test.start().await;
     let bad = [
         "hello",
-        r#"{"value":"hot"}"#,
+        r#"{"value":["hot"]}"#,
         "NaN",
         "1e999",
         r#"{"value":1,"at":-5}"#,
@@ -351,7 +351,7 @@ async fn poison_goes_to_the_dead_letters_with_a_reason_and_blocks_nothing() {
         reasons,
         [
             "the payload is not JSON: expected value at line 1 column 1",
-            "value: a string; it must be a number",
+            "value: an array; it must be a number, a boolean or a string",
             "the payload is not JSON: expected value at line 1 column 1",
             "the payload is not JSON: number out of range at line 1 column 5",
             "at: -5; it must be whole milliseconds since 1970-01-01 UTC, from 0 to 253402300799999",

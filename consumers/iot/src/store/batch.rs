@@ -1,5 +1,6 @@
 //! The records of one call of the handler, in one transaction.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use runtime::HandleError;
@@ -10,13 +11,14 @@ use super::Store;
 use super::rules::rules_by_metric;
 use crate::alert::{Alert, Crossing, Kind, State};
 use crate::payload::Reply;
+use crate::telemetry::Value;
 
 /// What a batch of records says: what could be read of it, and the batch itself for what could not.
 #[derive(Debug)]
 pub struct Partition<'a> {
     /// The records.
     pub batch: &'a runtime::Batch,
-    /// The readings, in order.
+    /// The readings, in order; those of one record stand together, each of another metric.
     pub readings: Vec<ReadingAt<'a>>,
     /// The replies, in order.
     pub replies: Vec<ReplyAt<'a>>,
@@ -32,9 +34,9 @@ pub struct ReadingAt<'a> {
     /// The device.
     pub device: &'a str,
     /// The metric.
-    pub metric: &'a str,
+    pub metric: Cow<'a, str>,
     /// The value.
-    pub value: f64,
+    pub value: Value,
     /// When it was measured, milliseconds since the Unix epoch.
     pub at_ms: i64,
     /// When it was received, milliseconds since the Unix epoch.
@@ -72,16 +74,14 @@ pub struct Applied {
 }
 
 /// A series as the transaction found it and as it will leave it.
-struct Series {
+struct Series<'a> {
     id: i64,
     state: State,
-    last: Option<Last>,
+    last: Option<Last<'a>>,
 }
 
-struct Last {
-    value: f64,
-    at_ms: i64,
-    received_ms: i64,
+struct Last<'a> {
+    reading: &'a ReadingAt<'a>,
     samples: i64,
 }
 
@@ -94,6 +94,7 @@ struct Sample<'a> {
 struct Raised<'a> {
     series: i64,
     reading: &'a ReadingAt<'a>,
+    value: f64,
     crossing: Crossing,
 }
 
@@ -118,45 +119,57 @@ impl Store {
             .await?;
         let mut applied = Applied::default();
         let mut samples = Vec::with_capacity(all.of_reading.len());
-        let mut of_reading = all.of_reading.iter();
+        let of_reading = std::mem::take(&mut all.of_reading);
+        let mut of_reading = of_reading.as_slice();
         for (position, (partition, progress)) in partitions.iter().zip(&progress).enumerate() {
             applied
                 .alerts
                 .extend(alerts_again(&mut tx, partition.batch, *progress).await?);
             let mut raised = Vec::new();
-            for (reading, series) in partition.readings.iter().zip(&mut of_reading) {
-                let Some(series) = &mut all.series[*series] else {
+            for readings in of_one_record(&partition.readings) {
+                let (of_record, rest) = of_reading.split_at(readings.len());
+                of_reading = rest;
+                let is_new = progress.is_new(readings[0].offset);
+                // All metrics of a record, or none: what is refused comes again as a whole when it is sent again.
+                if of_record.iter().any(|series| all.series[*series].is_none()) {
                     let reason = format!(
-                        "metric: the device has {metrics_per_device_max} others already, the most allowed"
+                        "metric: the device would have more than {metrics_per_device_max}, the most allowed"
                     );
-                    applied.refused.push((position, reading.index, reason));
-                    continue;
-                };
-                if !progress.is_new(reading.offset) {
-                    applied.repeated += 1;
+                    applied.refused.push((position, readings[0].index, reason));
                     continue;
                 }
-                let (state, crossing) = match rules.get(reading.metric) {
-                    Some(rule) => rule.next(series.state, reading.value),
-                    None => (State::Normal, None),
-                };
-                series.state = state;
-                raised.extend(crossing.map(|crossing| Raised {
-                    series: series.id,
-                    reading,
-                    crossing,
-                }));
-                series.last = Some(Last {
-                    value: reading.value,
-                    at_ms: reading.at_ms,
-                    received_ms: reading.received_ms,
-                    samples: series.last.as_ref().map_or(0, |last| last.samples) + 1,
-                });
-                samples.push(Sample {
-                    series: series.id,
-                    source: progress.source,
-                    reading,
-                });
+                if !is_new {
+                    applied.repeated += readings.len() as u64;
+                    continue;
+                }
+                for (reading, series) in readings.iter().zip(of_record) {
+                    let Some(series) = &mut all.series[*series] else {
+                        continue;
+                    };
+                    let rule = rules.get(reading.metric.as_ref());
+                    if let Some(value) = reading.value.number() {
+                        let (state, crossing) = match rule {
+                            Some(rule) => rule.next(series.state, value),
+                            None => (State::Normal, None),
+                        };
+                        series.state = state;
+                        raised.extend(crossing.map(|crossing| Raised {
+                            series: series.id,
+                            reading,
+                            value,
+                            crossing,
+                        }));
+                    }
+                    series.last = Some(Last {
+                        reading,
+                        samples: series.last.as_ref().map_or(0, |last| last.samples) + 1,
+                    });
+                    samples.push(Sample {
+                        series: series.id,
+                        source: progress.source,
+                        reading,
+                    });
+                }
             }
             insert_alerts(&mut tx, progress.source, &raised).await?;
             applied
@@ -179,6 +192,11 @@ impl Store {
     }
 }
 
+/// The readings of each record.
+fn of_one_record<'a>(readings: &'a [ReadingAt<'a>]) -> impl Iterator<Item = &'a [ReadingAt<'a>]> {
+    readings.chunk_by(|one, next| one.index == next.index)
+}
+
 /// The alerts that records of this batch raised when they were applied.
 async fn alerts_again(
     tx: &mut Transaction<'_, Sqlite>,
@@ -194,7 +212,7 @@ async fn alerts_again(
     let rows: Vec<(i64, String, String, i64, f64, f64, i64)> = sqlx::query_as(
         r#"SELECT a."offset", s.device, s.metric, a.kind, a.value, a.threshold, a.at_ms
            FROM alerts a JOIN series s ON s.id = a.series
-           WHERE a.source = ? AND a."offset" >= ? AND a."offset" < ? ORDER BY a."offset""#,
+           WHERE a.source = ? AND a."offset" >= ? AND a."offset" < ? ORDER BY a."offset", s.metric"#,
     )
     .bind(progress.source)
     .bind(first)
@@ -210,7 +228,7 @@ async fn alerts_again(
         .into_iter()
         .map(
             |(offset, device, metric, kind, value, threshold, at)| Alert {
-                id: alert_id(batch.topic(), batch.partition(), offset),
+                id: alert_id(batch.topic(), batch.partition(), offset, &metric),
                 device,
                 metric,
                 value,
@@ -222,17 +240,19 @@ async fn alerts_again(
         .collect())
 }
 
-/// An alert is named by the record that raised it.
-pub(super) fn alert_id(topic: &str, partition: i32, offset: i64) -> String {
-    format!("{topic}/{partition}/{offset}")
+/// An alert is named by the record that raised it and its metric.
+pub(super) fn alert_id(topic: &str, partition: i32, offset: i64, metric: &str) -> String {
+    format!("{topic}/{partition}/{offset}/{metric}")
 }
 
 fn alert(batch: &runtime::Batch, raised: &Raised<'_>) -> Alert {
+    let (topic, partition) = (batch.topic(), batch.partition());
+    let reading = raised.reading;
     Alert {
-        id: alert_id(batch.topic(), batch.partition(), raised.reading.offset),
-        device: raised.reading.device.to_owned(),
-        metric: raised.reading.metric.to_owned(),
-        value: raised.reading.value,
+        id: alert_id(topic, partition, reading.offset, &reading.metric),
+        device: reading.device.to_owned(),
+        metric: reading.metric.clone().into_owned(),
+        value: raised.value,
         threshold: raised.crossing.threshold,
         kind: raised.crossing.kind,
         at: raised.reading.at_ms,
@@ -246,17 +266,17 @@ struct AllSeries<'a> {
     /// Where each reading's series stands, in the order of the partitions and their readings.
     of_reading: Vec<usize>,
     /// What the store has of each; `None` for one that may not be made.
-    series: Vec<Option<Series>>,
+    series: Vec<Option<Series<'a>>>,
 }
 
 impl<'a> AllSeries<'a> {
-    fn of(partitions: &[Partition<'a>]) -> Self {
+    fn of(partitions: &'a [Partition<'a>]) -> Self {
         let readings = || partitions.iter().flat_map(|partition| &partition.readings);
         let mut known = HashMap::new();
         let mut names = Vec::new();
         let of_reading = readings()
             .map(|reading| {
-                let name = (reading.device, reading.metric);
+                let name = (reading.device, reading.metric.as_ref());
                 *known.entry(name).or_insert_with(|| {
                     names.push(name);
                     names.len() - 1
@@ -314,54 +334,73 @@ impl<'a> AllSeries<'a> {
     async fn create(
         &mut self,
         tx: &mut Transaction<'_, Sqlite>,
-        partitions: &[Partition<'a>],
+        partitions: &'a [Partition<'a>],
         progress: &[Progress],
         metrics_per_device_max: u32,
     ) -> sqlx::Result<()> {
         let mut metrics: HashMap<&str, i64> = HashMap::new();
-        let mut of_reading = self.of_reading.iter();
+        let mut of_reading = self.of_reading.as_slice();
         for (partition, progress) in partitions.iter().zip(progress) {
-            for (reading, series) in partition.readings.iter().zip(&mut of_reading) {
-                let series = &mut self.series[*series];
+            for readings in of_one_record(&partition.readings) {
+                let (of_record, rest) = of_reading.split_at(readings.len());
+                of_reading = rest;
+                let missing = of_record
+                    .iter()
+                    .filter(|series| self.series[**series].is_none())
+                    .count();
                 // A record seen before whose series does not exist was refused then, and is refused again.
-                if series.is_some() || !progress.is_new(reading.offset) {
+                if missing == 0 || !progress.is_new(readings[0].offset) {
                     continue;
                 }
-                let count = match metrics.get_mut(reading.device) {
+                let device = readings[0].device;
+                let count = match metrics.get_mut(device) {
                     Some(count) => count,
                     None => {
                         let count: i64 =
                             sqlx::query_scalar("SELECT count(*) FROM series WHERE device = ?")
-                                .bind(reading.device)
+                                .bind(device)
                                 .fetch_one(&mut **tx)
                                 .await?;
-                        metrics.entry(reading.device).or_insert(count)
+                        metrics.entry(device).or_insert(count)
                     }
                 };
-                if *count >= i64::from(metrics_per_device_max) {
+                let after = count.saturating_add(i64::try_from(missing).unwrap_or(i64::MAX));
+                if after > i64::from(metrics_per_device_max) {
                     continue;
                 }
-                *count += 1;
-                let id: i64 = sqlx::query_scalar(
-                    "INSERT INTO series (device, metric, last_value, last_at_ms, last_received_ms, samples, state)
-                     VALUES (?, ?, ?, ?, ?, 0, 0) RETURNING id",
-                )
-                .bind(reading.device)
-                .bind(reading.metric)
-                .bind(reading.value)
-                .bind(reading.at_ms)
-                .bind(reading.received_ms)
-                .fetch_one(&mut **tx)
-                .await?;
-                *series = Some(Series {
-                    id,
-                    state: State::Normal,
-                    last: None,
-                });
+                *count = after;
+                for (reading, series) in readings.iter().zip(of_record) {
+                    let series = &mut self.series[*series];
+                    if series.is_none() {
+                        *series = Some(create(tx, reading).await?);
+                    }
+                }
             }
         }
         Ok(())
     }
+}
+
+async fn create<'a>(
+    tx: &mut Transaction<'_, Sqlite>,
+    reading: &ReadingAt<'_>,
+) -> sqlx::Result<Series<'a>> {
+    let id: i64 = sqlx::query_scalar(
+        "INSERT INTO series (device, metric, last_value, last_at_ms, last_received_ms, samples, state)
+         VALUES (?, ?, ?, ?, ?, 0, 0) RETURNING id",
+    )
+    .bind(reading.device)
+    .bind(reading.metric.as_ref())
+    .bind(&reading.value)
+    .bind(reading.at_ms)
+    .bind(reading.received_ms)
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(Series {
+        id,
+        state: State::Normal,
+        last: None,
+    })
 }
 
 async fn insert_samples(
@@ -382,7 +421,7 @@ async fn insert_samples(
                 .push_bind(sample.reading.at_ms)
                 .push_bind(sample.source)
                 .push_bind(sample.reading.offset)
-                .push_bind(sample.reading.value);
+                .push_bind(&sample.reading.value);
         });
         query
             .build()
@@ -393,11 +432,11 @@ async fn insert_samples(
     Ok(())
 }
 
-async fn update_series(
+async fn update_series<'s>(
     tx: &mut Transaction<'_, Sqlite>,
-    series: impl Iterator<Item = &Series>,
+    series: impl Iterator<Item = &'s Series<'s>>,
 ) -> sqlx::Result<()> {
-    let changed: Vec<(&Series, &Last)> = series
+    let changed: Vec<(&Series<'_>, &Last<'_>)> = series
         .filter_map(|series| series.last.as_ref().map(|last| (series, last)))
         .collect();
     for changed in changed.chunks(ROWS_PER_STATEMENT_MAX) {
@@ -407,9 +446,9 @@ async fn update_series(
         query.push_values(changed, |mut row, (series, last)| {
             row.push_bind(series.id)
                 .push_bind(series.state.code())
-                .push_bind(last.value)
-                .push_bind(last.at_ms)
-                .push_bind(last.received_ms)
+                .push_bind(&last.reading.value)
+                .push_bind(last.reading.at_ms)
+                .push_bind(last.reading.received_ms)
                 .push_bind(last.samples);
         });
         query.push(
@@ -440,7 +479,7 @@ async fn insert_alerts(
                 .push_bind(raised.reading.offset)
                 .push_bind(raised.series)
                 .push_bind(raised.crossing.kind.code())
-                .push_bind(raised.reading.value)
+                .push_bind(raised.value)
                 .push_bind(raised.crossing.threshold)
                 .push_bind(raised.reading.at_ms);
         });

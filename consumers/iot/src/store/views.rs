@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use super::batch::alert_id;
 use super::{Status, Store};
 use crate::alert::{Alert, Kind, State};
+use crate::telemetry::Value as Measured;
 
 /// A device in the list of devices.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,8 +26,8 @@ pub struct DeviceRow {
 pub struct MetricRow {
     /// Its name.
     pub metric: String,
-    /// The last value, in the metric's unit.
-    pub value: f64,
+    /// The last value: a number in the metric's unit, a boolean or a text.
+    pub value: Measured,
     /// When that was measured, milliseconds since the Unix epoch.
     pub at: i64,
     /// When that was received, milliseconds since the Unix epoch.
@@ -38,12 +39,12 @@ pub struct MetricRow {
 }
 
 /// A reading in a time series.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Point {
     /// When it was measured, milliseconds since the Unix epoch.
     pub at: i64,
-    /// In the metric's unit.
-    pub value: f64,
+    /// A number in the metric's unit, a boolean or a text.
+    pub value: Measured,
 }
 
 /// A page of a time series.
@@ -208,7 +209,7 @@ impl Store {
     ///
     /// What SQLite says.
     pub async fn metrics(&self, device: &str) -> sqlx::Result<Vec<MetricRow>> {
-        let rows: Vec<(String, f64, i64, i64, i64, i64)> = sqlx::query_as(
+        let rows: Vec<(String, Measured, i64, i64, i64, i64)> = sqlx::query_as(
             "SELECT metric, last_value, last_at_ms, last_received_ms, samples, state FROM series
              WHERE device = ? ORDER BY metric",
         )
@@ -256,7 +257,7 @@ impl Store {
             offset: i64::MAX,
         });
         // One more than wanted tells whether there is a page before.
-        let mut rows: Vec<(i64, i64, i64, f64)> = sqlx::query_as(
+        let mut rows: Vec<(i64, i64, i64, Measured)> = sqlx::query_as(
             r#"SELECT at_ms, source, "offset", value FROM samples
                WHERE series = ? AND at_ms >= ? AND at_ms <= ? AND (at_ms, source, "offset") < (?, ?, ?)
                ORDER BY at_ms DESC, source DESC, "offset" DESC LIMIT ?"#,
@@ -278,12 +279,9 @@ impl Store {
             offset: *offset,
         });
         let points = rows
-            .iter()
+            .into_iter()
             .rev()
-            .map(|(at, _, _, value)| Point {
-                at: *at,
-                value: *value,
-            })
+            .map(|(at, _, _, value)| Point { at, value })
             .collect();
         Ok(Some(Points {
             points,
@@ -303,7 +301,7 @@ impl Store {
                     r#"SELECT p.topic, p.partition, a."offset", s.device, s.metric, a.value, a.threshold, a.kind, a.at_ms
                        FROM series s CROSS JOIN alerts a ON a.series = s.id
                        JOIN store_progress p ON p.source = a.source
-                       WHERE s.device = ? ORDER BY a.at_ms DESC, a."offset" DESC LIMIT ?"#,
+                       WHERE s.device = ? ORDER BY a.at_ms DESC, a."offset" DESC, s.metric LIMIT ?"#,
                 )
                 .bind(device.to_owned())
                 .bind(alerts_max)
@@ -315,7 +313,7 @@ impl Store {
                     r#"SELECT p.topic, p.partition, a."offset", s.device, s.metric, a.value, a.threshold, a.kind, a.at_ms
                        FROM alerts a JOIN series s ON s.id = a.series
                        JOIN store_progress p ON p.source = a.source
-                       ORDER BY a.at_ms DESC, a."offset" DESC LIMIT ?"#,
+                       ORDER BY a.at_ms DESC, a."offset" DESC, s.metric LIMIT ?"#,
                 )
                 .bind(alerts_max)
                 .fetch_all(self.0.reader())
@@ -326,7 +324,7 @@ impl Store {
             .into_iter()
             .map(
                 |(topic, partition, offset, device, metric, value, threshold, kind, at)| Alert {
-                    id: alert_id(&topic, partition, offset),
+                    id: alert_id(&topic, partition, offset, &metric),
                     device,
                     metric,
                     value,
