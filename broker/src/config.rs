@@ -6,6 +6,7 @@ use settings::{Kind, Section as _};
 
 use crate::access::AccessConfig;
 use crate::limits::{Limits, WORKERS_MAX};
+use crate::router::ShareStrategy;
 
 const ADDRESS: Kind<String> = Kind {
     words: "a numeric address and a port, such as \"127.0.0.1:1883\", \"0.0.0.0:1883\" or \"[::]:1883\"",
@@ -24,6 +25,11 @@ settings::section! {
         pub sys_interval_s: u32 = 10, [0.., "seconds; 0 is never"];
         /// Whether an empty client identifier gets one assigned, or is refused.
         pub assign_client_ids: bool = true, ["true or false"];
+        /// Which member of a shared subscription (`$share/…`) gets a message, among those with room for it: "round-robin",
+        /// each in turn; "sticky-client", the same one for all messages of a publisher; "sticky-topic", the same one for all
+        /// of a topic; "least-in-flight", the one with the fewest to acknowledge. The sticky ones keep a publisher's or a
+        /// topic's messages in order as long as their member is there and keeps up.
+        pub shared_subscription_strategy: ShareStrategy = ShareStrategy::RoundRobin, ["\"round-robin\", \"sticky-client\", \"sticky-topic\" or \"least-in-flight\""];
         /// Who may do what.
         #[serde(deserialize_with = "AccessConfig::deserialize_table")]
         pub access: AccessConfig = AccessConfig::default(), [section];

@@ -90,7 +90,11 @@ impl Broker {
             limits.retained_messages_max as usize,
             limits.retained_bytes_max,
         );
-        let router = Router::new(hasher.clone(), retained);
+        let router = Router::new(
+            hasher.clone(),
+            config.shared_subscription_strategy,
+            retained,
+        );
         let shared = Shared::new(config.worker_count(), router, hasher, &config.access);
         Ok(Self {
             config,

@@ -38,6 +38,7 @@ pub use driver::{Broker, Running, StartError};
 pub use handle::{Delivered, Handle};
 pub use limits::Limits;
 pub use message::{Message, MessageParts};
+pub use router::ShareStrategy;
 pub use sink::{Deliver, Incoming, NoSink, Refusal, Settlement, Sink, Token, Verdict};
 pub use stats::Stats;
 pub use time::Time;

@@ -21,6 +21,17 @@ settings::section! {
         pub topic_levels_max: u32 = 128, [1..=topic::LEVELS_MAX as u32, "levels"];
         /// Subscriptions of one session; one more is refused with 0x97 (0x80 in 3.x).
         pub subscriptions_max: u32 = 10_000, [1.., "subscriptions"];
+        /// Bytes of the filters of one session's subscriptions; what would exceed it is refused with 0x97 (0x80 in 3.x). A
+        /// filter with wildcards is in memory twice.
+        pub subscription_bytes_max: u64 = 1_048_576, [1.., "bytes"];
+        /// Filters of one SUBSCRIBE or UNSUBSCRIBE. Those beyond it are refused: with 0x97 (0x80 in 3.x) in SUBACK, with 0x83
+        /// in UNSUBACK; a 3.x client's UNSUBSCRIBE, which has no answer to say it in, closes the connection.
+        pub filters_per_packet_max: u32 = 10_000, [1.., "filters"];
+        /// Shared subscriptions of one session; one more is refused with 0x97 (0x80 in 3.x).
+        pub shared_groups_per_session_max: u32 = 64, [1.., "shared subscriptions"];
+        /// Groups that share one filter on this node, each of which gets every message that matches; one more is refused with
+        /// 0x97 (0x80 in 3.x).
+        pub shared_groups_per_filter_max: u32 = 256, [1.., "groups"];
         /// QoS 1 and 2 publishes of one client that are not acknowledged yet. Announced to 5.0 clients: one that sends
         /// more is disconnected with 0x93; a 3.x client is not read from until some are.
         pub receive_maximum: u16 = 1_024, [1..=16_384, "messages"];
@@ -111,9 +122,16 @@ pub(crate) const HOST_WINDOW_MS: u64 = 20;
 pub(crate) const THREAD_QUIET: u64 = 400;
 /// How long a thread keeps its worker at least.
 pub(crate) const WORKER_STAY_MS: u64 = 500;
-/// Members of a shared subscription that are asked for a message before it is held back from all of it, where the access rules
-/// deny a part of the filter to each of them.
+/// Members of a shared subscription that hand a message on, having left, having no room or being denied it, before the one
+/// that has it then keeps, drops or holds it back.
 pub(crate) const SHARED_ASKED_MAX: u8 = 16;
+/// Members of a shared subscription with the same room that are looked at for one to whom the access rules deny nothing.
+pub(crate) const SHARED_SEARCHED_MAX: usize = 1_024;
+/// Members among which the one with the fewest messages in flight is chosen; they begin with the next one each time.
+pub(crate) const SHARED_COMPARED_MAX: usize = 64;
+/// Places of a member on the ring of a sticky shared subscription: the more, the more even the shares, and the larger the
+/// member.
+pub(crate) const SHARED_STICKY_POINTS: u32 = 32;
 /// The largest number of workers: a session's worker is 6 bits of its number.
 pub const WORKERS_MAX: usize = 64;
 /// The largest number of sessions a worker holds: 26 bits of a session's number.

@@ -4,13 +4,18 @@
 //! tree of groups. A lookup costs the topic's depth and the matches. The router holds numbers of sessions, never
 //! sessions; a number carries the generation of its slot, so one that is out of date names nobody.
 
+mod group;
+
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use codec::{Qos, SubscriptionOptions};
 use dashmap::DashMap;
 use hashbrown::HashMap;
 use topic::FilterTree;
+
+pub use group::ShareStrategy;
+pub(crate) use group::{Among, Ask, Group, Join, Member, Share};
 
 use crate::access::Scope;
 use crate::retained::Retained;
@@ -173,54 +178,33 @@ impl Receivers {
     }
 }
 
-/// The members of one shared subscription (group and filter).
-#[derive(Debug)]
-pub(crate) struct Group {
-    name: Box<str>,
-    members: Mutex<Members>,
-}
-
-#[derive(Debug, Default)]
-struct Members {
-    list: Vec<(Receiver, bool)>,
-    next: usize,
-}
-
-impl Group {
-    fn members(&self) -> std::sync::MutexGuard<'_, Members> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The member whose turn it is: the next one that is connected, or the next one at all if none is.
-    pub(crate) fn pick(&self, except: Option<SessionId>) -> Option<(Receiver, bool)> {
-        self.pick_of(|receiver| Some(receiver.session) != except)
-    }
-
-    /// The same, among those that `eligible` holds for.
-    pub(crate) fn pick_of(&self, eligible: impl Fn(&Receiver) -> bool) -> Option<(Receiver, bool)> {
-        let mut members = self.members();
-        let len = members.list.len();
-        let from = members.next;
-        let turns = (0..len).map(|turn| (from + turn) % len.max(1));
-        let eligible = |at: &usize| eligible(&members.list[*at].0);
-        let at = turns
-            .clone()
-            .filter(eligible)
-            .find(|at| members.list[*at].1)
-            .or_else(|| turns.clone().find(eligible))?;
-        members.next = (at + 1) % len;
-        Some(members.list[at])
-    }
-}
-
 /// A delivery that does not fit a plain [`Receiver`]: of a shared subscription, or with several identifiers.
 #[derive(Debug, Clone)]
 pub(crate) struct Hit {
     pub(crate) receiver: Receiver,
     pub(crate) more_identifiers: Box<[u32]>,
-    pub(crate) group: Option<Arc<Group>>,
-    /// Members of the group that may not receive it: they were asked before.
+    /// Its member's part of the shared subscription that it is for, if it is.
+    pub(crate) share: Option<Share>,
+    /// How many members handed it on.
     pub(crate) passed_on: u8,
+    /// Whether one of them may not have it.
+    pub(crate) was_denied: bool,
+    /// The member that had it and went away, to which it goes back when nobody has room.
+    pub(crate) giver: Option<SessionId>,
+}
+
+impl Hit {
+    /// A message for a member of a shared subscription.
+    pub(crate) fn shared((receiver, share): (Receiver, Share)) -> Self {
+        Self {
+            receiver,
+            more_identifiers: Box::default(),
+            share: Some(share),
+            passed_on: 0,
+            was_denied: false,
+            giver: None,
+        }
+    }
 }
 
 /// What a lookup found. Reused from lookup to lookup.
@@ -232,19 +216,38 @@ pub(crate) struct Matches {
     groups: Vec<Arc<Group>>,
 }
 
+/// The shared subscriptions of one filter, by name.
+type Groups = HashMap<Box<str>, Arc<Group>, ahash::RandomState>;
+
+/// What a lookup is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Query<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) qos: Qos,
+    /// Who published it (no local [MQTT-3.8.3-3]).
+    pub(crate) origin: Option<(SessionId, u16)>,
+    /// What sticky shared subscriptions go by.
+    pub(crate) share_key: u32,
+}
+
 /// Subscriptions and retained messages of a node.
 pub(crate) struct Router {
     exact: DashMap<Arc<str>, Receivers, ahash::RandomState>,
     wild: RwLock<FilterTree<Receivers>>,
-    shared: RwLock<FilterTree<Vec<Arc<Group>>>>,
+    shared: RwLock<FilterTree<Groups>>,
     wild_subscriptions: AtomicU64,
     shared_subscriptions: AtomicU64,
     subscriptions: AtomicU64,
+    pub(crate) strategy: ShareStrategy,
     pub(crate) retained: Retained,
 }
 
 impl Router {
-    pub(crate) fn new(hasher: ahash::RandomState, retained: Retained) -> Self {
+    pub(crate) fn new(
+        hasher: ahash::RandomState,
+        strategy: ShareStrategy,
+        retained: Retained,
+    ) -> Self {
         Self {
             exact: DashMap::with_hasher(hasher),
             wild: RwLock::new(FilterTree::new()),
@@ -252,6 +255,7 @@ impl Router {
             wild_subscriptions: AtomicU64::new(0),
             shared_subscriptions: AtomicU64::new(0),
             subscriptions: AtomicU64::new(0),
+            strategy,
             retained,
         }
     }
@@ -307,36 +311,35 @@ impl Router {
         removed
     }
 
-    /// Makes a session a member of a shared subscription: the group, and whether it is a new member.
-    pub(crate) fn join(&self, name: &str, filter: &str, receiver: Receiver) -> (Arc<Group>, bool) {
+    /// Makes a session a member of a shared subscription, or replaces its options: its part in it. `None` when the
+    /// filter has `groups_max` groups already and this would be one more.
+    pub(crate) fn join(
+        &self,
+        name: &str,
+        filter: &str,
+        join: &Join<'_>,
+        groups_max: usize,
+    ) -> Option<Arc<Member>> {
         let mut tree = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        let groups = tree.get_or_insert(filter);
-        let group = if let Some(group) = groups.iter().find(|group| &*group.name == name) {
-            Arc::clone(group)
-        } else {
-            let group = Arc::new(Group {
-                name: name.into(),
-                members: Mutex::default(),
-            });
-            groups.push(Arc::clone(&group));
-            group
+        let of_filter = tree.get_mut(filter);
+        let count = of_filter.as_ref().map_or(0, |groups| groups.len());
+        let group = match of_filter.and_then(|groups| groups.get(name)) {
+            Some(group) => Arc::clone(group),
+            None if count >= groups_max => return None,
+            None => {
+                let group = Arc::new(Group::new(self.strategy));
+                tree.get_or_insert(filter)
+                    .insert(name.into(), Arc::clone(&group));
+                group
+            }
         };
-        let mut members = group.members();
-        let old = members
-            .list
-            .iter_mut()
-            .find(|(old, _)| old.session == receiver.session);
-        let new = old.is_none();
-        match old {
-            Some(old) => *old = (receiver, true),
-            None => members.list.push((receiver, true)),
-        }
-        drop(members);
+        // Under the lock of the tree: otherwise the group might end meanwhile.
+        let (member, is_new) = group.join(join);
         self.shared_subscriptions
-            .fetch_add(u64::from(new), Ordering::Release);
+            .fetch_add(u64::from(is_new), Ordering::Release);
         self.subscriptions
-            .fetch_add(u64::from(new), Ordering::Relaxed);
-        (group, new)
+            .fetch_add(u64::from(is_new), Ordering::Relaxed);
+        Some(member)
     }
 
     /// Takes a session out of a shared subscription: whether it was a member.
@@ -345,20 +348,12 @@ impl Router {
         let Some(groups) = tree.get_mut(filter) else {
             return false;
         };
-        let Some(at) = groups.iter().position(|group| &*group.name == name) else {
+        let Some(group) = groups.get(name) else {
             return false;
         };
-        let (removed, empty) = {
-            let mut members = groups[at].members();
-            let before = members.list.len();
-            members
-                .list
-                .retain(|(receiver, _)| receiver.session != session);
-            members.next = 0;
-            (members.list.len() < before, members.list.is_empty())
-        };
-        if empty {
-            groups.swap_remove(at);
+        let (removed, is_empty) = group.leave(session);
+        if is_empty {
+            groups.remove(name);
             if groups.is_empty() {
                 tree.remove(filter);
             }
@@ -370,30 +365,10 @@ impl Router {
         removed
     }
 
-    /// Tells a shared subscription whether a member is connected.
-    pub(crate) fn set_online(&self, name: &str, filter: &str, session: SessionId, online: bool) {
-        let tree = self.shared.read().unwrap_or_else(PoisonError::into_inner);
-        let groups = tree.get(filter).map(Vec::as_slice).unwrap_or_default();
-        if let Some(group) = groups.iter().find(|group| &*group.name == name) {
-            let mut members = group.members();
-            if let Some(member) = members
-                .list
-                .iter_mut()
-                .find(|(old, _)| old.session == session)
-            {
-                member.1 = online;
-            }
-        }
-    }
-
-    /// Finds who gets a message on `topic`: each session once in `receivers`, with all its matching subscriptions
-    /// merged; and one member of each shared subscription. `origin` published it (no local [MQTT-3.8.3-3]).
-    pub(crate) fn lookup(
-        &self,
-        topic: &str,
-        origin: Option<(SessionId, u16)>,
-        found: &mut Matches,
-    ) {
+    /// Finds who gets a message: each session once in `receivers`, with all its matching subscriptions merged; and one
+    /// member of each shared subscription.
+    pub(crate) fn lookup(&self, query: &Query<'_>, found: &mut Matches) {
+        let Query { topic, origin, .. } = *query;
         let Matches {
             receivers,
             hits,
@@ -426,17 +401,18 @@ impl Router {
         }
         if self.shared_subscriptions.load(Ordering::Acquire) > 0 {
             let tree = self.shared.read().unwrap_or_else(PoisonError::into_inner);
-            tree.for_each_match(topic, |of_filter| groups.extend(of_filter.iter().cloned()));
+            tree.for_each_match(topic, |of_filter| {
+                groups.extend(of_filter.values().cloned())
+            });
             drop(tree);
+            let ask = Ask {
+                qos: query.qos,
+                key: query.share_key,
+                among: Among::All,
+                except: None,
+            };
             for group in groups.drain(..) {
-                if let Some((receiver, _)) = group.pick(None) {
-                    hits.push(Hit {
-                        receiver,
-                        more_identifiers: Box::default(),
-                        group: Some(group),
-                        passed_on: 0,
-                    });
-                }
+                hits.extend(group.pick(&ask).map(Hit::shared));
             }
         }
     }
@@ -473,8 +449,10 @@ fn merge(receivers: &mut Vec<Receiver>, hits: &mut Vec<Hit>, origin: Option<(Ses
             hits.push(Hit {
                 receiver: one,
                 more_identifiers: all.collect(),
-                group: None,
+                share: None,
                 passed_on: 0,
+                was_denied: false,
+                giver: None,
             });
         } else {
             one.identifier = receivers[at..end]
@@ -515,7 +493,28 @@ mod tests {
     }
 
     fn router() -> Router {
-        Router::new(ahash::RandomState::new(), Retained::new(100, 10_000))
+        let strategy = ShareStrategy::RoundRobin;
+        let retained = Retained::new(100, 10_000);
+        Router::new(ahash::RandomState::new(), strategy, retained)
+    }
+
+    fn query(topic: &str) -> Query<'_> {
+        Query {
+            topic,
+            qos: Qos::AtLeastOnce,
+            origin: None,
+            share_key: 0,
+        }
+    }
+
+    fn join(router: &Router, name: &str, slot: u32, groups_max: usize) -> Option<Arc<Member>> {
+        let join = Join {
+            receiver: receiver(slot, Qos::AtLeastOnce, 0),
+            client_id: "m",
+            hasher: &ahash::RandomState::new(),
+            has_room: true,
+        };
+        router.join(name, "t/#", &join, groups_max)
     }
 
     #[test]
@@ -525,12 +524,12 @@ mod tests {
         router.subscribe(&"a/+".into(), receiver(1, Qos::AtLeastOnce, 7));
         router.subscribe(&"#".into(), receiver(2, Qos::AtMostOnce, 0));
         let mut found = Matches::default();
-        router.lookup("a/b", None, &mut found);
+        router.lookup(&query("a/b"), &mut found);
         assert_eq!(found.receivers.len(), 2);
         assert_eq!(found.receivers[0].options.qos(), Qos::AtLeastOnce);
         assert_eq!(found.receivers[0].identifier, 7);
         router.subscribe(&"a/#".into(), receiver(1, Qos::AtMostOnce, 9));
-        router.lookup("a/b", None, &mut found);
+        router.lookup(&query("a/b"), &mut found);
         assert_eq!(found.receivers.len(), 1);
         assert_eq!(found.hits.len(), 1);
         assert_eq!(1 + found.hits[0].more_identifiers.len(), 2);
@@ -546,13 +545,13 @@ mod tests {
                 assert!(!router.subscribe(&filter, receiver(slot, Qos::AtMostOnce, 0)));
             }
             let mut found = Matches::default();
-            router.lookup("x/y", None, &mut found);
+            router.lookup(&query("x/y"), &mut found);
             assert_eq!(found.receivers.len(), 100);
             for slot in 0..100 {
                 assert!(router.unsubscribe(&filter, SessionId::new(1, slot)));
                 assert!(!router.unsubscribe(&filter, SessionId::new(1, slot)));
             }
-            router.lookup("x/y", None, &mut found);
+            router.lookup(&query("x/y"), &mut found);
             assert!(found.receivers.is_empty());
         }
         assert!(router.exact.is_empty());
@@ -563,14 +562,14 @@ mod tests {
     #[test]
     fn a_shared_subscription_takes_turns_among_connected_members() {
         let router = router();
-        for slot in 0..3 {
-            router.join("g", "t/#", receiver(slot, Qos::AtLeastOnce, 0));
-        }
-        router.set_online("g", "t/#", SessionId::new(1, 1), false);
+        let members: Vec<_> = (0..3)
+            .map(|slot| join(&router, "g", slot, 1).unwrap())
+            .collect();
+        members[1].set(SessionId::new(1, 1), false, true);
         let mut found = Matches::default();
         let mut turns = [0; 3];
         for _ in 0..10 {
-            router.lookup("t/1", None, &mut found);
+            router.lookup(&query("t/1"), &mut found);
             assert_eq!(found.hits.len(), 1);
             turns[found.hits[0].receiver.session.slot() as usize] += 1;
         }
@@ -578,8 +577,26 @@ mod tests {
         for slot in 0..3 {
             assert!(router.leave("g", "t/#", SessionId::new(1, slot)));
         }
-        router.lookup("t/1", None, &mut found);
+        router.lookup(&query("t/1"), &mut found);
         assert!(found.hits.is_empty());
+    }
+
+    #[test]
+    fn a_filter_has_so_many_groups_and_no_more() {
+        let router = router();
+        for at in 0..3 {
+            let member = join(&router, &format!("g{at}"), at, 2);
+            assert_eq!(member.is_some(), at < 2);
+        }
+        // Joining one that is there is always possible.
+        assert!(join(&router, "g0", 9, 2).is_some());
+        assert_eq!(router.subscriptions.load(Ordering::Relaxed), 3);
+        for (name, slot) in [("g0", 0), ("g0", 9), ("g1", 1)] {
+            assert!(router.leave(name, "t/#", SessionId::new(1, slot)));
+            assert!(!router.leave(name, "t/#", SessionId::new(1, slot)));
+        }
+        assert!(router.shared.read().unwrap().is_empty());
+        assert_eq!(router.subscriptions.load(Ordering::Relaxed), 0);
     }
 
     #[test]

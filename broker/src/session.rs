@@ -7,89 +7,21 @@
 
 mod incoming;
 mod outgoing;
-
-use std::sync::Arc;
+mod replays;
+mod subscriptions;
 
 use codec::{Qos, Version};
-use hashbrown::HashSet;
 
 pub(crate) use incoming::{Begin, Incoming, Released, encode, encode_within};
-pub(crate) use outgoing::{Delivery, Frames, Outgoing, QueueMax, Replay, Routed, Sending};
+pub(crate) use outgoing::{Delivery, Frames, Outgoing, QueueMax, Routed, Sending};
+pub(crate) use replays::{Replay, Replays};
+pub(crate) use subscriptions::Subscriptions;
 
 use crate::message::Message;
 use crate::time::Time;
 
 /// "No connection", where a connection's slot is expected.
 pub(crate) const OFFLINE: u32 = u32::MAX;
-
-/// The filters that a session is subscribed to, as they were given (`$share/…` included). Most clients have one, which
-/// costs no allocation of its own.
-#[derive(Debug)]
-pub(crate) enum Subscriptions {
-    One(Arc<str>),
-    /// Two or more, or none: in that shape the whole takes two words.
-    Many(Option<Box<HashSet<Arc<str>, ahash::RandomState>>>),
-}
-
-impl Default for Subscriptions {
-    fn default() -> Self {
-        Self::Many(None)
-    }
-}
-
-impl Subscriptions {
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::One(_) => 1,
-            Self::Many(many) => many.as_ref().map_or(0, |many| many.len()),
-        }
-    }
-
-    pub(crate) fn get(&self, filter: &str) -> Option<&Arc<str>> {
-        match self {
-            Self::One(one) => (**one == *filter).then_some(one),
-            Self::Many(many) => many.as_ref()?.get(filter),
-        }
-    }
-
-    /// Adds a filter that is not there.
-    pub(crate) fn insert(&mut self, filter: Arc<str>) {
-        *self = match std::mem::take(self) {
-            Self::Many(None) => Self::One(filter),
-            Self::One(one) => Self::Many(Some(Box::new([one, filter].into_iter().collect()))),
-            Self::Many(Some(mut many)) => {
-                many.insert(filter);
-                Self::Many(Some(many))
-            }
-        }
-    }
-
-    /// Takes a filter out: whether it was there.
-    pub(crate) fn remove(&mut self, filter: &str) -> bool {
-        match self {
-            Self::One(one) if **one == *filter => *self = Self::default(),
-            Self::One(_) | Self::Many(None) => return false,
-            Self::Many(Some(many)) => {
-                if !many.remove(filter) {
-                    return false;
-                }
-                if many.is_empty() {
-                    *self = Self::default();
-                }
-            }
-        }
-        true
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<str>> {
-        let (one, many) = match self {
-            Self::One(one) => (Some(one), None),
-            Self::Many(many) => (None, many.as_ref()),
-        };
-        one.into_iter()
-            .chain(many.into_iter().flat_map(|many| many.iter()))
-    }
-}
 
 /// A will, as CONNECT gave it.
 #[derive(Debug, Clone)]
@@ -135,8 +67,6 @@ pub(crate) struct Session {
     /// Topic aliases that the client lets us use.
     pub(crate) alias_maximum: u16,
     pub(crate) version: Version,
-    /// Whether it has shared subscriptions, so that those without do not ask.
-    pub(crate) shares: bool,
 }
 
 impl Session {
@@ -154,7 +84,6 @@ impl Session {
             window: 1,
             alias_maximum: 0,
             version,
-            shares: false,
         }
     }
 

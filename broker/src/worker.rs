@@ -105,8 +105,9 @@ pub(crate) struct Worker {
     counts: Local,
     /// Connections held because the sink had no room.
     held_by_sink: Vec<u32>,
-    /// What sessions that have ended had published and wanted delivered when it is stored, by slot and generation.
-    departed: HashMap<(u32, u16), Incoming>,
+    /// What sessions that have ended had published and wanted delivered when it is stored, by slot and generation; with the
+    /// hash of the client identifier.
+    departed: HashMap<(u32, u16), (Incoming, u32)>,
     /// Entries for the other workers, posted once a turn.
     posts: Vec<Vec<Inbox>>,
     /// Since when, and until when, the worker drains.

@@ -523,6 +523,7 @@ mod tests {
             WORKERS,
             crate::router::Router::new(
                 ahash::RandomState::new(),
+                crate::ShareStrategy::RoundRobin,
                 crate::retained::Retained::new(0, 0),
             ),
             ahash::RandomState::new(),

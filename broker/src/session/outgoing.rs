@@ -3,17 +3,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU16;
-use std::sync::Arc;
 
 use codec::{Ack, Packet, Properties, PublishHead, Qos, ReasonCode, Version};
 
-use super::Session;
 use super::incoming::encode;
+use super::{Replays, Session};
 use crate::limits::SHARED_PAYLOAD_BYTES_MIN;
 use crate::message::{Message, MessageParts};
 use crate::outbox::Outbox;
-use crate::retained::Position;
-use crate::router::{Group, Options};
+use crate::router::{Receiver, Share};
 use crate::stats::Local;
 use crate::time::Time;
 
@@ -22,8 +20,8 @@ use crate::time::Time;
 pub(crate) struct Delivery {
     pub(crate) message: Message,
     pub(crate) more_identifiers: Box<[u32]>,
-    /// The shared subscription that it is for, if it is.
-    pub(crate) group: Option<Arc<Group>>,
+    /// The session's part of the shared subscription that it is for, if it is.
+    pub(crate) share: Option<Share>,
     /// A subscription identifier; 0 is none.
     pub(crate) identifier: u32,
     pub(crate) qos: Qos,
@@ -37,35 +35,15 @@ struct InFlight {
     packet_id: NonZeroU16,
 }
 
-/// Retained messages on their way to a new subscription.
-#[derive(Debug, Clone)]
-pub(crate) struct Replay {
-    pub(crate) filter: Arc<str>,
-    pub(crate) position: Position,
-    pub(crate) identifier: u32,
-    pub(crate) options: Options,
-    /// The last retained message that was there when the session subscribed. Later ones come live, and not again.
-    pub(crate) subscribed: u64,
-    /// The last that was there when the client last came back: QoS 0 does not wait for those who are away, so it did not
-    /// come live before.
-    pub(crate) missed: u64,
-}
-
-impl Replay {
-    /// Whether a retained message of that number is still to be sent.
-    pub(crate) fn wants(&self, message: &Message, sequence: u64) -> bool {
-        sequence <= self.subscribed
-            || sequence <= self.missed && message.qos().min(self.options.qos()) == Qos::AtMostOnce
-    }
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     in_flight: VecDeque<InFlight>,
     queue: VecDeque<Delivery>,
     queue_bytes: u64,
-    pub(crate) replays: Vec<Replay>,
+    /// The bytes of the shared message that there was no room for; 0 while shared subscriptions may count on this session.
+    no_room_for: u64,
+    pub(crate) replays: Replays,
     aliases: HashMap<Box<str>, u16, ahash::RandomState>,
     last_packet_id: u16,
     /// How many identifiers after the last are known to be free.
@@ -80,6 +58,7 @@ impl Outgoing {
             && self.queue.is_empty()
             && self.replays.is_empty()
             && self.aliases.is_empty()
+            && self.no_room_for == 0
     }
 
     /// Whether something waits: messages, or retained messages to walk through.
@@ -140,7 +119,7 @@ impl Outgoing {
 
     fn queue_push(&mut self, delivery: Delivery, queue: QueueMax, counts: &mut Local) {
         let bytes = delivery.message.bytes() as u64;
-        if self.queue.len() >= queue.messages || self.queue_bytes + bytes > queue.bytes {
+        if !self.queue_has_room(bytes, queue) {
             counts.dropped_queue_full += 1;
             return;
         }
@@ -159,35 +138,45 @@ impl Outgoing {
         Some(delivery)
     }
 
-    /// Takes out deliveries of shared subscriptions that `elsewhere` finds another member for. QoS 2 in flight stays:
-    /// the client may have it already [MQTT-4.8.2-4] [MQTT-4.8.2-5].
-    pub(crate) fn take_shared<T>(
+    /// Whether a message of that many bytes finds a place in the queue.
+    fn queue_has_room(&self, bytes: u64, queue: QueueMax) -> bool {
+        self.queue.len() < queue.messages && self.queue_bytes + bytes <= queue.bytes
+    }
+
+    /// Shared subscriptions have been told that there is no room, for a message of that many bytes.
+    pub(crate) fn has_no_room_for(&mut self, bytes: u64) {
+        self.no_room_for = bytes.max(1);
+    }
+
+    /// Takes out deliveries of shared subscriptions that `elsewhere` finds another member for, in their order. QoS 2 in
+    /// flight stays: the client may have it already [MQTT-4.8.2-4] [MQTT-4.8.2-5].
+    pub(crate) fn take_shared(
         &mut self,
-        mut elsewhere: impl FnMut(&Group) -> Option<T>,
+        elsewhere: impl Fn(&Delivery, &Share) -> Option<(Receiver, Share)>,
         counts: &mut Local,
-    ) -> Vec<(Delivery, T)> {
+    ) -> Vec<(Message, (Receiver, Share))> {
         let mut taken = Vec::new();
-        self.in_flight.retain_mut(|one| {
-            let Some(delivery) = &one.delivery else {
+        let other = |delivery: &Delivery| elsewhere(delivery, delivery.share.as_ref()?);
+        self.in_flight.retain(|one| {
+            let delivery = one.delivery.as_ref();
+            let Some(delivery) = delivery.filter(|delivery| delivery.qos == Qos::AtLeastOnce)
+            else {
                 return true;
             };
-            let (Qos::AtLeastOnce, Some(group)) = (delivery.qos, &delivery.group) else {
+            let Some(to) = other(delivery) else {
                 return true;
             };
-            let Some(to) = elsewhere(group) else {
-                return true;
-            };
-            taken.extend(one.delivery.take().map(|delivery| (delivery, to)));
+            taken.push((delivery.message.clone(), to));
             counts.inflight -= 1;
             false
         });
         let mut bytes = 0;
         self.queue.retain(|delivery| {
-            let Some(to) = delivery.group.as_deref().and_then(&mut elsewhere) else {
+            let Some(to) = other(delivery) else {
                 return true;
             };
             bytes += delivery.message.bytes() as u64;
-            taken.push((delivery.clone(), to));
+            taken.push((delivery.message.clone(), to));
             counts.queued -= 1;
             false
         });
@@ -284,6 +273,36 @@ impl Session {
     pub(crate) fn window_left(&self) -> usize {
         let sent = self.flow.as_ref().map_or(0, |flow| flow.outgoing.sent());
         usize::from(self.window).saturating_sub(sent)
+    }
+
+    /// Whether a QoS 1 or 2 message of that many bytes can be sent or can wait.
+    pub(crate) fn has_room(&self, bytes: u64, queue: QueueMax) -> bool {
+        let Some(flow) = &self.flow else {
+            return true;
+        };
+        let outgoing = &flow.outgoing;
+        self.is_online() && !outgoing.has_messages_waiting() && self.has_window()
+            || outgoing.queue_has_room(bytes, queue)
+    }
+
+    /// Whether shared subscriptions were told that this session has no room.
+    pub(crate) fn said_no_room(&self) -> bool {
+        self.flow
+            .as_ref()
+            .is_some_and(|flow| flow.outgoing.no_room_for > 0)
+    }
+
+    /// Whether there is room again for what there was none for.
+    pub(crate) fn found_room(&mut self, queue: QueueMax) -> bool {
+        let bytes = self
+            .flow
+            .as_ref()
+            .map_or(0, |flow| flow.outgoing.no_room_for);
+        let found = bytes > 0 && self.has_room(bytes, queue);
+        if let (true, Some(flow)) = (found, &mut self.flow) {
+            flow.outgoing.no_room_for = 0;
+        }
+        found
     }
 
     /// Whether another QoS 1 or 2 message may be sent.

@@ -54,7 +54,11 @@ pub(super) fn workers(
     let count = config.workers.max(1);
     let shared = Shared::new(
         count,
-        Router::new(hasher.clone(), retained),
+        Router::new(
+            hasher.clone(),
+            config.shared_subscription_strategy,
+            retained,
+        ),
         hasher,
         &config.access,
     );

@@ -5,7 +5,8 @@ use codec::{DecodeError, Disconnect, Packet, Properties, ReasonCode, Version};
 use super::Worker;
 use crate::connection::tick;
 use crate::limits::{LINGER_MS, TIMER_LOOK_MS, WILL_RETRY_MS, WORK_FILTER};
-use crate::session::{OFFLINE, Will};
+use crate::router::{Among, Hit, SessionId, Share};
+use crate::session::{Delivery, OFFLINE, Will};
 use crate::timers::Timer;
 use crate::transport::Transport;
 
@@ -221,14 +222,8 @@ impl Worker {
         }
         self.offline_sessions += 1;
         self.arm_session(slot);
-        if self
-            .sessions
-            .get(slot)
-            .is_some_and(|session| session.shares)
-        {
-            self.set_shares_online(slot, false);
-            self.give_shared_away(slot, false);
-        }
+        self.tell_shares(slot);
+        self.give_shared_away(slot, false);
     }
 
     /// Looks at a session without connection when its will or its end is due. A timer that is under way already, for
@@ -255,13 +250,13 @@ impl Worker {
 
     /// Ends a session that is not connected: nothing of it is left.
     pub(super) fn end_session(&mut self, slot: u32) {
-        let id = crate::router::SessionId::new(self.index, slot);
+        let id = SessionId::new(self.index, slot);
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
         let will = session.will.take();
         let subscriptions = std::mem::take(&mut session.subscriptions);
-        let shares = session.shares;
+        let shares = subscriptions.shares_len() > 0;
         for filter in subscriptions.iter() {
             self.work += WORK_FILTER;
             match topic::split_share(filter) {
@@ -279,38 +274,47 @@ impl Worker {
         let Some(mut session) = self.sessions.remove(slot) else {
             return;
         };
+        let hash = self.client_hash(&session.client_id);
         if let Some(flow) = &mut session.flow {
             flow.outgoing.drop_all(&mut self.counts);
             if flow.incoming.has_deferred() {
                 let incoming = std::mem::take(&mut flow.incoming);
-                self.departed.insert((slot, generation), incoming);
+                self.departed
+                    .insert((slot, generation), (incoming, hash as u32));
             }
         }
         self.counts.sessions -= 1;
-        let hash = self.client_hash(&session.client_id);
         if let Ok(entry) = self.clients.find_entry(hash, |other| *other == slot) {
             entry.remove();
         }
     }
 
-    pub(super) fn set_shares_online(&self, slot: u32, online: bool) {
-        let id = crate::router::SessionId::new(self.index, slot);
+    /// Tells the session's shared subscriptions what it can take now.
+    pub(super) fn tell_shares(&self, slot: u32) {
+        let id = SessionId::new(self.index, slot);
         let Some(session) = self.sessions.get(slot) else {
             return;
         };
-        for filter in session.subscriptions.iter() {
-            if let Ok(Some(share)) = topic::split_share(filter) {
-                self.shared
-                    .router
-                    .set_online(share.group, share.filter, id, online);
-            }
+        let (is_online, has_room) = (session.is_online(), !session.said_no_room());
+        for member in session.subscriptions.shares() {
+            member.set(id, is_online, has_room);
         }
     }
 
-    /// Gives a member's unacknowledged messages of shared subscriptions to other members: connected ones, or any when
-    /// the session ends.
+    /// Tells the session's shared subscriptions when it has room again after it had none.
+    pub(super) fn tell_room(&mut self, slot: u32) {
+        let queue = self.queue_max();
+        if let Some(session) = self.sessions.get_mut(slot)
+            && session.found_room(queue)
+        {
+            self.tell_shares(slot);
+        }
+    }
+
+    /// Gives a member's unacknowledged messages of shared subscriptions to other members, in their order: to connected
+    /// ones with room, or to any when the session ends.
     fn give_shared_away(&mut self, slot: u32, ends: bool) {
-        let id = crate::router::SessionId::new(self.index, slot);
+        let id = SessionId::new(self.index, slot);
         let Some(flow) = self
             .sessions
             .get_mut(slot)
@@ -318,22 +322,15 @@ impl Worker {
         else {
             return;
         };
-        let elsewhere = |group: &crate::router::Group| {
-            group
-                .pick(Some(id))
-                .filter(|(_, online)| *online || ends)
-                .map(|(receiver, _)| receiver)
-        };
+        let among = if ends { Among::All } else { Among::Connected };
+        let elsewhere = |delivery: &Delivery, share: &Share| share.other(delivery.qos, among, id);
         let taken = flow.outgoing.take_shared(elsewhere, &mut self.counts);
-        for (delivery, receiver) in taken {
-            let hit = crate::router::Hit {
-                receiver,
-                more_identifiers: Box::default(),
-                group: delivery.group,
-                passed_on: 0,
-            };
-            self.send_hit(delivery.message, hit, None);
+        for (message, to) in taken {
+            let mut hit = Hit::shared(to);
+            hit.giver = (!ends).then_some(id);
+            self.send_hit(message, hit, None);
         }
+        self.tell_room(slot);
     }
 
     /// A timer of a session fires.

@@ -222,7 +222,7 @@ impl Worker {
                 }
             }
         }
-        let (shares, packet_bytes_max) = (session.shares, session.packet_bytes_max);
+        let packet_bytes_max = session.packet_bytes_max;
         let generation = self.connections.slab.generation(slot);
         if let Some(connection) = self.connections.slab.get_mut(slot) {
             connection.session = session_slot;
@@ -254,9 +254,7 @@ impl Worker {
             }
         }
         if session_present {
-            if shares {
-                self.set_shares_online(session_slot, true);
-            }
+            self.tell_shares(session_slot);
             self.resume(slot, session_slot);
         }
     }

@@ -1,8 +1,6 @@
 //! From a routed message to the outboxes of its receivers, here and at the other workers; and to a session's client
 //! what has waited for it.
 
-use std::sync::Arc;
-
 use codec::Qos;
 
 use super::Worker;
@@ -10,7 +8,7 @@ use crate::handle::{Delivered, Inbox};
 use crate::limits::{SHARED_ASKED_MAX, TIMER_LOOK_MS, TIMER_TICK_MS, WORK_PUBLISH};
 use crate::message::Message;
 use crate::retained::Position;
-use crate::router::{Group, Hit, Receiver, SessionId};
+use crate::router::{Among, Hit, Query, Receiver, SessionId, Share, ShareStrategy};
 use crate::session::{Delivery, QueueMax, Routed, Sending};
 use crate::time::Time;
 use crate::timers::Timer;
@@ -30,13 +28,24 @@ macro_rules! sending {
     };
 }
 
+/// Where a message comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin {
+    /// A session of this worker, of that generation.
+    Client(SessionId, u16),
+    /// A session of this worker that has ended; the hash of its client identifier.
+    Departed(u32),
+    /// No client of this node.
+    Nobody,
+}
+
 impl Worker {
     /// Routes one message: retains it if it asks for that, and hands it to every session that should have it, or to
     /// that session's worker.
     pub(super) fn route(
         &mut self,
         routed: &mut Routed<'_>,
-        origin: Option<(SessionId, u16)>,
+        origin: Origin,
         delivered: Option<&Delivered>,
     ) {
         // Retained first: who subscribes meanwhile gets it by one way or the other, never by none.
@@ -44,20 +53,28 @@ impl Worker {
             self.retain(routed);
         }
         let mut found = std::mem::take(&mut self.found);
-        self.shared
-            .router
-            .lookup(routed.parts.topic, origin, &mut found);
+        let query = Query {
+            topic: routed.parts.topic,
+            qos: routed.parts.qos,
+            origin: match origin {
+                Origin::Client(session, generation) => Some((session, generation)),
+                Origin::Departed(_) | Origin::Nobody => None,
+            },
+            share_key: self.share_key(routed.parts.topic, origin),
+        };
+        self.shared.router.lookup(&query, &mut found);
         let deliveries = found.receivers.len() + found.hits.len();
         self.work += WORK_PUBLISH + deliveries as u64;
         if found.receivers.is_empty() && found.hits.is_empty() {
             self.counts.publishes_unmatched += 1;
         }
         self.frames.reset();
+        let queue = self.queue_max();
         let mut elsewhere = false;
         for receiver in &found.receivers {
             let worker = receiver.session.worker();
             if worker == self.index {
-                self.deliver(routed, receiver, &[], None);
+                self.deliver(routed, receiver, &[], None, queue);
             } else {
                 self.remote[worker].push(*receiver);
                 elsewhere = true;
@@ -85,6 +102,22 @@ impl Worker {
             }
         }
         self.found = found;
+    }
+
+    /// What sticky shared subscriptions go by: the publisher, or the topic, also where nobody here published it.
+    fn share_key(&self, topic: &str, origin: Origin) -> u32 {
+        let hash = |text: &str| self.shared.hasher.hash_one(text) as u32;
+        match (self.shared.router.strategy, origin) {
+            (ShareStrategy::RoundRobin | ShareStrategy::LeastInFlight, _) => 0,
+            (ShareStrategy::StickyClient, Origin::Departed(key)) => key,
+            (ShareStrategy::StickyClient, Origin::Client(session, _)) => self
+                .sessions
+                .get(session.slot())
+                .map_or(0, |session| hash(&session.client_id)),
+            (ShareStrategy::StickyClient, Origin::Nobody) | (ShareStrategy::StickyTopic, _) => {
+                hash(topic)
+            }
+        }
     }
 
     fn retain(&mut self, routed: &mut Routed<'_>) {
@@ -127,63 +160,107 @@ impl Worker {
             parts: message.parts(),
             shared: Some(message.clone()),
         };
+        let queue = self.queue_max();
         for receiver in receivers {
-            self.deliver(&mut routed, receiver, &[], None);
+            self.deliver(&mut routed, receiver, &[], None, queue);
         }
     }
 
-    /// A delivery of a shared subscription, or with several identifiers, for a session here. If the member has left
-    /// while the message was on its way, another one gets it.
+    /// A delivery of a shared subscription, or with several identifiers, for a session here. A member that has left, may not
+    /// have it or has no room for it hands it on.
     pub(super) fn deliver_hit(
         &mut self,
         routed: &mut Routed<'_>,
         mut hit: Hit,
         delivered: Option<&Delivered>,
     ) {
-        if let Some(group) = &hit.group {
-            let other = self.other_member(&hit.receiver, group, hit.passed_on > 0);
-            hit.receiver = other.unwrap_or(hit.receiver);
-        }
-        while self.is_here(&hit.receiver) && !self.may_receive(&hit.receiver, routed.parts.topic) {
-            let Some(other) = next_member(&hit) else {
-                break;
+        while self.is_here(&hit.receiver) {
+            let Some((receiver, share)) = self.other_member(routed, &mut hit) else {
+                let Hit {
+                    receiver,
+                    more_identifiers,
+                    share,
+                    giver,
+                    ..
+                } = hit;
+                let is_shared = share.is_some();
+                let mut queue = self.queue_max();
+                if giver == Some(receiver.session) {
+                    // What was in flight to it finds its place again, whatever came meanwhile.
+                    queue.messages += usize::from(self.settings.limits.inflight_messages_max);
+                    queue.bytes = u64::MAX;
+                }
+                self.deliver(routed, &receiver, &more_identifiers, share, queue);
+                if is_shared {
+                    self.look_for_room(&receiver);
+                }
+                return;
             };
-            hit.receiver = other;
+            (hit.receiver, hit.share) = (receiver, Some(share));
             hit.passed_on += 1;
+            self.work += 1;
         }
-        if !self.is_here(&hit.receiver) {
-            return self.send_hit(routed.message(), hit, delivered);
-        }
-        let Hit {
-            receiver,
-            more_identifiers,
-            group,
-            ..
-        } = hit;
-        self.deliver(routed, &receiver, &more_identifiers, group);
+        self.send_hit(routed.message(), hit, delivered);
     }
 
-    /// Who gets a shared message in place of a member that is not connected: one that is, or any if the member's
-    /// session is gone.
+    /// Who gets a shared message in place of a member here, if that is not to have it and another one is.
     fn other_member(
-        &self,
-        receiver: &Receiver,
-        group: &Group,
-        is_passed_on: bool,
-    ) -> Option<Receiver> {
-        let slot = receiver.session.slot();
-        let session = self
-            .sessions
-            .get(slot)
-            .filter(|_| self.sessions.generation(slot) == receiver.generation);
-        match session {
-            // Whoever is connected may be the one that may not have it.
-            Some(session) if session.is_online() || is_passed_on => None,
-            Some(_) => group
-                .pick(Some(receiver.session))
-                .filter(|(_, online)| *online)
-                .map(|(other, _)| other),
-            None => group.pick(None).map(|(other, _)| other),
+        &mut self,
+        routed: &mut Routed<'_>,
+        hit: &mut Hit,
+    ) -> Option<(Receiver, Share)> {
+        let share = hit.share.as_ref()?;
+        let (id, slot) = (hit.receiver.session, hit.receiver.session.slot());
+        if hit.passed_on >= SHARED_ASKED_MAX {
+            return share.back_to(hit.giver.filter(|giver| *giver != id)?);
+        }
+        let qos = routed.parts.qos.min(hit.receiver.options.qos());
+        let other = |among| share.other(routed.parts.qos, among, id);
+        if !self.may_receive(&hit.receiver, routed.parts.topic) {
+            hit.was_denied = true;
+            return other(Among::Undenied).or_else(|| other(Among::All));
+        }
+        let queue = self.queue_max();
+        let Some(session) = self.sessions.get_mut_if(slot, hit.receiver.generation) else {
+            return other(Among::All);
+        };
+        // Whoever is connected may be the one that may not have it.
+        if !session.is_online()
+            && !hit.was_denied
+            && let Some(connected) = other(Among::Connected)
+        {
+            return Some(connected);
+        }
+        if qos == Qos::AtMostOnce {
+            return None;
+        }
+        let bytes = routed.message().bytes() as u64;
+        if session.has_room(bytes, queue) || hit.giver == Some(id) {
+            return None;
+        }
+        self.tell_no_room(slot, bytes);
+        share
+            .other(routed.parts.qos, Among::WithRoom, id)
+            .or_else(|| share.back_to(hit.giver?))
+    }
+
+    /// Has the next messages go to others as soon as a member is full.
+    fn look_for_room(&mut self, receiver: &Receiver) {
+        let (slot, queue) = (receiver.session.slot(), self.queue_max());
+        if let Some(session) = self.sessions.get_mut_if(slot, receiver.generation)
+            && receiver.options.qos() > Qos::AtMostOnce
+            && !session.said_no_room()
+            && !session.has_room(0, queue)
+        {
+            self.tell_no_room(slot, 0);
+        }
+    }
+
+    /// Tells a session's shared subscriptions that it has no room for a message of that many bytes.
+    fn tell_no_room(&mut self, slot: u32, bytes: u64) {
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.flow().outgoing.has_no_room_for(bytes);
+            self.tell_shares(slot);
         }
     }
 
@@ -204,7 +281,7 @@ impl Worker {
         session.is_none_or(|session| self.settings.access.may_receive(&session.client_id, topic))
     }
 
-    fn queue_max(&self) -> QueueMax {
+    pub(super) fn queue_max(&self) -> QueueMax {
         let limits = &self.settings.limits;
         QueueMax {
             messages: limits.queue_messages_max as usize,
@@ -217,7 +294,8 @@ impl Worker {
         routed: &mut Routed<'_>,
         receiver: &Receiver,
         more_identifiers: &[u32],
-        group: Option<Arc<Group>>,
+        share: Option<Share>,
+        queue: QueueMax,
     ) {
         if !self.may_receive(receiver, routed.parts.topic) {
             self.counts.deliveries_withheld += 1;
@@ -229,7 +307,6 @@ impl Worker {
             self.counts.dropped_expired += 1;
             return;
         }
-        let queue = self.queue_max();
         let Some(session) = self
             .sessions
             .get_mut_if(receiver.session.slot(), receiver.generation)
@@ -253,7 +330,7 @@ impl Worker {
         let delivery = |message| Delivery {
             message,
             more_identifiers: more_identifiers.into(),
-            group,
+            share,
             identifier: receiver.identifier,
             qos,
             retain,
@@ -281,6 +358,7 @@ impl Worker {
             session.pump(&mut sending);
             self.pump_retained(slot, session_slot);
         }
+        self.tell_room(session_slot);
         if let Some(session) = self.sessions.get_mut(session_slot) {
             session.tidy();
         }
@@ -361,7 +439,7 @@ impl Worker {
                 let delivery = |message| Delivery {
                     message,
                     more_identifiers: Box::default(),
-                    group: None,
+                    share: None,
                     identifier: replay.identifier,
                     qos,
                     retain: true,
@@ -400,25 +478,11 @@ impl Worker {
             flow.outgoing.resumed();
             if !flow.outgoing.replays.is_empty() {
                 let sequence = self.shared.router.retained.sequence();
-                for replay in &mut flow.outgoing.replays {
+                for replay in flow.outgoing.replays.iter_mut() {
                     replay.missed = sequence;
                 }
             }
             self.pump(slot, session_slot);
         }
     }
-}
-
-/// Who is asked next for a message of a shared subscription that its member may not receive: one to whom nothing of the filter is
-/// denied, or else any other.
-fn next_member(hit: &Hit) -> Option<Receiver> {
-    let group = hit.group.as_ref()?;
-    if hit.passed_on >= SHARED_ASKED_MAX {
-        return None;
-    }
-    let other = |member: &Receiver| member.session != hit.receiver.session;
-    group
-        .pick_of(|member| other(member) && !member.options.in_part())
-        .or_else(|| group.pick_of(other))
-        .map(|(member, _)| member)
 }

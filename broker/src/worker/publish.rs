@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 
 use codec::{Publish, Qos, ReasonCode, Version};
 
+use super::deliver::Origin;
 use super::{Close, Step, Worker};
 use crate::access::{By, RefusedPublish};
 use crate::limits::HELD_LIST_SPARE;
@@ -330,7 +331,7 @@ impl Worker {
                 shared: None,
             };
             let id = SessionId::new(self.index, arrived.session_slot);
-            self.route(&mut routed, Some((id, arrived.generation)), None);
+            self.route(&mut routed, Origin::Client(id, arrived.generation), None);
             None
         };
         self.forwardable = forwardable;
@@ -480,7 +481,9 @@ impl Worker {
         };
         let Released { messages, close } = flow.incoming.answer_settled(outbox, version);
         session.tidy();
-        self.release(messages);
+        let id = SessionId::new(self.index, session_slot);
+        let generation = self.sessions.generation(session_slot);
+        self.release(messages, Origin::Client(id, generation));
         if close {
             self.close(connection, Close::PublishRefused);
         }
@@ -521,7 +524,8 @@ impl Worker {
         let Entry::Occupied(mut departed) = self.departed.entry(key) else {
             return;
         };
-        let incoming = departed.get_mut();
+        let (incoming, client) = departed.get_mut();
+        let client = *client;
         if !incoming.settle(token.sequence(), reason) {
             return;
         }
@@ -529,17 +533,17 @@ impl Worker {
         if incoming.waiting() == 0 {
             departed.remove();
         }
-        self.release(messages);
+        self.release(messages, Origin::Departed(client));
     }
 
     /// Delivers what was stored first.
-    fn release(&mut self, messages: Vec<Message>) {
+    fn release(&mut self, messages: Vec<Message>, origin: Origin) {
         for message in messages {
             let mut routed = Routed {
                 parts: message.parts(),
                 shared: Some(message.clone()),
             };
-            self.route(&mut routed, None, None);
+            self.route(&mut routed, origin, None);
         }
     }
 
@@ -605,13 +609,13 @@ impl Worker {
             properties: &will.properties,
             expires_at: will.message_expiry_s.map(|s| self.now.plus_s(s.into())),
         };
-        let origin = (SessionId::new(self.index, session_slot), generation);
+        let origin = Origin::Client(SessionId::new(self.index, session_slot), generation);
         self.route(
             &mut Routed {
                 parts,
                 shared: None,
             },
-            Some(origin),
+            origin,
             None,
         );
         Ok(())

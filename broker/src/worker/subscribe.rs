@@ -10,13 +10,17 @@ use codec::{
 use super::{Close, Step, Worker};
 use crate::limits::WORK_FILTER;
 use crate::retained::Position;
-use crate::router::{Options, Receiver, SessionId};
+use crate::router::{Join, Options, Receiver, SessionId};
 use crate::session::Replay;
 
 /// An answer has no property that could be left out [MQTT-3.1.2-24].
 const ANSWER_TOO_LARGE: Close = Close::Protocol(
     ReasonCode::PACKET_TOO_LARGE,
     "the answer to so many filters is larger than the client takes",
+);
+const TOO_MANY_FILTERS: Close = Close::Protocol(
+    ReasonCode::QUOTA_EXCEEDED,
+    "more filters in an UNSUBSCRIBE than limits.filters_per_packet_max",
 );
 const EMPTY_FILTER: &str = "an empty topic filter";
 
@@ -33,12 +37,18 @@ impl Worker {
             .next()
             .unwrap_or(0);
         let mut reasons = Vec::new();
-        for one in subscribe.filters.iter() {
+        let filters_max = self.settings.limits.filters_per_packet_max as usize;
+        for (at, one) in subscribe.filters.iter().enumerate() {
             if one.filter.is_empty() && self.is_3x(slot) {
                 return self.protocol_error(slot, EMPTY_FILTER);
             }
-            self.work += WORK_FILTER;
-            let reason = match self.subscribe_one(session_slot, one, identifier) {
+            let subscribed = if at < filters_max {
+                self.work += WORK_FILTER;
+                self.subscribe_one(session_slot, one, identifier)
+            } else {
+                Err(ReasonCode::QUOTA_EXCEEDED)
+            };
+            let reason = match subscribed {
                 Ok(()) => ReasonCode(u8::from(one.options.qos)),
                 Err(reason) => {
                     self.counts.subscriptions_refused += 1;
@@ -103,12 +113,18 @@ impl Worker {
                 return Err(ReasonCode::NOT_AUTHORIZED);
             }
         };
-        let existing = session.subscriptions.get(one.filter);
-        if existing.is_none() && session.subscriptions.len() >= limits.subscriptions_max as usize {
+        let subscriptions = &session.subscriptions;
+        let existing = subscriptions.get(one.filter);
+        let is_new = existing.is_none();
+        let bytes = (subscriptions.bytes() + one.filter.len()) as u64;
+        let groups_max = limits.shared_groups_per_session_max as usize;
+        let is_over = subscriptions.len() >= limits.subscriptions_max as usize
+            || bytes > limits.subscription_bytes_max
+            || share.is_some() && subscriptions.shares_len() >= groups_max;
+        if is_new && is_over {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
         let filter = existing.map_or_else(|| Arc::from(one.filter), Arc::clone);
-        let is_new = existing.is_none();
         let options = Options::new(one.options, scope);
         let receiver = Receiver {
             session: SessionId::new(self.index, session_slot),
@@ -116,17 +132,30 @@ impl Worker {
             generation,
             options,
         };
+        let router = &self.shared.router;
         match &share {
             Some(share) => {
-                session.shares = true;
-                self.shared.router.join(share.group, share.filter, receiver);
+                let join = Join {
+                    receiver,
+                    client_id: &session.client_id,
+                    hasher: &self.shared.hasher,
+                    has_room: !session.said_no_room(),
+                };
+                let groups_max = limits.shared_groups_per_filter_max as usize;
+                let member = router
+                    .join(share.group, share.filter, &join, groups_max)
+                    .ok_or(ReasonCode::QUOTA_EXCEEDED)?;
+                if is_new {
+                    let filter = Arc::clone(&filter);
+                    session.subscriptions.insert_share(filter, member);
+                }
             }
             None => {
-                self.shared.router.subscribe(&filter, receiver);
+                router.subscribe(&filter, receiver);
+                if is_new {
+                    session.subscriptions.insert(Arc::clone(&filter));
+                }
             }
-        }
-        if is_new {
-            session.subscriptions.insert(Arc::clone(&filter));
         }
         let replays = match one.options.retain_handling {
             RetainHandling::SendAtSubscribe => true,
@@ -145,12 +174,7 @@ impl Worker {
                 identifier,
                 options,
             };
-            let outgoing = &mut session.flow().outgoing;
-            if !is_new {
-                let is_other = |old: &Replay| !Arc::ptr_eq(&old.filter, &replay.filter);
-                outgoing.replays.retain(is_other);
-            }
-            outgoing.replays.push(replay);
+            session.flow().outgoing.replays.push(replay);
         }
         Ok(())
     }
@@ -162,8 +186,16 @@ impl Worker {
         unsubscribe: &Unsubscribe<'_>,
     ) -> Step {
         let id = SessionId::new(self.index, session_slot);
+        let filters_max = self.settings.limits.filters_per_packet_max as usize;
         let mut reasons = Vec::new();
-        for filter in unsubscribe.filters.iter() {
+        for (at, filter) in unsubscribe.filters.iter().enumerate() {
+            if at >= filters_max {
+                if self.is_3x(slot) {
+                    return self.close_step(slot, TOO_MANY_FILTERS);
+                }
+                reasons.push(ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR.0);
+                continue;
+            }
             if filter.is_empty() && self.is_3x(slot) {
                 return self.protocol_error(slot, EMPTY_FILTER);
             }
@@ -178,9 +210,7 @@ impl Worker {
                     _ => self.shared.router.unsubscribe(filter, id),
                 };
                 if let Some(flow) = &mut session.flow {
-                    flow.outgoing
-                        .replays
-                        .retain(|replay| *replay.filter != *filter);
+                    flow.outgoing.replays.remove(filter);
                 }
             }
             let valid = matches!(topic::split_share(filter), Ok(Some(_)))

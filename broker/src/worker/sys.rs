@@ -3,6 +3,7 @@
 use codec::Qos;
 
 use super::Worker;
+use super::deliver::Origin;
 use crate::message::MessageParts;
 use crate::session::Routed;
 use crate::stats::Stats;
@@ -63,7 +64,7 @@ impl Worker {
                     parts,
                     shared: None,
                 },
-                None,
+                Origin::Nobody,
                 None,
             );
         }

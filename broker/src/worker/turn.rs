@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::deliver::Origin;
 use super::{Close, Worker};
 use crate::handle::{Delivered, Inbox};
 use crate::limits::{
@@ -201,7 +202,7 @@ impl Worker {
                 parts: message.parts(),
                 shared: Some(message.clone()),
             };
-            self.route(&mut routed, None, delivered);
+            self.route(&mut routed, Origin::Nobody, delivered);
         }
     }
 

@@ -361,7 +361,7 @@ fn a_client_identifier_of_65_535_bytes() {
 #[test]
 fn ten_thousand_subscriptions_in_one_client() {
     const MAX: usize = 10_000;
-    let net = Net::new();
+    let net = Net::with(|config| config.limits.shared_groups_per_session_max = 5_000);
     let mut bystander = Bystander::new(&net);
     let mut client = net.client("many").persistent().connect();
     let filters: Vec<String> = (0..=MAX)

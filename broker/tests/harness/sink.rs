@@ -3,7 +3,9 @@
 use broker::{Refusal, Verdict};
 use codec::{Property, Version};
 
-use crate::support::{NOTHING, Net, PENDING, PENDING_DELIVER_AFTER, Pub, Store, everywhere};
+use crate::support::{
+    NOTHING, Net, PENDING, PENDING_DELIVER_AFTER, Pub, Store, everywhere, options,
+};
 
 #[test]
 fn an_acknowledgement_waits_for_the_sink_and_delivery_does_not() {
@@ -57,6 +59,22 @@ fn a_publish_that_is_not_stored_does_not_overtake_one_that_is() {
     assert_eq!(publisher.got(), NOTHING);
     store.stored(&net, [0]);
     assert_eq!(publisher.got(), ["PUBACK #1", "PUBACK #2"]);
+}
+
+#[test]
+fn what_is_delivered_after_it_is_stored_does_not_come_back_to_a_publisher_that_wants_none_of_its_own()
+ {
+    let store = Store::answering(PENDING_DELIVER_AFTER);
+    let net = Net::with_sink(store.clone(), |_| ());
+    let mut client = net.join("c");
+    let mut not_its_own = options(0);
+    not_its_own.no_local = true;
+    client.subscribe_with(&[("t", not_its_own), ("u", options(0))], &[]);
+    client.got();
+    client.publish("t", 1, "x");
+    client.publish("u", 1, "x");
+    store.stored(&net, [0, 1]);
+    assert_eq!(client.got(), ["PUBACK #1", "PUBACK #2", "PUBLISH u x"]);
 }
 
 #[test]

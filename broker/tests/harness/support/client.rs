@@ -357,6 +357,26 @@ impl Client {
         self.send(&Packet::PubAck(Ack::success(id(packet_id))));
     }
 
+    /// Takes the QoS 1 messages that came, acknowledges them, and goes on while that brings more: their payloads.
+    pub fn work_off(&mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        loop {
+            let publishes = self.got();
+            if publishes.is_empty() {
+                return all;
+            }
+            for publish in publishes {
+                let words: Vec<&str> = publish.split(' ').collect();
+                let ["PUBLISH", _, payload, "q1", packet_id, ..] = words[..] else {
+                    panic!("no QoS 1 message: {publish}");
+                };
+                all.push(payload.to_owned());
+                let packet_id = packet_id.trim_start_matches('#').parse();
+                self.puback(packet_id.expect("a packet identifier"));
+            }
+        }
+    }
+
     pub fn pubrec(&mut self, packet_id: u16) {
         self.send(&Packet::PubRec(Ack::success(id(packet_id))));
     }
