@@ -40,11 +40,23 @@ impl<T> Slab<T> {
     }
 
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
+        let value = self.retire(index)?;
+        self.give_back(index);
+        Some(value)
+    }
+
+    /// Takes a value out and keeps its slot from being used again until [`Slab::give_back`]: for what is named by its slot
+    /// for so long that generations could come round.
+    pub(crate) fn retire(&mut self, index: u32) -> Option<T> {
         let slot = self.slots.get_mut(index as usize)?;
         let value = slot.value.take()?;
         slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(index);
         Some(value)
+    }
+
+    /// A slot that was retired may be used again; to be said once.
+    pub(crate) fn give_back(&mut self, index: u32) {
+        self.free.push(index);
     }
 
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
@@ -100,5 +112,23 @@ mod tests {
         assert!(slab.get_mut_if(first, generation).is_none());
         assert_eq!(slab.get_mut_if(second, next), Some(&mut "b"));
         assert_eq!(slab.len(), 1);
+    }
+
+    #[test]
+    fn a_retired_slot_is_not_used_before_it_is_given_back() {
+        let mut slab = Slab::default();
+        let (first, generation) = slab.insert("a");
+        assert_eq!(slab.retire(first), Some("a"));
+        assert_eq!(slab.retire(first), None);
+        assert!(slab.get_mut_if(first, generation).is_none());
+        for _ in 0..3 {
+            let (other, _) = slab.insert("b");
+            assert_ne!(other, first);
+            slab.remove(other);
+        }
+        slab.give_back(first);
+        let (again, next) = slab.insert("c");
+        assert_eq!(again, first);
+        assert_ne!(next, generation);
     }
 }

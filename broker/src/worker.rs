@@ -105,8 +105,8 @@ pub(crate) struct Worker {
     counts: Local,
     /// Connections held because the sink had no room.
     held_by_sink: Vec<u32>,
-    /// What sessions that have ended had published and wanted delivered when it is stored, by slot and generation; with the
-    /// hash of the client identifier.
+    /// What sessions that have ended had published and is not settled, by slot and generation; with the hash of the client
+    /// identifier.
     departed: HashMap<(u32, u16), (Incoming, u32)>,
     /// Entries for the other workers, posted once a turn.
     posts: Vec<Vec<Inbox>>,

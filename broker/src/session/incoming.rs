@@ -75,11 +75,6 @@ impl Incoming {
         self.owed.len()
     }
 
-    /// Whether messages wait until they are stored before they are delivered.
-    pub(crate) fn has_deferred(&self) -> bool {
-        self.owed.iter().any(|owed| owed.deferred.is_some())
-    }
-
     /// Whether a 3.x client has published as much as it may before something is stored.
     pub(crate) fn is_full(&self, receive_maximum: u16) -> bool {
         self.owed.len() >= usize::from(receive_maximum)
@@ -285,6 +280,13 @@ impl Incoming {
             properties: Properties::EMPTY,
         };
         encode(outbox, version, &Packet::PubComp(ack));
+    }
+
+    /// The session ends: only what is to be delivered when it is stored is still of interest, and when all is settled.
+    pub(crate) fn departs(&mut self) {
+        self.disconnected();
+        self.taken = Vec::new();
+        self.owed.shrink_to_fit();
     }
 
     /// The connection is gone. The client will repeat what was not answered.

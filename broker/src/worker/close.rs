@@ -271,17 +271,23 @@ impl Worker {
             self.publish_will(slot, *will, true); // due with the session's end [MQTT-3.1.2-8]
         }
         let generation = self.sessions.generation(slot);
-        let Some(mut session) = self.sessions.remove(slot) else {
+        let Some(mut session) = self.sessions.retire(slot) else {
             return;
         };
         let hash = self.client_hash(&session.client_id);
+        let mut is_awaited = false;
         if let Some(flow) = &mut session.flow {
             flow.outgoing.drop_all(&mut self.counts);
-            if flow.incoming.has_deferred() {
-                let incoming = std::mem::take(&mut flow.incoming);
+            is_awaited = flow.incoming.waiting() > 0;
+            if is_awaited {
+                let mut incoming = std::mem::take(&mut flow.incoming);
+                incoming.departs();
                 self.departed
                     .insert((slot, generation), (incoming, hash as u32));
             }
+        }
+        if !is_awaited {
+            self.sessions.give_back(slot);
         }
         self.counts.sessions -= 1;
         if let Ok(entry) = self.clients.find_entry(hash, |other| *other == slot) {

@@ -1,6 +1,7 @@
 //! PUBLISH from a client: checked, offered to the sink, routed, and acknowledged in order. And what the sink says of
 //! it later.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::num::NonZeroU16;
 
@@ -18,6 +19,11 @@ use crate::sink::{Deliver, Incoming, Settlement, Token, Verdict};
 use crate::time::Time;
 
 /// A token's bits: 6 of worker, 26 of session slot, 16 of the slot's generation, 16 of the publish's sequence.
+///
+/// No two publishes that wait for their settlement have the same, however long they wait. Those of one session differ in
+/// their sequence: it counts the unanswered ones, which [`Limits`](crate::Limits) keep below 2^16, and each stays unanswered
+/// until it is settled. Those of two sessions differ in their slot: that of a session that ended is not used again before all
+/// its publishes are settled. The generation only tells whether the session is still there.
 impl Token {
     fn new(session: SessionId, generation: u16, sequence: u16) -> Self {
         Self(u64::from(session.0) << 32 | u64::from(generation) << 16 | u64::from(sequence))
@@ -518,7 +524,8 @@ impl Worker {
         }
     }
 
-    /// A publish of a session that has ended is settled. It is delivered if that had to wait until it was stored.
+    /// A publish of a session that has ended is settled. It is delivered if that had to wait until it was stored. After the
+    /// last one the session's slot may be used again.
     fn settled_departed(&mut self, token: Token, reason: ReasonCode) {
         let key = (token.session().slot(), token.generation());
         let Entry::Occupied(mut departed) = self.departed.entry(key) else {
@@ -532,6 +539,10 @@ impl Worker {
         let Released { messages, .. } = incoming.answer_settled(None, Version::V5);
         if incoming.waiting() == 0 {
             departed.remove();
+            self.sessions.give_back(token.session().slot());
+            if self.departed.is_empty() {
+                self.departed = HashMap::new(); // an outage may have made it large
+            }
         }
         self.release(messages, Origin::Departed(client));
     }

@@ -448,3 +448,31 @@ fn what_each_publish_came_to_adds_up() {
     assert_eq!((stats.sink_accepted, stats.sink_not_stored), (1, 2));
     assert_eq!(stats.publishes_denied(), 1);
 }
+
+#[test]
+fn a_settlement_that_comes_after_70_000_sessions_answers_nobody_else() {
+    const WAITING: usize = 5_000;
+    for deliver in [PENDING, PENDING_DELIVER_AFTER] {
+        let store = Store::answering(deliver);
+        let net = Net::with_sink(store.clone(), |_| ());
+        // In an outage clients come and go, in the same place for all that they know of each other.
+        for _ in 0..WAITING {
+            let mut client = net.join("gone");
+            client.publish("t", 1, "x");
+            client.cut();
+        }
+        for _ in WAITING..70_000 {
+            net.join("passing").cut();
+        }
+        let mut client = net.join("c");
+        for _ in 0..3 {
+            client.publish("t", 1, "x");
+        }
+        assert_eq!(net.stats().sink_pending, WAITING as u64 + 3);
+        store.stored(&net, 0..WAITING);
+        assert_eq!(client.got(), NOTHING, "its own are not stored");
+        store.stored(&net, WAITING..WAITING + 3);
+        assert_eq!(client.got(), ["PUBACK #1", "PUBACK #2", "PUBACK #3"]);
+        assert_eq!(net.stats().sink_pending, 0);
+    }
+}
