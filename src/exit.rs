@@ -16,6 +16,10 @@ pub const EXIT_CANNOT_START: u8 = 2;
 /// It was ended before it had done what its answer is about: neither good nor bad can be said.
 pub const EXIT_UNFINISHED: u8 = 3;
 
+/// A thread that the broker cannot do without died: a bug, or a kernel that gave way. The process ended at once, without
+/// a drain, so that it is started again; what was acknowledged is stored.
+pub const EXIT_THREAD_DIED: u8 = 4;
+
 /// Why the process ends, other than well.
 #[derive(Debug)]
 pub enum Failure {
@@ -25,6 +29,8 @@ pub enum Failure {
     Failed(anyhow::Error),
     /// Somebody ended it before there was anything to say.
     Unfinished(String),
+    /// A thread that the broker cannot do without has died.
+    ThreadDied(broker::Death),
 }
 
 impl Failure {
@@ -39,8 +45,19 @@ impl Failure {
             Self::CannotStart(_) => EXIT_CANNOT_START,
             Self::Failed(_) => EXIT_FAILED,
             Self::Unfinished(_) => EXIT_UNFINISHED,
+            Self::ThreadDied(_) => EXIT_THREAD_DIED,
         })
     }
+}
+
+/// Ends the process because a thread has died. Its clients hang, and all others would in the end: nothing can be drained.
+pub fn thread_died(death: &broker::Death) {
+    crate::log::last_words(&Failure::ThreadDied(death.clone()));
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a drain would wait for the thread that is gone; what was acknowledged is stored"
+    )]
+    std::process::exit(i32::from(EXIT_THREAD_DIED));
 }
 
 impl fmt::Display for Failure {
@@ -50,6 +67,9 @@ impl fmt::Display for Failure {
                 f.write_str(&one_line(sentence))
             }
             Self::Failed(error) => f.write_str(&one_line(&format!("{error:#}"))),
+            Self::ThreadDied(death) => f.write_str(&one_line(&format!(
+                "{death}; the process ends at once, to be started again"
+            ))),
         }
     }
 }

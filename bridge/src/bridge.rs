@@ -90,7 +90,13 @@ impl Bridge {
         )?;
         let asker = Asker::new(kafka::client(config)).map_err(client_error)?;
         let topic = topic.map(str::to_owned);
-        let watcher = Watcher::start(Arc::clone(&sink), Arc::clone(&suspicions), asker, topic)?;
+        let watcher = Watcher::start(
+            Arc::clone(&sink),
+            Arc::clone(&suspicions),
+            asker,
+            topic,
+            handle.clone(),
+        )?;
         let downlink = config
             .downlink
             .enabled
@@ -120,11 +126,14 @@ impl Bridge {
             .downlink
             .as_ref()
             .map_or(self.downlink_was, Downlink::status);
+        let of_claim = self.claim.iter().filter_map(Claim::problem);
+        let of_downlink = self.downlink.iter().filter_map(Downlink::problem);
+        let problems = of_claim.chain(of_downlink);
         self.sink.counters.status(
             self.watcher.reachability(),
             downlink,
             Arc::clone(&self.weaknesses),
-            self.claim.iter().filter_map(Claim::problem).collect(),
+            problems.collect(),
         )
     }
 

@@ -109,6 +109,12 @@ impl Claim {
 
     /// That another node has this name, in a sentence.
     pub(crate) fn problem(&self) -> Option<String> {
+        if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
+            return Some(
+                "nobody sees any more whether another node has this node's name (a thread panicked): start the node again"
+                    .to_owned(),
+            );
+        }
         let rival = self.rival.lock().unwrap_or_else(PoisonError::into_inner);
         rival.as_ref().map(|rival| problem(&self.name, rival))
     }

@@ -92,6 +92,16 @@ impl Downlink {
         })
     }
 
+    /// That it has stopped by itself, in a sentence. The clients of the node stay: they publish as before.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let has_died = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
+        has_died.then(|| {
+            "the downlink has stopped (its thread panicked): what backends answer reaches no client of this node until the \
+             node is started again"
+                .to_owned()
+        })
+    }
+
     pub(crate) fn status(&self) -> DownlinkStatus {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
@@ -361,5 +371,41 @@ impl Reading {
             self.warned_at = Some(Instant::now());
             tracing::warn!(%error, "the downlink has trouble with Kafka");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_downlink_that_panicked_is_a_problem_until_its_end() {
+        let downlink = |life: fn(&Wakes)| {
+            let wakes = Arc::new(Wakes::default());
+            let of_thread = Arc::clone(&wakes);
+            Downlink {
+                wakes,
+                counters: Arc::default(),
+                thread: Some(std::thread::spawn(move || life(&of_thread))),
+            }
+        };
+        let mut at_work = downlink(|wakes| {
+            while !wakes.stop.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        });
+        assert_eq!(at_work.problem(), None);
+        at_work.stop();
+        assert_eq!(at_work.problem(), None, "it was told to end");
+        let dead = downlink(|_| panic!("a trap of this test"));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while dead.problem().is_none() {
+            assert!(Instant::now() < deadline, "nobody says so");
+            std::thread::yield_now();
+        }
+        assert!(
+            dead.problem()
+                .is_some_and(|problem| problem.contains("panicked"))
+        );
     }
 }

@@ -4,7 +4,9 @@
 //! event but cannot say that a batch of them has ended, and one wake of the broker's workers per batch is what makes
 //! acknowledgements cheap. It also replaces a producer that has failed for good.
 
+use std::any::Any;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -47,6 +49,8 @@ pub(crate) trait Outlet: Send + 'static {
     fn settle(&self, batch: &mut Vec<(Token, Settlement)>);
     /// Publishers that were turned away may try again.
     fn sink_ready(&self);
+    /// The thread panicked: nothing is settled any more.
+    fn died(&self, panic: Box<dyn Any + Send>);
 }
 
 impl Outlet for Handle {
@@ -56,6 +60,10 @@ impl Outlet for Handle {
 
     fn sink_ready(&self) {
         Handle::sink_ready(self);
+    }
+
+    fn died(&self, panic: Box<dyn Any + Send>) {
+        self.vital(|| resume_unwind(panic));
     }
 }
 
@@ -102,7 +110,12 @@ impl Poller {
         };
         let thread = std::thread::Builder::new()
             .name("kafka-poll".to_owned())
-            .spawn(move || polling.run())?;
+            .spawn(move || {
+                catch_unwind(AssertUnwindSafe(|| polling.run())).unwrap_or_else(|panic| {
+                    polling.outlet.died(panic);
+                    polling.sink.counters.waiting()
+                })
+            })?;
         sink.set_poll_thread(thread.thread().clone());
         Ok(Self {
             sink,
@@ -121,10 +134,8 @@ impl Poller {
         self.stop.patience_ms.store(patience_ms, Ordering::SeqCst);
         self.stop.requested.store(true, Ordering::SeqCst);
         self.sink.wake_poll_thread();
-        thread.join().unwrap_or_else(|_| {
-            tracing::error!("the thread that polls the producer panicked");
-            0
-        })
+        // A panic in it has been told of.
+        thread.join().unwrap_or(0)
     }
 }
 

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use broker::Handle;
+
 use crate::fault::Asker;
 use crate::sink::KafkaSink;
 use crate::status::Reachability;
@@ -186,13 +188,17 @@ impl Watcher {
         suspicions: Arc<Suspicions>,
         asker: Asker,
         topic: Option<String>,
+        handle: Handle,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         let of_reports = Arc::clone(&suspicions);
         let thread = std::thread::Builder::new()
             .name("kafka-watch".to_owned())
-            .spawn(move || watch(&of_thread, &sink, &suspicions, &asker, topic.as_deref()))?;
+            .spawn(move || {
+                let topic = topic.as_deref();
+                handle.vital(|| watch(&of_thread, &sink, &suspicions, &asker, topic));
+            })?;
         of_reports.set_watch(thread.thread().clone());
         Ok(Self {
             shared,

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Config;
+use crate::death::Death;
 use crate::handle::{Handle, Inbox, Shared};
 use crate::retained::Retained;
 use crate::router::Router;
@@ -116,6 +117,14 @@ impl Broker {
         Handle(Arc::clone(&self.shared))
     }
 
+    /// Has `tell` hear of the death of a thread that the node cannot do without: a worker's, or one that runs under
+    /// [`Handle::vital`]. It runs on the dying thread; the first one that is given holds.
+    #[must_use]
+    pub fn on_death(self, tell: impl Fn(&Death) + Send + Sync + 'static) -> Self {
+        let _ = self.shared.on_death.set(Box::new(tell));
+        self
+    }
+
     /// Starts the workers.
     ///
     /// # Errors
@@ -124,10 +133,10 @@ impl Broker {
         let seats = Seats::new(self.listeners.len(), self.shared.started);
         let mut threads = Vec::new();
         for driver in drivers(&self.config, self.listeners, &self.shared, &sink)? {
-            let seats = Arc::clone(&seats);
+            let (seats, shared) = (Arc::clone(&seats), Arc::clone(&self.shared));
             let thread = std::thread::Builder::new()
                 .name(format!("mqtt-{}", driver.index()))
-                .spawn(move || seats.run(driver))?;
+                .spawn(move || seats.live(driver, &shared))?;
             threads.push(thread);
         }
         tracing::debug!(address = %self.address, workers = threads.len(), "MQTT listener started");
@@ -219,9 +228,8 @@ impl Running {
             mailbox.send_one(Inbox::Shutdown);
         }
         for thread in self.threads {
-            if thread.join().is_err() {
-                tracing::error!("a worker ended by a panic");
-            }
+            // One that died has been told of.
+            let _ = thread.join();
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::access::{AccessConfig, Denials, Denied};
+use crate::death::OnDeath;
 use crate::message::Message;
 use crate::router::{Hit, Receiver, Router};
 use crate::sink::{Settlement, Token};
@@ -168,6 +169,8 @@ pub(crate) struct Shared {
     pub(crate) denials: Denials,
     /// Whether the log has said that nobody checks passwords.
     pub(crate) password_was_said: AtomicBool,
+    /// Who is told when a thread dies that the node cannot do without.
+    pub(crate) on_death: OnceLock<OnDeath>,
     /// Zero of the broker's clock.
     pub(crate) started: Instant,
 }
@@ -189,6 +192,7 @@ impl Shared {
             unaccepted: Throttle::default(),
             denials: Denials::new(access),
             password_was_said: AtomicBool::new(false),
+            on_death: OnceLock::new(),
             started: Instant::now(),
         })
     }

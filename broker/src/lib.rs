@@ -13,6 +13,7 @@
 mod access;
 mod config;
 mod connection;
+mod death;
 mod driver;
 mod handle;
 pub mod limits;
@@ -34,6 +35,7 @@ mod worker;
 pub use access::{AccessConfig, Action, Denied, Effect, RefusedPublish, Rule};
 pub use codec;
 pub use config::Config;
+pub use death::Death;
 pub use driver::{Broker, Running, StartError};
 pub use handle::{Delivered, Handle};
 pub use limits::Limits;

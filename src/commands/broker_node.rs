@@ -10,7 +10,7 @@ use bridge::Bridge;
 
 use super::{KAFKA_AWAY_DRAIN, blocking, within};
 use crate::config::Config;
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 use crate::{access, address};
 
 /// What a step of the drain may take beyond its own bound, before it is left behind.
@@ -118,6 +118,7 @@ impl Bound {
             }
             error => Failure::cannot_start(error),
         })?;
+        let broker = broker.on_death(exit::thread_died);
         let mqtt = broker.local_addr();
         for warning in access::warnings(&config.broker.access, mqtt) {
             tracing::warn!("{warning}");
@@ -214,5 +215,69 @@ impl BrokerNode {
                 "Kafka did not confirm all messages in time; their publishers were told nothing and will send again"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::process::Command;
+
+    use ::broker::{Incoming, Token, Verdict};
+
+    use super::*;
+
+    const CHILD: &str = "commands::broker_node::tests::a_node_whose_sink_panics";
+
+    struct Trap;
+
+    impl Sink for Trap {
+        fn accept(&self, _: &Incoming<'_>, _: Token) -> Verdict {
+            panic!("a trap of this test");
+        }
+    }
+
+    /// The process of the test below: a node as it is in the binary, but for the sink.
+    #[test]
+    #[ignore = "it ends its process: run by a_dead_worker_ends_the_process_with_a_line_and_its_exit_code"]
+    fn a_node_whose_sink_panics() {
+        let mut config = Config::default();
+        config.broker.listen = "127.0.0.1:0".to_owned();
+        config.broker.workers = 3;
+        let bound = Bound::bind(&config).expect("an address");
+        let _running = bound.broker.start(Arc::new(Trap)).expect("workers");
+        let mut client = TcpStream::connect(bound.mqtt).expect("a connection");
+        let connect = b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01c";
+        let publish = b"\x30\x04\0\x01tx";
+        client
+            .write_all(&[&connect[..], publish].concat())
+            .expect("written");
+        let mut answers = Vec::new();
+        let _ = client.read_to_end(&mut answers);
+        // Its connections end before the process does.
+        std::thread::sleep(Duration::from_secs(60));
+        panic!("the process goes on without its worker");
+    }
+
+    #[test]
+    fn a_dead_worker_ends_the_process_with_a_line_and_its_exit_code() {
+        let child = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", CHILD, "--ignored", "--nocapture"])
+            .output()
+            .expect("the same test, once more");
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert_eq!(
+            child.status.code(),
+            Some(i32::from(exit::EXIT_THREAD_DIED)),
+            "{said}"
+        );
+        let line = said.lines().find(|line| line.starts_with("millstream: "));
+        let line = line.expect("a line says why");
+        assert!(line.starts_with("millstream: the thread mqtt-"), "{line}");
+        assert!(
+            line.contains("died: it panicked: a trap of this test;"),
+            "{line}"
+        );
     }
 }

@@ -30,6 +30,9 @@ struct Heard(Arc<Mutex<HeardInner>>);
 
 #[derive(Default)]
 struct HeardInner {
+    /// Panics when it is next told something.
+    is_trap: bool,
+    died_of: Option<String>,
     settled: HashMap<u64, Settlement>,
     calls: usize,
     ready: usize,
@@ -38,6 +41,10 @@ struct HeardInner {
 impl Outlet for Heard {
     fn settle(&self, batch: &mut Vec<(Token, Settlement)>) {
         let mut heard = self.0.lock().unwrap();
+        if heard.is_trap {
+            drop(heard);
+            panic!("a trap of this test");
+        }
         heard.calls += 1;
         for (token, settlement) in batch.drain(..) {
             assert_eq!(
@@ -51,6 +58,21 @@ impl Outlet for Heard {
     fn sink_ready(&self) {
         self.0.lock().unwrap().ready += 1;
     }
+
+    fn died(&self, panic: Box<dyn Any + Send>) {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        self.0.lock().unwrap().died_of = text;
+    }
+}
+
+#[test]
+fn a_poll_thread_that_panics_is_told_of() {
+    let fixture = Fixture::start(|_| ());
+    fixture.heard.0.lock().unwrap().is_trap = true;
+    assert_eq!(fixture.publish(1), PENDING);
+    fixture.wait("the panic", |heard, _| {
+        heard.died_of.as_deref() == Some("a trap of this test")
+    });
 }
 
 struct Fixture {

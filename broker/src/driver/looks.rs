@@ -38,6 +38,9 @@ pub(super) struct Driver {
     may_accept: bool,
     accepts_per_turn: u32,
     worker: Worker,
+    /// A test has the next poll fail.
+    #[cfg(test)]
+    pub(super) poll_fails: bool,
 }
 
 impl Driver {
@@ -66,6 +69,8 @@ impl Driver {
             may_accept: true,
             accepts_per_turn,
             worker,
+            #[cfg(test)]
+            poll_fails: false,
         })
     }
 
@@ -79,15 +84,23 @@ impl Driver {
         self.index
     }
 
-    /// Waits for sockets. `None` when that cannot be done any more.
-    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> Option<()> {
-        if let Err(error) = self.poll.poll(&mut self.events, timeout)
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            tracing::error!(%error, "a worker's poll failed; the worker ends");
-            return None;
+    /// Waits for sockets.
+    ///
+    /// # Errors
+    /// That cannot be done any more.
+    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> Result<(), String> {
+        let polled = self.poll.poll(&mut self.events, timeout);
+        #[cfg(test)]
+        let polled = polled.and(match self.poll_fails {
+            true => Err(io::Error::other("injected")),
+            false => Ok(()),
+        });
+        match polled {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                Err(format!("the poll of worker {} failed: {error}", self.index))
+            }
+            _ => Ok(()),
         }
-        Some(())
     }
 
     /// Whether there may be more events than `wait` could take.

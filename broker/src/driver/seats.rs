@@ -13,6 +13,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
 use super::looks::{Driver, earlier};
+use crate::handle::Shared;
 use crate::limits::{HOST_BUSY, HOST_WINDOW_MS, THREAD_QUIET, WORKER_STAY_MS};
 use crate::worker::Next;
 
@@ -90,23 +91,39 @@ impl Seats {
         })
     }
 
-    /// The life of a thread that has the worker `driver` to begin with.
-    pub(super) fn run(&self, driver: Box<Driver>) {
+    /// The life of a thread that has the worker `driver` to begin with. If it dies, that is told, and no other thread waits
+    /// for what it had.
+    pub(super) fn live(&self, driver: Box<Driver>, shared: &Shared) {
+        let is_host = driver.index() == 0;
+        if shared.vital(|| self.run(driver)).is_none() && is_host {
+            *locked(&self.lent) = None;
+            for (seat, changed) in &self.of {
+                let mut seat = locked(seat);
+                if matches!(*seat, Seat::Lent) {
+                    *seat = Seat::Ended;
+                    changed.notify_one();
+                }
+            }
+        }
+    }
+
+    fn run(&self, driver: Box<Driver>) -> Result<(), String> {
         if driver.index() == 0 {
             return Host::new(driver).run(self);
         }
         let index = driver.index();
         let mut mine = Some(driver);
         while let Some(driver) = mine {
-            mine = match self.run_until_quiet(driver) {
+            mine = match self.run_until_quiet(driver)? {
                 Some(quiet) => self.lend(quiet).or_else(|| self.wait_for(index)),
                 None => None,
             };
         }
+        Ok(())
     }
 
     /// Runs one worker until it ends (`None`), or has so little to do that the host can have it.
-    fn run_until_quiet(&self, mut driver: Box<Driver>) -> Option<Box<Driver>> {
+    fn run_until_quiet(&self, mut driver: Box<Driver>) -> Result<Option<Box<Driver>>, String> {
         let mut now = Instant::now();
         let mut load = Load::new(now);
         loop {
@@ -115,13 +132,13 @@ impl Seats {
             driver.wakes();
             let woken = Instant::now();
             if driver.turn(woken) == Next::Ended {
-                return None;
+                return Ok(None);
             }
             now = Instant::now();
             if let Some(busy) = load.worked(woken, now, STAY)
                 && busy + self.host_busy(now) < THREAD_QUIET
             {
-                return Some(driver);
+                return Ok(Some(driver));
             }
         }
     }
@@ -204,24 +221,23 @@ impl Host {
         }
     }
 
-    fn run(mut self, seats: &Seats) {
+    fn run(mut self, seats: &Seats) -> Result<(), String> {
         let mut now = Instant::now();
         let mut load = Load::new(now);
         while !self.is_done(seats) {
             self.take_guests(seats);
             let timeout = self.timeout(now);
-            if self.own.wait(timeout).is_none() {
-                return;
-            }
+            self.own.wait(timeout)?;
             let woken = Instant::now();
             self.wakes();
-            self.turn(woken, seats);
+            self.turn(woken, seats)?;
             now = Instant::now();
             if let Some(busy) = load.worked(woken, now, HOST_WINDOW) {
                 seats.host_was(busy, now);
                 self.judge(busy, seats);
             }
         }
+        Ok(())
     }
 
     /// Whether all that it runs has ended. Then it takes no guests any more.
@@ -282,7 +298,7 @@ impl Host {
 
     /// A turn of each worker that has something to do: its own, then the guests, then its own again if they have sent it
     /// something.
-    fn turn(&mut self, now: Instant, seats: &Seats) {
+    fn turn(&mut self, now: Instant, seats: &Seats) -> Result<(), String> {
         let mut own_ready = false;
         for event in &self.own.events {
             match event.token().0.checked_sub(GUESTS) {
@@ -302,7 +318,7 @@ impl Host {
         }
         let mut at = 0;
         while let Some(guest) = self.guests.get_mut(at) {
-            if guest.turn(now) {
+            if guest.turn(now)? {
                 at += 1;
             } else {
                 let guest = self.guests.swap_remove(at);
@@ -313,6 +329,7 @@ impl Host {
             self.own.events.clear();
             self.own_turn(now);
         }
+        Ok(())
     }
 
     fn own_turn(&mut self, now: Instant) {
@@ -341,21 +358,19 @@ impl Host {
 
 impl Guest {
     /// A turn, if there is something to do. False when the worker has ended.
-    fn turn(&mut self, now: Instant) -> bool {
+    fn turn(&mut self, now: Instant) -> Result<bool, String> {
         if !self.ready && !self.driver.is_due(now) {
-            return true;
+            return Ok(true);
         }
         self.worked = true;
         if self.ready {
-            if self.driver.wait(Some(Duration::ZERO)).is_none() {
-                return false;
-            }
+            self.driver.wait(Some(Duration::ZERO))?;
             // What did not fit is still there, and makes no new edge.
             self.ready = self.driver.events_are_full();
         } else {
             self.driver.events.clear();
         }
-        self.driver.turn(now) != Next::Ended
+        Ok(self.driver.turn(now) != Next::Ended)
     }
 }
 
@@ -366,7 +381,7 @@ mod tests {
     use std::thread::JoinHandle;
 
     use super::*;
-    use crate::handle::{Inbox, Shared};
+    use crate::handle::Inbox;
     use crate::{Broker, Config, NoSink, Sink};
 
     const WORKERS: usize = 3;
@@ -389,6 +404,10 @@ mod tests {
 
     impl Ring {
         fn start() -> Self {
+            Self::with(Arc::new(NoSink))
+        }
+
+        fn with(sink: Arc<dyn Sink>) -> Self {
             let config = Config {
                 listen: "127.0.0.1:0".to_owned(),
                 workers: WORKERS,
@@ -396,13 +415,14 @@ mod tests {
             };
             let mut broker = Broker::bind(config).unwrap();
             let seats = Seats::new(WORKERS, broker.shared.started);
-            let sink: Arc<dyn Sink> = Arc::new(NoSink);
             let listeners = std::mem::take(&mut broker.listeners);
             let drivers =
                 super::super::drivers(&broker.config, listeners, &broker.shared, &sink).unwrap();
-            let run = |driver| {
+            let run = |driver: Box<Driver>| {
                 let seats = Arc::clone(&seats);
-                std::thread::spawn(move || seats.run(driver))
+                let shared = Arc::clone(&broker.shared);
+                let thread = std::thread::Builder::new().name(format!("mqtt-{}", driver.index()));
+                thread.spawn(move || seats.live(driver, &shared)).unwrap()
             };
             let threads = drivers.into_iter().map(run).collect();
             let address = broker.local_addr();
@@ -509,6 +529,91 @@ mod tests {
         let mut ring = Ring::start();
         ring.is_busy();
         ring.shut_down();
+    }
+
+    /// A sink that panics at one topic.
+    struct Trap;
+
+    impl Sink for Trap {
+        fn accept(&self, publish: &crate::Incoming<'_>, _: crate::Token) -> crate::Verdict {
+            assert!(publish.topic != "trap", "a trap of this test");
+            crate::Verdict::NotStored
+        }
+    }
+
+    impl Ring {
+        fn deaths(&self) -> std::sync::mpsc::Receiver<crate::Death> {
+            let (tell, deaths) = std::sync::mpsc::sync_channel(WORKERS);
+            let tell = move |death: &crate::Death| tell.send(death.clone()).unwrap();
+            let is_first = self.broker.shared.on_death.set(Box::new(tell)).is_ok();
+            assert!(is_first);
+            deaths
+        }
+
+        /// The client of a worker's session publishes what the sink panics at.
+        fn kill(&mut self, worker: usize) {
+            let is_of = |n: &usize| self.broker.shared.home(&format!("ring-{n:02}")) == worker;
+            let client = (0..CLIENTS)
+                .find(is_of)
+                .expect("some client is at home there");
+            let publish = packet(0x30, &[b"\0\x04trap"]);
+            self.clients[client].write_all(&publish).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_worker_that_dies_is_told_of_whoever_runs_it() {
+        for is_lent in [false, true] {
+            for worker in 0..WORKERS {
+                let mut ring = Ring::with(Arc::new(Trap));
+                let deaths = ring.deaths();
+                if is_lent {
+                    ring.is_quiet();
+                } else {
+                    ring.is_busy();
+                }
+                ring.kill(worker);
+                let death = deaths.recv_timeout(PATIENCE).expect("it is told of");
+                assert_eq!(death.why, "it panicked: a trap of this test");
+                if is_lent {
+                    assert_eq!(death.thread, "mqtt-0");
+                }
+                // Nobody waits for what is gone.
+                ring.shut_down();
+                assert!(deaths.try_recv().is_err(), "once");
+            }
+        }
+    }
+
+    #[test]
+    fn a_poll_that_fails_is_told_of_whoever_runs_the_worker() {
+        for is_lent in [false, true] {
+            let config = Config {
+                listen: "127.0.0.1:0".to_owned(),
+                workers: 2,
+                ..Config::default()
+            };
+            let (tell, deaths) = std::sync::mpsc::sync_channel(WORKERS);
+            let mut broker = Broker::bind(config)
+                .unwrap()
+                .on_death(move |death| tell.send(death.clone()).unwrap());
+            let listeners = std::mem::take(&mut broker.listeners);
+            let sink: Arc<dyn Sink> = Arc::new(NoSink);
+            let mut drivers =
+                super::super::drivers(&broker.config, listeners, &broker.shared, &sink).unwrap();
+            let seats = Seats::new(2, broker.shared.started);
+            let mut driver = drivers.remove(1);
+            driver.poll_fails = true;
+            if is_lent {
+                assert!(seats.lend(driver).is_none());
+                seats.live(drivers.remove(0), &broker.shared);
+                assert!(seats.wait_for(1).is_none(), "its thread does not wait");
+            } else {
+                seats.live(driver, &broker.shared);
+            }
+            let death = deaths.try_recv().expect("it is told of");
+            assert_eq!(death.why, "the poll of worker 1 failed: injected");
+        }
     }
 
     #[test]
