@@ -18,6 +18,8 @@ const MESSAGES: u64 = 200;
 const FAN_OUT: u64 = 1_000;
 const FAN_OUT_MESSAGES: u64 = 20;
 const CLIENTS: u64 = 200;
+const REPEATED: u64 = 1_000;
+const SHARE: &str = "$share/workers/rooms/1";
 
 type Work = Box<dyn FnMut()>;
 
@@ -47,6 +49,21 @@ pub const CASES: &[Case] = &[
     case("publish_to_1_wildcard", MESSAGES, publish_to_1_wildcard),
     case("publish_to_1000", FAN_OUT_MESSAGES, publish_to_1000),
     case("connect", CLIENTS, connect),
+    case(
+        "publish_to_share_of_1000",
+        MESSAGES,
+        publish_to_share_of_1000,
+    ),
+    case(
+        "join_and_leave_share_of_1000",
+        CLIENTS,
+        join_and_leave_share_of_1000,
+    ),
+    case(
+        "subscribe_again_to_1000",
+        2 * REPEATED,
+        subscribe_again_to_1000,
+    ),
     case("match_wildcards", FILTERS, match_wildcards),
     case("decode_publish", PACKETS, || decode(publish_3())),
     case("decode_publish_5", PACKETS, || decode(publish_5())),
@@ -315,6 +332,56 @@ fn publish_to_1000() -> Work {
             let bytes = message.len() * FAN_OUT as usize;
             assert_eq!(broker.turn(), (bytes, FAN_OUT as usize));
         }
+    })
+}
+
+/// A broker with a shared subscription of [`FAN_OUT`] members, and the place of another client, number 0.
+fn shared() -> (Broker, u32) {
+    let mut broker = Broker::new();
+    let slot = broker.join(0, &[], Qos::AtMostOnce);
+    for nth in 0..FAN_OUT {
+        broker.join(nth as u32 + 1, &[SHARE.to_owned()], Qos::AtMostOnce);
+    }
+    (broker, slot)
+}
+
+fn publish_to_share_of_1000() -> Work {
+    let (mut broker, publisher) = shared();
+    let message = client::publish("rooms/1", Qos::AtMostOnce);
+    Box::new(move || {
+        for _ in 0..MESSAGES {
+            broker.send(publisher, 0, &message);
+            assert_eq!(broker.turn(), (message.len(), 1));
+        }
+    })
+}
+
+fn join_and_leave_share_of_1000() -> Work {
+    let (mut broker, slot) = shared();
+    let join = client::subscribe(SHARE, Qos::AtMostOnce);
+    let leave = client::unsubscribe(SHARE);
+    Box::new(move || {
+        for _ in 0..CLIENTS {
+            broker.send(slot, 0, &join);
+            assert_eq!(broker.turn().0, 5);
+            broker.send(slot, 0, &leave);
+            assert_eq!(broker.turn().0, 4);
+        }
+    })
+}
+
+/// A SUBSCRIBE says every filter twice, while there are retained messages, of which none matches.
+fn subscribe_again_to_1000() -> Work {
+    let mut broker = Broker::new();
+    let slot = broker.join(0, &[], Qos::AtMostOnce);
+    let mut retained = client::publish("elsewhere", Qos::AtMostOnce);
+    retained[0] |= 1;
+    broker.send(slot, 0, &retained);
+    let filters = (0..2 * REPEATED).map(|n| exact(n % REPEATED));
+    let subscribe = client::subscribe_to(&filters.collect::<Vec<_>>(), Qos::AtMostOnce);
+    Box::new(move || {
+        broker.send(slot, 0, &subscribe);
+        assert!(broker.turn().0 > 2 * REPEATED as usize);
     })
 }
 

@@ -8,7 +8,7 @@ use broker::transport::MemoryOutput;
 use broker::{Config, NoSink, Time};
 use codec::{
     Connect, Packet, Properties, Publish, Qos, SubscribeFilter, SubscriptionOptions, Version,
-    encode_subscribe,
+    encode_subscribe, encode_unsubscribe,
 };
 
 /// Decides every hash.
@@ -99,14 +99,28 @@ pub fn connect(client_id: &str, clean_start: bool) -> Vec<u8> {
 
 /// A SUBSCRIBE with one filter.
 pub fn subscribe(filter: &str, qos: Qos) -> Vec<u8> {
+    subscribe_to(&[filter.to_owned()], qos)
+}
+
+/// A SUBSCRIBE with these filters.
+pub fn subscribe_to(filters: &[String], qos: Qos) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let filters = std::iter::once(SubscribeFilter {
+    let filters = filters.iter().map(|filter| SubscribeFilter {
         filter,
         options: SubscriptionOptions::with_qos(qos),
     });
     let id = NonZeroU16::MIN;
     encode_subscribe(&mut bytes, Version::V311, id, Properties::EMPTY, filters)
         .expect("a valid packet");
+    bytes
+}
+
+/// An UNSUBSCRIBE with one filter.
+pub fn unsubscribe(filter: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let (id, none) = (NonZeroU16::MIN, Properties::EMPTY);
+    let filters = std::iter::once(filter);
+    encode_unsubscribe(&mut bytes, Version::V311, id, none, filters).expect("a valid packet");
     bytes
 }
 

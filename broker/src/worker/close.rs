@@ -313,6 +313,7 @@ impl Worker {
         if let Some(session) = self.sessions.get_mut(slot)
             && session.found_room(queue)
         {
+            session.tidy();
             self.tell_shares(slot);
         }
     }

@@ -358,8 +358,10 @@ impl Worker {
             session.pump(&mut sending);
             self.pump_retained(slot, session_slot);
         }
-        self.tell_room(session_slot);
         if let Some(session) = self.sessions.get_mut(session_slot) {
+            if session.said_no_room() {
+                return self.tell_room(session_slot);
+            }
             session.tidy();
         }
     }
