@@ -18,6 +18,7 @@ mod assignment;
 mod batch;
 mod beginning;
 mod client;
+mod companions;
 mod config;
 mod connect;
 mod consumer;

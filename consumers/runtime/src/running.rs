@@ -5,11 +5,11 @@ use std::future::Future;
 use axum::Router;
 use prometheus::Registry;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
+use crate::companions::Companions;
 use crate::consumer::Consumer;
 use crate::http::operator_routes;
-use crate::status::Status;
+use crate::status::{State, Status};
 use crate::store::Store;
 
 /// What a backend is made of; [`Parts::run`] makes it one thing.
@@ -21,8 +21,7 @@ pub struct Parts {
     pub registry: Registry,
     /// Where effects are kept.
     pub store: Store,
-    tasks: Vec<JoinHandle<()>>,
-    stop: watch::Sender<bool>,
+    companions: Companions,
 }
 
 impl Parts {
@@ -33,20 +32,19 @@ impl Parts {
             consumer,
             registry,
             store,
-            tasks: Vec::new(),
-            stop: watch::Sender::new(false),
+            companions: Companions::new(),
         }
     }
 
     /// Changes when the backend ends, for what is to end with it.
     #[must_use]
     pub fn stopped(&self) -> watch::Receiver<bool> {
-        self.stop.subscribe()
+        self.companions.stopped()
     }
 
     /// Starts what runs beside the consumer; it ends by itself when [`Parts::stopped`] changes.
     pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.push(tokio::spawn(task));
+        self.companions.spawn(task);
     }
 
     /// The backend, with `api` and the pages for operators as its HTTP API.
@@ -80,10 +78,14 @@ impl Running {
         &self.parts.registry
     }
 
-    /// What the consumer does.
+    /// What the consumer does. A backend that is not whole any more, because what runs beside it panicked, has failed.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.parts.consumer.status()
+        let mut status = self.parts.consumer.status();
+        if let Some(problem) = self.parts.companions.problem() {
+            (status.state, status.problem) = (State::Failed, Some(problem));
+        }
+        status
     }
 
     /// Completes when the consumer has ended: with the reason when it stopped by itself.
@@ -99,15 +101,11 @@ impl Running {
     /// stored to be done later stays stored.
     pub async fn shutdown(self) {
         let parts = self.parts;
-        parts.stop.send_replace(true);
+        parts.companions.stop();
         if let Err(reason) = parts.consumer.shutdown().await {
             tracing::error!(reason, "the consumer had stopped before");
         }
-        for task in parts.tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task of the backend ended badly");
-            }
-        }
+        parts.companions.ended().await;
         parts.store.close().await;
     }
 }
