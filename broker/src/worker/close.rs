@@ -6,7 +6,7 @@ use super::Worker;
 use crate::connection::tick;
 use crate::limits::{LINGER_MS, TIMER_LOOK_MS, WILL_RETRY_MS, WORK_FILTER};
 use crate::router::{Among, Hit, SessionId, Share};
-use crate::session::{Delivery, OFFLINE, Will};
+use crate::session::{Delivery, OFFLINE, Routed, Will};
 use crate::timers::Timer;
 use crate::transport::Transport;
 
@@ -335,8 +335,15 @@ impl Worker {
         for (message, to) in taken {
             let mut hit = Hit::shared(to);
             hit.giver = (!ends).then_some(id);
-            self.send_hit(message, hit, None);
+            // At once, where they go to a member here: what is published next must not overtake them.
+            let mut routed = Routed {
+                parts: message.parts(),
+                shared: Some(message.clone()),
+            };
+            self.frames.reset();
+            self.deliver_hit(&mut routed, hit, None);
         }
+        self.frames.reset();
         self.tell_room(slot);
     }
 

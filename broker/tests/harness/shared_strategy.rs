@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use broker::ShareStrategy;
 
-use crate::support::{Client, Net, PENDING_DELIVER_AFTER, Store};
+use crate::support::{Client, Net, PENDING_DELIVER_AFTER, Pub, Store};
 
 const FILTER: &str = "$share/g/t/#";
 
@@ -153,6 +153,35 @@ fn what_a_sticky_member_leaves_behind_goes_where_the_rest_goes() {
                 assert_eq!(numbers, ["0", "1", "2", "3", "4", "5"], "{source}");
             }
         }
+    }
+}
+
+#[test]
+fn what_is_published_in_the_turn_of_a_members_death_does_not_overtake_what_it_had() {
+    let net = net(ShareStrategy::StickyTopic, 1);
+    let mut members = members(&net, 4);
+    let mut publisher = net.join("p");
+    let mut publish = |numbers: std::ops::Range<u16>| {
+        for (topic, number) in (0..20).flat_map(|topic| numbers.clone().map(move |n| (topic, n))) {
+            let publish = Pub::new(&format!("t/{topic}"), format!("{topic}.{number}"));
+            let bytes = publisher.encode_publish(&publish.qos(1, topic * 10 + number + 1));
+            publisher.push(&bytes);
+        }
+    };
+    publish(0..3);
+    net.run();
+    net.sim().cut(members[0].peer());
+    publish(3..6);
+    net.run();
+    for member in &mut members[1..] {
+        let mut next = BTreeMap::new();
+        for payload in member.work_off() {
+            let (topic, number) = payload.split_once('.').expect("TOPIC.NUMBER");
+            let next = next.entry(topic.to_owned()).or_insert(0);
+            assert_eq!(number.parse(), Ok(*next), "of topic {topic}");
+            *next += 1;
+        }
+        assert!(next.values().all(|next| *next == 6), "{next:?}");
     }
 }
 
