@@ -99,6 +99,11 @@ impl Connection {
         self.heard = tick(now);
     }
 
+    /// When CONNECT is due, where there was none.
+    pub(crate) fn connect_ends(&self, timeout_ms: u64) -> Time {
+        Time(u64::from(self.heard) * TIMER_TICK_MS).plus_ms(timeout_ms)
+    }
+
     /// When the client is given up if nothing more is heard [MQTT-3.1.2-22].
     pub(crate) fn keep_alive_ends(&self) -> Time {
         Time((u64::from(self.heard) + 1) * TIMER_TICK_MS)

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use crate::limits::TIMER_TICK_MS;
 use crate::time::Time;
 
-/// What a timer is for, and whose it is. Slots carry their generation.
+/// What a timer is for, and whose it is. Slots carry their generation, which comes round after 65,536 reuses: what fires
+/// asks the connection or session whether it is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Timer {
     /// The CONNECT must be here.

@@ -239,7 +239,10 @@ impl Worker {
                     return;
                 }
                 if connection.session == OFFLINE {
-                    self.close(slot, Close::ConnectTimeout);
+                    let timeout_ms = self.settings.limits.connect_timeout_ms;
+                    if connection.connect_ends(timeout_ms) <= now {
+                        self.close(slot, Close::ConnectTimeout);
+                    }
                 } else if self.settings.connect_timer_goes_on(connection.keep_alive_s) {
                     self.fire(Timer::KeepAlive {
                         connection: slot,
@@ -304,7 +307,8 @@ impl Worker {
                 connection: slot,
                 generation,
             } => {
-                if self.connections.slab.get_mut_if(slot, generation).is_some() {
+                let connection = self.connections.slab.get_mut_if(slot, generation);
+                if connection.is_some_and(|connection| connection.is_closing()) {
                     self.drop_connection(slot);
                 }
             }

@@ -338,3 +338,39 @@ fn an_answer_to_more_filters_than_fit_the_clients_packets_ends_the_connection() 
         }
     }
 }
+
+/// Connections that come and go at one time in one place, until its generation is again what it was.
+fn place_comes_round(net: &Net) {
+    for _ in 0..65_535 {
+        net.open().cut();
+    }
+}
+
+#[test]
+fn an_old_connections_timer_does_not_end_a_new_ones_time_to_connect() {
+    let net = Net::new();
+    net.open().cut();
+    place_comes_round(&net);
+    net.advance_ms(9_900);
+    let mut client = net.open_as(Version::V5);
+    net.advance_ms(200);
+    client.write(&net.client("c").bytes());
+    assert_eq!(client.got(), ["CONNACK 0x00"]);
+    net.open();
+    net.advance_ms(10_200);
+    assert_eq!(net.stats().closed_connect_timeout, 1, "its own time holds");
+}
+
+#[test]
+fn an_old_connections_timer_does_not_drop_a_new_one() {
+    let net = Net::new();
+    let mut old = net.join("x");
+    let _new = net.join("x");
+    assert_eq!(old.got(), ["DISCONNECT 0x8e", "closed"]);
+    old.cut();
+    place_comes_round(&net);
+    let mut client = net.join("y");
+    net.advance_ms(2_200);
+    client.ping();
+    assert_eq!(client.got(), ["PINGRESP"]);
+}
