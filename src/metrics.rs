@@ -23,6 +23,7 @@ const BROKER_GAUGES: &[&str] = &[
     "retained_messages",
     "retained_bytes",
     "inbox_entries",
+    "inbox_bytes",
 ];
 
 /// Counters that differ in one word become one metric with a label: prefix, metric, label, help.

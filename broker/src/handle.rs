@@ -44,6 +44,26 @@ pub(crate) enum Inbox {
     Shutdown,
 }
 
+impl Inbox {
+    /// Bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Adopt(handover) => size_of::<Handover>() + handover.unread.len(),
+                Self::Deliver {
+                    message, receivers, ..
+                } => message.bytes() + size_of_val(&**receivers),
+                Self::DeliverHit { message, .. } => message.bytes() + size_of::<Hit>(),
+                Self::Publish { messages, .. } => messages
+                    .iter()
+                    .map(|message| message.bytes() + size_of::<Message>())
+                    .sum(),
+                Self::Settled(batch) => size_of_val(&**batch),
+                Self::SinkReady | Self::Shutdown => 0,
+            }
+    }
+}
+
 /// What wakes a worker that waits.
 pub(crate) enum Waker {
     /// It waits for sockets.
@@ -69,7 +89,9 @@ impl Waker {
 #[derive(Default)]
 pub(crate) struct Mailbox {
     entries: Mutex<Vec<Inbox>>,
+    /// Entries that the worker has not handled, and their bytes: also of those that it has taken.
     waiting: AtomicUsize,
+    waiting_bytes: AtomicUsize,
     notified: AtomicBool,
     /// The worker looks into its inbox before it waits, so that it needs no waking.
     awake: AtomicBool,
@@ -82,11 +104,14 @@ impl Mailbox {
         if entries.is_empty() {
             return;
         }
-        {
-            let mut queue = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.append(entries);
-            self.waiting.store(queue.len(), Ordering::Relaxed);
-        }
+        // Counted first: the worker may have handled them before this thread comes to the next line.
+        let bytes = entries.iter().map(Inbox::bytes).sum();
+        self.waiting.fetch_add(entries.len(), Ordering::Relaxed);
+        self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .append(entries);
         if !self.notified.swap(true, Ordering::SeqCst)
             && !self.awake.load(Ordering::SeqCst)
             && let Some(waker) = self.waker.get()
@@ -99,14 +124,23 @@ impl Mailbox {
         self.send(&mut vec![entry]);
     }
 
-    /// Moves everything that waits into `into`, which is empty.
+    /// Moves everything that was sent into `into`, which is empty. It waits, still, until it is [`Mailbox::handled`].
     pub(crate) fn take(&self, into: &mut Vec<Inbox>) {
         if !self.notified.swap(false, Ordering::AcqRel) {
             return;
         }
         let mut queue = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut *queue, into);
-        self.waiting.store(0, Ordering::Relaxed);
+    }
+
+    /// The worker has handled so many entries, which held so many bytes.
+    pub(crate) fn handled(&self, entries: usize, bytes: usize) {
+        if entries > 0 {
+            self.waiting.fetch_sub(entries, Ordering::Relaxed);
+        }
+        if bytes > 0 {
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     /// From now on entries wake the worker. False when there are some already.
@@ -136,6 +170,11 @@ impl Mailbox {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    /// Bytes of the entries that wait.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set_waker(&self, waker: mio::Waker) {
         // What came before needs no waking: a worker's first turn takes its inbox.
         if self.waker.set(Waker::Poll(waker)).is_err() {
@@ -161,6 +200,8 @@ pub(crate) struct Shared {
     /// Connections open now, those on their way from one worker to another included. The bound is the node's: connections
     /// do not spread evenly over the workers.
     pub(crate) connections: AtomicU32,
+    /// Sessions whose clients are not connected.
+    offline_sessions: AtomicU32,
     /// Connections over that bound, for the log.
     pub(crate) refused: Throttle,
     /// Times that the system had no file or memory for a connection, for the log.
@@ -188,6 +229,7 @@ impl Shared {
             counters: (0..workers).map(|_| Counters::default()).collect(),
             hasher,
             connections: AtomicU32::new(0),
+            offline_sessions: AtomicU32::new(0),
             refused: Throttle::default(),
             unaccepted: Throttle::default(),
             denials: Denials::new(access),
@@ -209,6 +251,20 @@ impl Shared {
     /// A connection that was admitted is gone.
     pub(crate) fn let_go(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts a session whose client is away; false when there is no room for it.
+    pub(crate) fn keep_offline(&self, offline_sessions_max: u32) -> bool {
+        let more = |held| (held < offline_sessions_max).then(|| held + 1);
+        let order = Ordering::Relaxed;
+        self.offline_sessions
+            .fetch_update(order, order, more)
+            .is_ok()
+    }
+
+    /// A session that was counted as offline has ended, or its client is back.
+    pub(crate) fn end_offline(&self) {
+        self.offline_sessions.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The worker that owns what `name` names: a client's session, or the order of a topic.
@@ -312,6 +368,12 @@ impl Handle {
             .mailboxes
             .iter()
             .map(|mailbox| mailbox.waiting() as u64)
+            .sum();
+        stats.inbox_bytes = self
+            .0
+            .mailboxes
+            .iter()
+            .map(|mailbox| mailbox.waiting_bytes() as u64)
             .sum();
         stats
     }

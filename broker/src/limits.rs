@@ -67,6 +67,8 @@ settings::section! {
         pub retained_per_turn: u32 = 256, [1.., "messages"];
         /// Entries that may wait for a worker before the workers that write them stop reading sockets.
         pub inbox_entries_max: u32 = 65_536, [64.., "entries"];
+        /// Bytes that these entries may hold, likewise: a message counts in each inbox that it waits in.
+        pub inbox_bytes_max: u64 = 64 * 1_048_576, [65_536.., "bytes"];
         /// Connections the kernel holds until they are accepted (the kernel's own bound net.core.somaxconn applies too).
         pub listen_backlog: u32 = 4_096, [1.., "connections"];
         /// How long a shutdown waits for publishes to be stored and for outboxes to empty.

@@ -95,6 +95,12 @@ impl Sim {
         self.handle().stats()
     }
 
+    /// The worker that owns that client's session.
+    #[must_use]
+    pub fn home(&self, client_id: &str) -> usize {
+        self.shared.home(client_id)
+    }
+
     /// Timers that are set, those that are no longer wanted included.
     #[must_use]
     pub fn timers(&self) -> usize {

@@ -37,6 +37,8 @@ macro_rules! counters {
             pub retained_bytes: u64,
             /// Entries that wait in the workers' inboxes now.
             pub inbox_entries: u64,
+            /// Bytes that these entries hold.
+            pub inbox_bytes: u64,
         }
 
         impl Stats {
@@ -49,6 +51,7 @@ macro_rules! counters {
                     ("retained_messages", "Retained messages now.", self.retained_messages),
                     ("retained_bytes", "Bytes of retained messages now.", self.retained_bytes),
                     ("inbox_entries", "Entries that wait in the workers' inboxes now.", self.inbox_entries),
+                    ("inbox_bytes", "Bytes that these entries hold.", self.inbox_bytes),
                 ]
             }
         }

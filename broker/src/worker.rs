@@ -98,7 +98,6 @@ pub(crate) struct Worker {
     sessions: Slab<Session>,
     /// Session slots by client identifier.
     clients: HashTable<u32>,
-    offline_sessions: usize,
     /// When this worker next looks for retained messages that have expired.
     retained_expire_at: Option<Time>,
     timers: Timers,
@@ -148,7 +147,6 @@ impl Worker {
             connections: Connections::default(),
             sessions: Slab::default(),
             clients: HashTable::new(),
-            offline_sessions: 0,
             retained_expire_at: None,
             timers,
             counts: Local::default(),

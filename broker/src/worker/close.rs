@@ -203,9 +203,10 @@ impl Worker {
             .expiry_s
             .min(self.settings.limits.session_expiry_max_s);
         session.ends_at = self.now.plus_s(u64::from(expiry_s));
-        let over = self.offline_sessions >= self.settings.limits.offline_sessions_max as usize;
+        // A client that is back already is never away: nothing is counted.
         let is_back = matches!(close, Close::TakenOver);
-        let ends = expiry_s == 0 || over && !is_back;
+        let offline_sessions_max = self.settings.limits.offline_sessions_max;
+        let ends = expiry_s == 0 || !is_back && !self.shared.keep_offline(offline_sessions_max);
         if let Some(mut will) = will {
             // The will waits for its delay or the session's end, whichever comes first [MQTT-3.1.3-9].
             if will.delay_s == 0 || ends {
@@ -220,7 +221,6 @@ impl Worker {
             self.end_session(slot);
             return;
         }
-        self.offline_sessions += 1;
         self.arm_session(slot);
         self.tell_shares(slot);
         self.give_shared_away(slot, false);
@@ -367,7 +367,7 @@ impl Worker {
             self.publish_will(slot, *will, ends);
         }
         if ends {
-            self.offline_sessions -= 1;
+            self.shared.end_offline();
             self.end_session(slot);
         } else {
             self.arm_session(slot);

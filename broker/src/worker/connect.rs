@@ -134,13 +134,14 @@ impl Worker {
             .sessions
             .get(at)
             .map_or(OFFLINE, |session| session.connection);
-        if connection != OFFLINE {
+        if connection == OFFLINE {
+            self.shared.end_offline();
+        } else {
             self.close(connection, Close::TakenOver);
             self.sessions
                 .get(at)
                 .filter(|session| !session.is_online() && session.expiry_s > 0)?;
         }
-        self.offline_sessions -= 1;
         if clean_start {
             self.end_session(at);
             return None;

@@ -38,13 +38,13 @@ impl Worker {
 
     /// Whether sockets may be read: not while another worker is behind with what we sent it, nor while draining.
     pub(crate) fn may_read(&self) -> bool {
-        let max = self.settings.limits.inbox_entries_max as usize;
+        let limits = &self.settings.limits;
+        let entries_max = limits.inbox_entries_max as usize;
+        let bytes_max = usize::try_from(limits.inbox_bytes_max).unwrap_or(usize::MAX);
         self.drain_until.is_none()
-            && self
-                .shared
-                .mailboxes
-                .iter()
-                .all(|mailbox| mailbox.waiting() <= max)
+            && self.shared.mailboxes.iter().all(|mailbox| {
+                mailbox.waiting() <= entries_max && mailbox.waiting_bytes() <= bytes_max
+            })
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -113,13 +113,15 @@ impl Worker {
         }
         self.work = 0;
         let fit = fits_turn(&inbox);
-        let mut taken = 0;
+        let (mut taken, mut bytes) = (0, 0);
         for entry in &mut inbox[..fit] {
             if self.work >= WORK_PER_TURN_MAX {
                 break;
             }
+            bytes += entry.bytes();
             let this = std::mem::replace(entry, Inbox::SinkReady);
             if let Some(left) = self.handle_entry(this) {
+                bytes -= left.bytes();
                 *entry = left;
                 break;
             }
@@ -127,6 +129,7 @@ impl Worker {
         }
         inbox.drain(..taken);
         self.inbox = inbox;
+        self.shared.mailboxes[self.index].handled(taken, bytes);
     }
 
     /// Handles an entry of the inbox: what is left of it when there is enough for this turn.

@@ -175,3 +175,34 @@ fn a_3_1_client_that_returns_gets_what_waited() {
     net.join("b").publish("t", 1, "x");
     assert_eq!(join.connect().got(), ["PUBLISH t x q1 #1"]);
 }
+
+#[test]
+fn the_bound_on_absent_clients_is_the_nodes_whatever_the_workers() {
+    let net = Net::with(|config| {
+        config.workers = 6;
+        config.limits.offline_sessions_max = 3;
+    });
+    let join = |n: usize| net.client(&format!("c{n}")).persistent();
+    let mut clients: Vec<_> = (0..40).map(|n| join(n).connect()).collect();
+    for client in &mut clients {
+        client.cut();
+    }
+    assert_eq!(net.stats().sessions, 3);
+    // The places of those who come back are for others, and so are those of sessions that end.
+    let mut back = join(0).connect();
+    assert!(back.session_present);
+    assert_eq!(net.stats().sessions, 3);
+    let (mut other, mut over) = (join(98).connect(), join(99).connect());
+    other.cut();
+    over.cut();
+    assert_eq!(net.stats().sessions, 4, "one is connected");
+    back.cut();
+    assert_eq!(net.stats().sessions, 3);
+    net.advance_s(3_700);
+    assert_eq!(net.stats().sessions, 0);
+    let mut clients: Vec<_> = (0..40).map(|n| join(n).connect()).collect();
+    for client in &mut clients {
+        client.cut();
+    }
+    assert_eq!(net.stats().sessions, 3);
+}

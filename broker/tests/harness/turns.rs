@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use broker::{Delivered, Message, MessageParts};
 
-use crate::support::{Client, Net, qos};
+use crate::support::{Client, Net, Pub, qos};
 
 const SUBSCRIBERS: usize = 300;
 const MESSAGES: usize = 2_000;
@@ -91,4 +91,46 @@ fn what_other_threads_publish_is_bounded_too_and_said_to_be_delivered_once_it_is
     for subscriber in &mut subscribers[1..] {
         assert_eq!(received(subscriber, 0), MESSAGES);
     }
+}
+
+#[test]
+fn an_inbox_is_bounded_in_bytes_those_that_its_worker_has_taken_included() {
+    const INBOX: usize = 1_048_576;
+    const PAYLOAD: usize = 60_000;
+    const MESSAGES: usize = 200;
+    let net = Net::with(|config| {
+        config.workers = 2;
+        config.limits.inbox_bytes_max = INBOX as u64;
+    });
+    let at = |worker| {
+        let mut ids = (0..).map(|n| format!("c{n}"));
+        let id = ids.find(|id| net.sim().home(id) == worker);
+        net.join(&id.expect("there are enough names"))
+    };
+    let (mut publisher, mut subscriber) = (at(0), at(1));
+    subscriber.subscribe("t", 0);
+    subscriber.got();
+    let publish = publisher.encode_publish(&Pub::new("t", vec![b'x'; PAYLOAD]));
+    let (mut sent, mut got, mut held_max) = (0, 0, 0);
+    for turn in 0..1_500 {
+        if net.sim().unread(publisher.peer()) == 0 && sent < MESSAGES {
+            publisher.push(&publish);
+            sent += 1;
+        }
+        net.sim().turn([0]);
+        let read = sent - usize::from(net.sim().unread(publisher.peer()) > 0);
+        let held = (read - got) * PAYLOAD;
+        held_max = held_max.max(held);
+        assert!(held <= INBOX + PAYLOAD, "{held} bytes wait");
+        assert!(net.sim().stats().inbox_bytes as usize >= held);
+        // Now and then the other worker takes all that waits, and handles what fits a turn.
+        if turn % 20 == 19 {
+            net.sim().turn([1]);
+            got += net.sim().receive(subscriber.peer()).len() / PAYLOAD;
+        }
+    }
+    assert_eq!(sent, MESSAGES);
+    assert!(held_max > INBOX / 2, "the bound was never met");
+    net.run();
+    assert_eq!((net.stats().inbox_bytes, net.stats().inbox_entries), (0, 0));
 }
