@@ -17,6 +17,8 @@ const BROKER_GAUGES: &[&str] = &[
     "sessions",
     "sink_pending",
     "publishers_held",
+    "publishes_read_ahead",
+    "read_ahead_bytes",
     "inflight",
     "queued",
     "subscriptions",

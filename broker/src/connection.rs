@@ -5,6 +5,7 @@ use codec::Version;
 
 use crate::limits::{SPARE_OUTBOX_BYTES_MAX, TIMER_TICK_MS};
 use crate::outbox::Outbox;
+use crate::read_ahead::ReadAhead;
 use crate::session::OFFLINE;
 use crate::slab::Slab;
 use crate::time::Time;
@@ -24,11 +25,19 @@ pub(crate) struct Connection {
     pub(crate) keep_alive_s: u16,
     pub(crate) version: Version,
     flags: u8,
-    /// Bytes that were read and not handled: the beginning of a packet, or what is held.
-    pub(crate) unread: Option<Box<Vec<u8>>>,
+    /// What was read and not handled.
+    unhandled: Option<Box<Unhandled>>,
     pub(crate) outbox: Option<Box<Outbox>>,
     /// Topics of the aliases that the client set, by alias.
     pub(crate) aliases: Option<Box<Vec<Option<Box<str>>>>>,
+}
+
+/// What was read of a connection and not handled.
+#[derive(Debug, Default)]
+struct Unhandled {
+    /// The beginning of a packet, or what is left for the next turn.
+    rest: Vec<u8>,
+    ahead: Option<Box<ReadAhead>>,
 }
 
 /// See [`Connection::is_ended`]. It would be a ninth flag; ticks need 31 bits for years.
@@ -51,7 +60,7 @@ flags! {
     0 is_dirty set_dirty,
     /// The socket had more to read when we last stopped.
     1 is_readable set_readable,
-    /// Not read from until the sink settles or takes a publish.
+    /// Its publishes wait until the sink settles or takes one.
     2 is_held set_held,
     /// Our last packet is under way; whatever comes is thrown away.
     3 is_closing set_closing,
@@ -79,20 +88,91 @@ impl Connection {
             keep_alive_s: 0,
             version: Version::V311,
             flags: 0,
-            unread: None,
+            unhandled: None,
             outbox: None,
             aliases: None,
         }
     }
 
-    /// Whether it is not read from now.
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.is_held() || self.owes_reading()
-    }
-
     /// Whether bytes of it were read and wait for its next turn.
     pub(crate) fn waits(&self) -> bool {
-        self.is_listed() && self.unread.is_some()
+        self.is_listed() && self.has_rest()
+    }
+
+    /// Whether bytes that were read are not handled, besides publishes that were read ahead.
+    pub(crate) fn has_rest(&self) -> bool {
+        self.unhandled
+            .as_ref()
+            .is_some_and(|unhandled| !unhandled.rest.is_empty())
+    }
+
+    /// Takes these bytes, to handle them with what comes behind them.
+    pub(crate) fn take_rest(&mut self) -> Vec<u8> {
+        self.unhandled
+            .as_mut()
+            .map_or_else(Vec::new, |unhandled| std::mem::take(&mut unhandled.rest))
+    }
+
+    /// Keeps `rest`, of which nothing was kept before, for when more has come. Lets go of the memory when there is nothing
+    /// to keep.
+    pub(crate) fn keep_rest(&mut self, rest: Vec<u8>) {
+        if !rest.is_empty() {
+            self.unhandled.get_or_insert_default().rest = rest;
+        } else if self
+            .unhandled
+            .as_ref()
+            .is_some_and(|unhandled| unhandled.ahead.is_none())
+        {
+            self.unhandled = None;
+        }
+    }
+
+    /// Whether publishes wait for earlier ones: whatever more comes waits behind them.
+    pub(crate) fn reads_ahead(&self) -> bool {
+        self.ahead().is_some()
+    }
+
+    /// Publishes that were read ahead.
+    pub(crate) fn ahead(&self) -> Option<&ReadAhead> {
+        self.unhandled.as_ref()?.ahead.as_deref()
+    }
+
+    /// The same, to be changed; made where there are none.
+    pub(crate) fn ahead_mut(&mut self) -> &mut ReadAhead {
+        self.unhandled
+            .get_or_insert_default()
+            .ahead
+            .get_or_insert_default()
+    }
+
+    /// Takes them.
+    pub(crate) fn take_ahead(&mut self) -> Option<Box<ReadAhead>> {
+        let unhandled = self.unhandled.as_mut()?;
+        let ahead = unhandled.ahead.take();
+        if unhandled.rest.is_empty() {
+            self.unhandled = None;
+        }
+        ahead
+    }
+
+    /// Puts them back.
+    pub(crate) fn put_ahead(&mut self, ahead: Box<ReadAhead>) {
+        self.unhandled.get_or_insert_default().ahead = Some(ahead);
+    }
+
+    /// Bytes of all that was read and is not handled.
+    pub(crate) fn unhandled_bytes(&self) -> usize {
+        let ahead = self.ahead().map_or(0, ReadAhead::bytes);
+        let rest = self
+            .unhandled
+            .as_ref()
+            .map_or(0, |unhandled| unhandled.rest.len());
+        ahead + rest
+    }
+
+    /// Bytes that wait for its socket.
+    pub(crate) fn outbox_bytes(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
     }
 
     pub(crate) fn has_heard(&mut self, now: Time) {
@@ -138,13 +218,6 @@ impl Connection {
     pub(crate) fn start_closing(&mut self) {
         self.set_closing(true);
         self.heard = 0;
-    }
-
-    /// Keeps `rest` for when more has come.
-    pub(crate) fn keep_unread(&mut self, rest: &[u8]) {
-        if !rest.is_empty() {
-            self.unread.get_or_insert_default().extend_from_slice(rest);
-        }
     }
 }
 

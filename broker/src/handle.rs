@@ -1,7 +1,7 @@
 //! The way into running workers from other threads: mailboxes, and the [`Handle`] over all of them.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -204,6 +204,8 @@ pub(crate) struct Shared {
     offline_sessions: AtomicU32,
     /// Connections over that bound, for the log.
     pub(crate) refused: Throttle,
+    /// Bytes that were read of clients whose publishes wait.
+    pub(crate) read_ahead: AtomicU64,
     /// Times that the system had no file or memory for a connection, for the log.
     pub(crate) unaccepted: Throttle,
     /// What the access rules refused.
@@ -230,6 +232,7 @@ impl Shared {
             hasher,
             connections: AtomicU32::new(0),
             offline_sessions: AtomicU32::new(0),
+            read_ahead: AtomicU64::new(0),
             refused: Throttle::default(),
             unaccepted: Throttle::default(),
             denials: Denials::new(access),
@@ -363,6 +366,7 @@ impl Handle {
             counters.add_to(&mut stats);
         }
         self.0.router.add_to(&mut stats);
+        stats.read_ahead_bytes = self.0.read_ahead.load(Ordering::Relaxed);
         stats.inbox_entries = self
             .0
             .mailboxes

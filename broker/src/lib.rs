@@ -19,6 +19,7 @@ mod handle;
 pub mod limits;
 mod message;
 pub mod outbox;
+mod read_ahead;
 mod retained;
 mod router;
 mod session;

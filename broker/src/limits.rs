@@ -3,6 +3,8 @@
 //! A bound's name ends in its unit (`_bytes`, `_ms`, `_s`, `_messages`, …) and in `_max` where it is an upper
 //! bound. [`Limits::validate`] asserts how the bounds relate; nothing else in the crate invents a number.
 
+use std::time::Duration;
+
 use settings::Section as _;
 
 settings::section! {
@@ -33,7 +35,7 @@ settings::section! {
         /// 0x97 (0x80 in 3.x).
         pub shared_groups_per_filter_max: u32 = 256, [1.., "groups"];
         /// QoS 1 and 2 publishes of one client that are not acknowledged yet. Announced to 5.0 clients: one that sends
-        /// more is disconnected with 0x93; a 3.x client is not read from until some are.
+        /// more is disconnected with 0x93; of a 3.x client further publishes wait until some are.
         pub receive_maximum: u16 = 1_024, [1..=16_384, "messages"];
         /// QoS 1 and 2 messages sent to one client and not acknowledged; the client's receive maximum may lower it.
         pub inflight_messages_max: u16 = 64, [1..=16_384, "messages"];
@@ -61,6 +63,12 @@ settings::section! {
         pub retained_bytes_max: u64 = 4 * 1_073_741_824, [0.., "bytes"];
         /// Bytes handled for one client before the others get their turn.
         pub read_bytes_per_turn: u32 = 65_536, [4_096.., "bytes"];
+        /// Bytes of one client whose publishes have to wait (Kafka takes none now, or a 3.x client has sent more than
+        /// receive_maximum): its publishes are read ahead and everything else is answered. Beyond it the client is not read
+        /// from until they go on; only its end is still seen.
+        pub read_ahead_bytes_max: u64 = 65_536, [0.., "bytes"];
+        /// The same of all clients of this node together.
+        pub read_ahead_node_bytes_max: u64 = 256 * 1_048_576, [0.., "bytes"];
         /// Connections accepted in one turn of a worker.
         pub accepts_per_turn: u32 = 256, [1.., "connections"];
         /// Retained messages copied to one client in one turn.
@@ -99,6 +107,15 @@ pub(crate) const WORK_PUBLISH: u64 = 4;
 pub(crate) const WORK_FILTER: u64 = 8;
 /// Entries of connections that are gone, on the list of those that wait for the sink, before it is cleaned.
 pub(crate) const HELD_LIST_SPARE: u64 = 1_024;
+/// How often a worker looks whether clients that are not read from, because of `read_ahead_node_bytes_max`, can be.
+pub(crate) const READ_AHEAD_LOOK_MS: u64 = 1_000;
+/// A connection that is not read from because of these bounds, and of which nothing comes, is probed by the kernel after
+/// this time, in this interval, and given up after so many probes without an answer: 90 seconds in all.
+pub(crate) const PROBE_AFTER: Duration = Duration::from_secs(60);
+/// See [`PROBE_AFTER`].
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// See [`PROBE_AFTER`].
+pub(crate) const PROBES_MAX: u32 = 3;
 /// The longest that a timer is set for. One that is no longer wanted stays until then, so a client that comes and goes
 /// leaves no more behind than it can in this time.
 pub(crate) const TIMER_LOOK_MS: u64 = 600_000;

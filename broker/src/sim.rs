@@ -34,6 +34,8 @@ struct End {
     from_broker: Vec<u8>,
     open: bool,
     blocked: bool,
+    /// The client writes no more.
+    finished: bool,
 }
 
 /// See the module.
@@ -135,11 +137,26 @@ impl Sim {
     /// The client writes bytes; the broker reads them in the next turns, unless it holds the client.
     pub fn send(&mut self, peer: Peer, bytes: &[u8]) {
         let end = &mut self.ends[peer.0 as usize];
-        if end.open && !bytes.is_empty() {
+        if end.open && !end.finished && !bytes.is_empty() {
             if end.to_broker.is_empty() {
                 self.busy.push(peer.0);
             }
             end.to_broker.extend_from_slice(bytes);
+        }
+    }
+
+    /// The client closes its connection: the broker sees the end behind what was written before, as behind a socket's last
+    /// bytes, and that it is there as soon as it looks.
+    pub fn finish(&mut self, peer: Peer) {
+        let end = &mut self.ends[peer.0 as usize];
+        if end.open && !end.finished {
+            end.finished = true;
+            if end.to_broker.is_empty() {
+                self.busy.push(peer.0);
+            }
+            if let Some((worker, slot)) = end.place {
+                self.workers[worker].ended(slot);
+            }
         }
     }
 
@@ -217,17 +234,24 @@ impl Sim {
         let mut still_busy = Vec::new();
         for number in std::mem::take(&mut self.busy) {
             let end = &mut self.ends[number as usize];
-            if end.to_broker.is_empty() || !end.open {
+            if (end.to_broker.is_empty() && !end.finished) || !end.open {
                 continue;
             }
-            match end.place {
-                Some((of, slot))
-                    if of == at && self.workers[at].feed(slot, number, &end.to_broker) =>
-                {
-                    end.to_broker.clear();
-                    moved = true;
-                }
-                _ => still_busy.push(number),
+            let Some((_, slot)) = end.place.filter(|(of, _)| *of == at) else {
+                still_busy.push(number);
+                continue;
+            };
+            let worker = &mut self.workers[at];
+            let read = worker.feed_some(slot, number, &end.to_broker);
+            end.to_broker.drain(..read);
+            moved |= read > 0;
+            if !end.to_broker.is_empty() {
+                still_busy.push(number);
+            } else if end.finished && worker.reads(slot) {
+                worker.hang_up(slot, number);
+                moved = true;
+            } else if end.finished {
+                still_busy.push(number);
             }
         }
         self.busy = still_busy;
@@ -257,6 +281,9 @@ impl Sim {
                 let end = &mut self.ends[peer as usize];
                 end.place = Some((worker, slot));
                 self.workers[worker].set_blocked(slot, peer, end.blocked);
+                if end.finished {
+                    self.workers[worker].ended(slot);
+                }
                 if !end.open {
                     self.workers[worker].hang_up(slot, peer);
                 }

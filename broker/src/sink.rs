@@ -25,7 +25,8 @@ pub struct Incoming<'a> {
     pub qos: Qos,
     /// Whether it is to be retained.
     pub retain: bool,
-    /// The MQTT 5 properties as received (a topic alias may be among them: it means nothing here). Empty for 3.x.
+    /// The MQTT 5 properties as received (a topic alias may be among them: it means nothing here), but that a message expiry
+    /// is what is left of it, 0 where it is over. Empty for 3.x.
     pub properties: Properties<'a>,
     /// The publisher's client identifier.
     pub client_id: &'a str,

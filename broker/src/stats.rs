@@ -39,6 +39,8 @@ macro_rules! counters {
             pub inbox_entries: u64,
             /// Bytes that these entries hold.
             pub inbox_bytes: u64,
+            /// Bytes that were read and wait now, because their client's publishes do.
+            pub read_ahead_bytes: u64,
         }
 
         impl Stats {
@@ -52,6 +54,7 @@ macro_rules! counters {
                     ("retained_bytes", "Bytes of retained messages now.", self.retained_bytes),
                     ("inbox_entries", "Entries that wait in the workers' inboxes now.", self.inbox_entries),
                     ("inbox_bytes", "Bytes that these entries hold.", self.inbox_bytes),
+                    ("read_ahead_bytes", "Bytes that were read and wait now, because their client's publishes do.", self.read_ahead_bytes),
                 ]
             }
         }
@@ -113,8 +116,12 @@ counters! {
     sink_dropped_qos0,
     /// Publishes that wait now for the sink to settle them.
     sink_pending,
-    /// Connections that are not read from now, until the sink settles or takes a publish.
+    /// Clients whose publishes wait now until the sink settles or takes one.
     publishers_held,
+    /// Publishes that were read and wait now, because their client's publishes do.
+    publishes_read_ahead,
+    /// Publishes that were read and waited when their client's connection ended: dropped, and none was acknowledged.
+    read_ahead_dropped,
     /// Deliveries: a message matched a session (retained messages sent on subscribing included).
     deliveries,
     /// Deliveries with QoS 0 handed to the socket's outbox.

@@ -20,6 +20,8 @@ pub(crate) enum Timer {
     Linger { connection: u32, generation: u16 },
     /// The will of a session without connection is due, or its end.
     Session { session: u32, generation: u16 },
+    /// Clients wait until the node has room to read them ahead.
+    ReadAhead,
     /// `$SYS` is due.
     Sys,
     /// A retained message expires.

@@ -5,6 +5,9 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 
 use mio::net::TcpStream;
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::limits::{PROBE_AFTER, PROBE_INTERVAL, PROBES_MAX};
 
 /// A connection on its way from the worker that accepted it to the worker that owns its session: the transport and
 /// the bytes that were read and not handled.
@@ -62,6 +65,19 @@ impl Transport {
         }
     }
 
+    /// Has the kernel ask whether the other side is there. For connections that are not read from: an end that stands
+    /// behind bytes for which the kernel has no room, or that is never said, shows itself by nothing else.
+    pub fn probe(&self) {
+        let Self::Tcp(stream) = self else { return };
+        let probes = TcpKeepalive::new()
+            .with_time(PROBE_AFTER)
+            .with_interval(PROBE_INTERVAL)
+            .with_retries(PROBES_MAX);
+        if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&probes) {
+            tracing::debug!(%error, "the kernel does not probe a connection");
+        }
+    }
+
     /// Writes as much as the other side takes.
     ///
     /// # Errors
@@ -102,5 +118,27 @@ impl Transport {
             Self::Tcp(stream) => drop(stream.shutdown(Shutdown::Write)),
             Self::Memory(Memory { peer, .. }) => memory.closed.push(*peer),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_probes_a_connection_that_is_not_read_from() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let transport = Transport::Tcp(TcpStream::from_std(client));
+        let Transport::Tcp(stream) = &transport else {
+            unreachable!()
+        };
+        let socket = SockRef::from(stream);
+        assert!(!socket.keepalive().unwrap());
+        transport.probe();
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBE_AFTER);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), PROBE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), PROBES_MAX);
     }
 }

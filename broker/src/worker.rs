@@ -6,6 +6,7 @@
 mod close;
 mod connect;
 mod deliver;
+mod held;
 mod memory;
 mod packets;
 mod publish;
@@ -69,7 +70,7 @@ impl Settings {
 enum Step {
     /// Handled: on to the next.
     Done,
-    /// Not handled and kept: the client is held until the sink moves.
+    /// A publish that is not handled and kept: the client is held until the sink moves.
     Hold,
     /// Not handled: its client's home is another worker, to which the connection goes.
     Move(usize),
@@ -104,6 +105,8 @@ pub(crate) struct Worker {
     counts: Local,
     /// Connections held because the sink had no room.
     held_by_sink: Vec<u32>,
+    /// Connections not read from because the node has read enough ahead.
+    wait_for_node: Vec<u32>,
     /// What sessions that have ended had published and is not settled, by slot and generation; with the hash of the client
     /// identifier.
     departed: HashMap<(u32, u16), (Incoming, u32)>,
@@ -151,6 +154,7 @@ impl Worker {
             timers,
             counts: Local::default(),
             held_by_sink: Vec::new(),
+            wait_for_node: Vec::new(),
             departed: HashMap::new(),
             posts: (0..workers).map(|_| Vec::new()).collect(),
             drain_until: None,
@@ -254,18 +258,26 @@ impl Worker {
             return;
         };
         connection.set_readable(true);
-        // One that waits for its next turn brings no more before it has had it.
-        if connection.is_stopped() || self.work >= WORK_PER_TURN_MAX && connection.waits() {
+        // One that waits for its next turn brings no more before it has had it, not even its end.
+        let goes_on = connection.reads_ahead() && !connection.is_held();
+        if self.work >= WORK_PER_TURN_MAX && (connection.waits() || goes_on) {
+            return;
+        }
+        let room = self.room(slot);
+        if room == 0 {
             return;
         }
         let mut buffer = std::mem::take(&mut self.read_buffer);
-        let result = connection.transport.read(&mut buffer);
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return;
+        };
+        let result = connection.transport.read(&mut buffer[..room]);
         match result {
             Ok(0) => self.close(slot, Close::Lost),
             Ok(n) => {
                 self.counts.bytes_received += n as u64;
                 // A short read emptied the socket: the next bytes make a new edge. An end that came with these does not.
-                let more = n == buffer.len() || connection.is_ended();
+                let more = n == room || connection.is_ended();
                 connection.set_readable(more);
                 self.handle_bytes(slot, &buffer[..n]);
                 if more {
@@ -298,28 +310,30 @@ impl Worker {
             }
             return;
         }
-        match connection.unread.take() {
-            None => {
-                let handled = self.handle_packets(slot, bytes);
-                if let Some(connection) = self.connections.slab.get_mut(slot) {
-                    connection.keep_unread(&bytes[handled..]);
-                }
+        let mut rest = connection.take_rest();
+        if rest.is_empty() {
+            let handled = self.handle_packets(slot, bytes);
+            if handled < bytes.len()
+                && let Some(connection) = self.connections.slab.get_mut(slot)
+                && !connection.is_closing()
+            {
+                connection.keep_rest(bytes[handled..].to_vec());
             }
-            Some(mut unread) => {
-                unread.extend_from_slice(bytes);
-                let handled = self.handle_packets(slot, &unread);
-                if let Some(connection) = self.connections.slab.get_mut(slot)
-                    && handled < unread.len()
-                {
-                    unread.drain(..handled);
-                    connection.unread = Some(unread);
-                }
+        } else {
+            rest.extend_from_slice(bytes);
+            let handled = self.handle_packets(slot, &rest);
+            if let Some(connection) = self.connections.slab.get_mut(slot)
+                && !connection.is_closing()
+            {
+                rest.drain(..handled);
+                connection.keep_rest(rest);
             }
         }
+        self.count_ahead(slot);
     }
 
-    /// Handles whole packets in order until there is none left, or one is held: the number of bytes handled. Where
-    /// the connection is gone afterwards, the number means nothing.
+    /// Handles whole packets in order until there is none left, but for publishes that have to wait: the number of bytes
+    /// handled. Where the connection is gone afterwards, the number means nothing.
     fn handle_packets(&mut self, slot: u32, bytes: &[u8]) -> usize {
         let packet_bytes_max = self.settings.limits.packet_bytes_max;
         let mut at = 0;
@@ -327,18 +341,15 @@ impl Worker {
             let Some(connection) = self.connections.slab.get_mut(slot) else {
                 break;
             };
-            if connection.is_closing() || connection.is_stopped() {
+            if connection.is_closing() || connection.owes_reading() {
                 break;
             }
             // Every packet may be answered, and answers must not pile up for a client that does not read them.
-            let waiting = connection
-                .outbox
-                .as_ref()
-                .map_or(0, |outbox| outbox.bytes());
-            if waiting as u64 > self.settings.limits.outbox_bytes_max {
+            if connection.outbox_bytes() as u64 > self.settings.limits.outbox_bytes_max {
                 connection.set_owes_reading(true);
                 break;
             }
+            let ahead = connection.reads_ahead();
             // Who asks for no work is answered also when there is enough for this turn.
             if self.work >= WORK_PER_TURN_MAX && asks_for_work(bytes[at]) {
                 self.connections.list(slot);
@@ -360,7 +371,15 @@ impl Worker {
             };
             let len = frame.len;
             let step = match codec::decode(version, frame) {
-                Ok(packet) => self.handle_packet(slot, session, &packet),
+                Ok(Packet::Publish(publish)) if ahead => {
+                    self.read_ahead(slot, session, publish.qos, &bytes[at..at + len])
+                }
+                Ok(packet) => match (self.handle_packet(slot, session, &packet), &packet) {
+                    (Step::Hold, Packet::Publish(publish)) => {
+                        self.read_ahead(slot, session, publish.qos, &bytes[at..at + len])
+                    }
+                    (step, _) => step,
+                },
                 Err(DecodeError::UnsupportedVersion(version)) if session == OFFLINE => {
                     self.refuse_version(slot, version);
                     Step::Closed

@@ -23,7 +23,7 @@ pub const RECEIVED_AT: &str = "mqtt.received-at";
 /// Payload format indicator, `0` or `1` (MQTT 5.0, 3.3.2.3.2).
 pub const PAYLOAD_FORMAT: &str = "mqtt.payload-format";
 
-/// Message expiry interval in seconds as the publisher gave it (MQTT 5.0, 3.3.2.3.3).
+/// Message expiry interval in seconds as the publisher gave it (MQTT 5.0, 3.3.2.3.3), less the time that the node held it.
 pub const MESSAGE_EXPIRY: &str = "mqtt.message-expiry";
 
 /// Content type, UTF-8 (MQTT 5.0, 3.3.2.3.9).

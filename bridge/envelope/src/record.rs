@@ -24,7 +24,8 @@ pub struct Fields<'a> {
     pub received_at_micros: Option<u64>,
     /// Payload format indicator: 0 unspecified bytes, 1 UTF-8. Absent is told apart from 0.
     pub payload_format: Option<u8>,
-    /// Message expiry interval in seconds, as the publisher gave it: time spent in Kafka is not taken off.
+    /// Message expiry interval in seconds, as the publisher gave it, less the time before the record was made: time spent in
+    /// Kafka is not taken off.
     pub message_expiry_s: Option<u32>,
     /// Content type.
     pub content_type: Option<&'a str>,
@@ -101,7 +102,8 @@ pub struct Envelope<'a> {
     pub received_at_micros: Option<u64>,
     /// Payload format indicator: 0 unspecified bytes, 1 UTF-8. Absent is told apart from 0.
     pub payload_format: Option<u8>,
-    /// Message expiry interval in seconds, as the publisher gave it: time spent in Kafka is not taken off.
+    /// Message expiry interval in seconds, as the publisher gave it, less the time before the record was made: time spent in
+    /// Kafka is not taken off.
     pub message_expiry_s: Option<u32>,
     /// Content type.
     pub content_type: Option<&'a str>,

@@ -75,6 +75,11 @@ impl Incoming {
         self.owed.len()
     }
 
+    /// Publishes of this connection whose exchange has not ended.
+    pub(crate) fn open(&self) -> u16 {
+        self.open
+    }
+
     /// Whether a 3.x client has published as much as it may before something is stored.
     pub(crate) fn is_full(&self, receive_maximum: u16) -> bool {
         self.owed.len() >= usize::from(receive_maximum)

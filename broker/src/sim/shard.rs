@@ -139,8 +139,7 @@ impl Shard {
         self.worker.feed(slot, peer, bytes)
     }
 
-    /// The other end writes its last bytes, which are read also where others would have to wait; only a client that is
-    /// held by the sink is not heard any more.
+    /// The other end writes its last bytes, which are read also where others would have to wait.
     pub fn feed_anyway(&mut self, slot: u32, peer: u32, bytes: &[u8]) {
         self.worker.feed_anyway(slot, peer, bytes);
     }

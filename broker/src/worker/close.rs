@@ -101,11 +101,7 @@ impl Worker {
         let (session, version) = (connection.session, connection.version);
         connection.start_closing();
         connection.session = OFFLINE;
-        connection.unread = None;
-        if connection.is_held() {
-            connection.set_held(false);
-            self.counts.publishers_held -= 1;
-        }
+        self.release_held(slot);
         self.count_close(&close);
         self.log_close(session, &close);
         let mut says_something = matches!(close, Close::ConnectRefused | Close::PublishRefused);

@@ -33,11 +33,29 @@ impl Worker {
         }
     }
 
+    /// Whether a client in memory is read from now.
+    pub(crate) fn reads(&mut self, slot: u32) -> bool {
+        let waits = |connection: &Connection| connection.waits();
+        self.may_read()
+            && !self.connections.slab.get(slot).is_some_and(waits)
+            && self.room(slot) > 0
+    }
+
     /// Reads bytes of a client in memory: false when it is not read from now.
     pub(crate) fn feed(&mut self, slot: u32, peer: u32, bytes: &[u8]) -> bool {
-        let is_read = |connection: &Connection| !connection.is_stopped() && !connection.waits();
-        let readable = self.may_read() && self.connections.slab.get(slot).is_some_and(is_read);
-        readable && self.feed_anyway(slot, peer, bytes)
+        self.reads(slot) && self.feed_anyway(slot, peer, bytes)
+    }
+
+    /// Reads bytes of a client in memory as a socket's are read, no more at once: how many.
+    pub(crate) fn feed_some(&mut self, slot: u32, peer: u32, bytes: &[u8]) -> usize {
+        let some = bytes
+            .len()
+            .min(if self.reads(slot) { self.room(slot) } else { 0 });
+        if some > 0 && self.feed_anyway(slot, peer, &bytes[..some]) {
+            some
+        } else {
+            0
+        }
     }
 
     /// Reads bytes of a client in memory although no others may be read: false when there is no such client.
@@ -54,10 +72,7 @@ impl Worker {
     pub(crate) fn unsent(&self, slot: u32, peer: u32) -> usize {
         let connection = self.connections.slab.get(slot);
         let is_it = |connection: &&Connection| matches!(&connection.transport, Transport::Memory(memory) if memory.peer == peer);
-        let outbox = connection
-            .filter(is_it)
-            .and_then(|connection| connection.outbox.as_ref());
-        outbox.map_or(0, |outbox| outbox.bytes())
+        connection.filter(is_it).map_or(0, Connection::outbox_bytes)
     }
 
     /// The client's end is gone.

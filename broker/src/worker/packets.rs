@@ -13,7 +13,9 @@ const WRONG_ANSWER: &str =
 impl Worker {
     pub(super) fn on_packet(&mut self, slot: u32, session_slot: u32, packet: &Packet<'_>) -> Step {
         match packet {
-            Packet::Publish(publish) => return self.on_publish(slot, session_slot, publish),
+            Packet::Publish(publish) => {
+                return self.on_publish(slot, session_slot, publish, self.now);
+            }
             Packet::PubAck(ack) => {
                 if let Some(session) = self.sessions.get_mut(session_slot)
                     && !session.on_puback(*ack, &mut self.counts)

@@ -5,12 +5,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::num::NonZeroU16;
 
-use codec::{Publish, Qos, ReasonCode, Version};
+use codec::{PropertiesBuf, Property, Publish, Qos, ReasonCode, Version};
 
 use super::deliver::Origin;
 use super::{Close, Step, Worker};
 use crate::access::{By, RefusedPublish};
-use crate::limits::HELD_LIST_SPARE;
 use crate::message::{Message, MessageParts};
 use crate::retained::Retained;
 use crate::router::SessionId;
@@ -63,12 +62,35 @@ struct Arrived<'a> {
     publish: &'a Publish<'a>,
     /// It may be acknowledged at once, from a client with nothing else under way, and then needs no record.
     quick: bool,
+    /// When it came, which is earlier than now where it had to wait: from then on its expiry counts.
+    came: Time,
 }
 
 impl Arrived<'_> {
     /// Whether it is answered.
     fn is_tracked(&self) -> bool {
         self.publish.qos != Qos::AtMostOnce
+    }
+
+    /// Its properties with what is left of its expiry, where it had to wait [MQTT-3.3.2-6].
+    fn aged_properties(&self, now: Time) -> Option<PropertiesBuf> {
+        if now == self.came {
+            return None;
+        }
+        let expiry_s = self.publish.properties.message_expiry()?;
+        let left_ms = self.came.plus_s(expiry_s.into()).since_ms(now);
+        // As it is told to subscribers: a second that has begun counts, so that only what has expired has none.
+        let left_s = left_ms.div_ceil(1_000).min(expiry_s.into()) as u32;
+        let mut aged = PropertiesBuf::new();
+        for property in self.publish.properties {
+            let property = match property {
+                Property::MessageExpiryInterval(_) => Property::MessageExpiryInterval(left_s),
+                other => other,
+            };
+            // They were valid as they came.
+            aged.push(property).ok()?;
+        }
+        Some(aged)
     }
 }
 
@@ -78,6 +100,7 @@ impl Worker {
         slot: u32,
         session_slot: u32,
         publish: &Publish<'_>,
+        came: Time,
     ) -> Step {
         if !publish.properties.is_empty()
             && publish
@@ -90,8 +113,12 @@ impl Worker {
             return self.protocol_error(slot, "a subscription identifier in a client's PUBLISH");
         }
         match self.topic_of(slot, publish) {
-            Ok(TopicOf::Said) => self.publish_from(slot, session_slot, publish.topic, publish),
-            Ok(TopicOf::Alias(topic)) => self.publish_from(slot, session_slot, &topic, publish),
+            Ok(TopicOf::Said) => {
+                self.publish_from(slot, session_slot, publish.topic, publish, came)
+            }
+            Ok(TopicOf::Alias(topic)) => {
+                self.publish_from(slot, session_slot, &topic, publish, came)
+            }
             Err(step) => step,
         }
     }
@@ -138,9 +165,10 @@ impl Worker {
         session_slot: u32,
         topic: &str,
         publish: &Publish<'_>,
+        came: Time,
     ) -> Step {
         let arrived = match self.arrive(slot, session_slot, topic, publish) {
-            Ok(arrived) => arrived,
+            Ok(arrived) => Arrived { came, ..arrived },
             Err(step) => return step,
         };
         let verdict = match self.offer(&arrived) {
@@ -234,6 +262,7 @@ impl Worker {
             topic,
             publish,
             quick,
+            came: self.now,
         })
     }
 
@@ -260,12 +289,15 @@ impl Worker {
         } else {
             Token::NONE
         };
+        let aged = arrived.aged_properties(self.now);
         let incoming = Incoming {
             topic: arrived.topic,
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
-            properties: publish.properties,
+            properties: aged
+                .as_ref()
+                .map_or(publish.properties, PropertiesBuf::as_properties),
             client_id: &session.client_id,
             version: session.version,
         };
@@ -284,12 +316,7 @@ impl Worker {
                     session.flow().incoming.abandon(packet_id, publish.qos);
                     session.tidy();
                 }
-                self.wait_for_sink(slot);
-                let step = self.hold(slot);
-                if let Some(connection) = self.connections.slab.get_mut(slot) {
-                    connection.set_waits_for_sink(true);
-                }
-                return Err(step);
+                return Err(self.hold_for_sink(slot));
             }
             Verdict::Busy => self.counts.sink_dropped_qos0 += 1,
             Verdict::Refused(refusal) => {
@@ -313,7 +340,7 @@ impl Worker {
             expires_at = publish
                 .properties
                 .message_expiry()
-                .map(|s| self.now.plus_s(s.into()));
+                .map(|s| arrived.came.plus_s(s.into()));
         }
         let parts = MessageParts {
             topic: arrived.topic,
@@ -350,43 +377,6 @@ impl Worker {
             Qos::AtLeastOnce => &mut self.counts.publishes_received_qos1,
             Qos::ExactlyOnce => &mut self.counts.publishes_received_qos2,
         } += 1;
-    }
-
-    /// Stops reading from a publisher, and keeps what it has sent.
-    fn hold(&mut self, slot: u32) -> Step {
-        if let Some(connection) = self.connections.slab.get_mut(slot)
-            && !connection.is_held()
-        {
-            connection.set_held(true);
-            self.counts.publishers_held += 1;
-        }
-        Step::Hold
-    }
-
-    /// Notes who is to go on when the sink has room. Those who have left since are forgotten when they outnumber
-    /// those who wait, so that clients that come and go while the sink is away cost nothing.
-    fn wait_for_sink(&mut self, slot: u32) {
-        if self.held_by_sink.len() as u64 > 2 * self.counts.publishers_held + HELD_LIST_SPARE {
-            let connections = &self.connections.slab;
-            self.held_by_sink.sort_unstable();
-            self.held_by_sink.dedup();
-            self.held_by_sink
-                .retain(|slot| connections.get(*slot).is_some_and(|c| c.waits_for_sink()));
-        }
-        self.held_by_sink.push(slot);
-    }
-
-    /// Goes on with a publisher that was held.
-    pub(super) fn unhold(&mut self, slot: u32) {
-        if let Some(connection) = self.connections.slab.get_mut(slot)
-            && connection.is_held()
-        {
-            connection.set_held(false);
-            connection.set_waits_for_sink(false);
-            connection.has_heard(self.now); // its silence was ours
-            self.counts.publishers_held -= 1;
-            self.connections.list(slot);
-        }
     }
 
     /// Answers a publish that may not be. Told nothing but the end of its connection, a 3.x client would come back and send it
@@ -518,9 +508,7 @@ impl Worker {
         };
         if flow.incoming.settle(token.sequence(), reason) {
             self.answer(slot);
-            if connection != OFFLINE {
-                self.unhold_if_full(connection);
-            }
+            self.unhold_if_full(connection);
         }
     }
 
@@ -555,23 +543,6 @@ impl Worker {
                 shared: Some(message.clone()),
             };
             self.route(&mut routed, origin, None);
-        }
-    }
-
-    /// Some of a held publisher's messages are answered. One that the sink itself had no room for waits for its word.
-    fn unhold_if_full(&mut self, slot: u32) {
-        let held = |connection: &crate::connection::Connection| {
-            connection.is_held() && !connection.waits_for_sink()
-        };
-        if self.connections.slab.get(slot).is_some_and(held) {
-            self.unhold(slot);
-        }
-    }
-
-    /// The sink has room again.
-    pub(super) fn sink_ready(&mut self) {
-        for slot in std::mem::take(&mut self.held_by_sink) {
-            self.unhold(slot);
         }
     }
 

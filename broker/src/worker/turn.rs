@@ -4,6 +4,7 @@ use std::io;
 
 use super::deliver::Origin;
 use super::{Close, Worker};
+use crate::connection::Connection;
 use crate::handle::{Delivered, Inbox};
 use crate::limits::{
     INBOX_BYTES_PER_TURN_MAX, INBOX_ENTRIES_PER_TURN_MAX, TIMER_LOOK_MS, WORK_PER_TURN_MAX,
@@ -70,17 +71,21 @@ impl Worker {
                 continue;
             };
             if !may_read {
-                if connection.is_readable() || connection.unread.is_some() {
+                let goes_on = connection.reads_ahead() && !connection.is_held();
+                if connection.is_readable() || connection.has_rest() || goes_on {
                     self.connections.list(slot);
                 }
                 continue;
             }
-            if connection.unread.is_some() && !connection.is_stopped() {
+            // First what came first.
+            if connection.reads_ahead() {
+                self.go_on_ahead(slot);
+            }
+            let has_rest = |connection: &Connection| connection.has_rest();
+            if self.connections.slab.get(slot).is_some_and(has_rest) {
                 self.handle_bytes(slot, &[]);
             }
-            let readable = |connection: &crate::connection::Connection| {
-                connection.is_readable() && !connection.is_stopped()
-            };
+            let readable = |connection: &Connection| connection.is_readable();
             if self.connections.slab.get(slot).is_some_and(readable) {
                 self.readable(slot);
             }
@@ -99,7 +104,7 @@ impl Worker {
 
     /// The socket takes bytes again.
     pub(crate) fn writable(&mut self, slot: u32) {
-        let waiting = |connection: &crate::connection::Connection| connection.outbox.is_some();
+        let waiting = |connection: &Connection| connection.outbox.is_some();
         if self.connections.slab.get(slot).is_some_and(waiting) {
             self.connections.outbox(slot); // marks it dirty
         }
@@ -264,7 +269,11 @@ impl Worker {
                     return;
                 }
                 // A client that we do not read from cannot be heard.
-                if connection.is_stopped() || connection.waits() || !may_read {
+                let is_read = may_read && !connection.waits() && self.room(slot) > 0;
+                let Some(connection) = self.connections.slab.get_mut_if(slot, generation) else {
+                    return;
+                };
+                if !is_read {
                     connection.has_heard(now);
                 }
                 if connection.keep_alive_ends() <= now {
@@ -319,6 +328,7 @@ impl Worker {
                 session,
                 generation,
             } => self.session_due(session, generation),
+            Timer::ReadAhead => self.read_ahead_due(),
             Timer::Retained => {
                 if self.retained_expire_at.is_some_and(|at| at <= now) {
                     self.retained_expire_at = None;

@@ -46,7 +46,7 @@ fn an_exchange_counts_until_it_is_done() {
 }
 
 #[test]
-fn a_3x_client_is_not_read_from_beyond_the_receive_maximum() {
+fn a_3x_clients_publishes_wait_beyond_the_receive_maximum() {
     for version in [Version::V31, Version::V311] {
         let store = Store::answering(PENDING);
         let net = Net::with_sink(store.clone(), |config| config.limits.receive_maximum = 2);

@@ -8,6 +8,7 @@ mod bad_input;
 mod connect;
 mod downlink;
 mod flow_control;
+mod held;
 mod offline;
 mod publish_in;
 mod publish_out;

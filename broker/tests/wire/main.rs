@@ -6,6 +6,7 @@
 //! others' clients understand it the same way. Tests wait for what they expect, with a deadline, and never for a time.
 
 mod bad_input;
+mod held;
 mod mosquitto;
 mod mosquitto_v5;
 mod paho;

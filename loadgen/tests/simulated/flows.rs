@@ -165,7 +165,9 @@ fn a_client_that_the_sink_holds_goes_on_where_it_was_stopped() {
         }
     }
     let sink = Arc::new(Holds(AtomicBool::new(false)));
-    let mut net = Net::with_sink(2, &config(), sink.clone());
+    let mut config = config();
+    config.limits.read_ahead_bytes_max = 0;
+    let mut net = Net::with_sink(2, &config, sink.clone());
     net.connect(0, |_| ());
     net.connect(1, |_| ());
     net.run();

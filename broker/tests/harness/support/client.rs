@@ -426,6 +426,12 @@ impl Client {
         self.net.run();
     }
 
+    /// The client closes its end, behind what it has written.
+    pub fn finish(&mut self) {
+        self.net.sim().finish(self.peer);
+        self.net.run();
+    }
+
     /// The client reads nothing any more, or reads again.
     pub fn block(&mut self, blocked: bool) {
         self.net.sim().block(self.peer, blocked);

@@ -19,6 +19,8 @@ struct State {
     answer: Verdict,
     next: VecDeque<Verdict>,
     offered: Vec<String>,
+    /// The expiry of each publish that was not turned away.
+    expiries: Vec<Option<u32>>,
     /// Tokens of publishes taken pending, oldest first; `None` once settled.
     pending: Vec<Option<Token>>,
 }
@@ -34,6 +36,7 @@ impl Store {
             answer,
             next: VecDeque::new(),
             offered: Vec::new(),
+            expiries: Vec::new(),
             pending: Vec::new(),
         })))
     }
@@ -55,6 +58,11 @@ impl Store {
     /// What it was offered since it was last asked, as `TOPIC PAYLOAD`.
     pub fn offered(&self) -> Vec<String> {
         std::mem::take(&mut self.state().offered)
+    }
+
+    /// The expiry, in seconds, of each publish that it has not turned away.
+    pub fn expiries(&self) -> Vec<Option<u32>> {
+        self.state().expiries.clone()
     }
 
     /// Settles pending publishes as stored, by the order in which they were taken (0 is the first ever).
@@ -83,6 +91,9 @@ impl Sink for Store {
         let payload = String::from_utf8_lossy(publish.payload);
         state.offered.push(format!("{} {payload}", publish.topic));
         let verdict = state.next.pop_front().unwrap_or(state.answer);
+        if verdict != Verdict::Busy {
+            state.expiries.push(publish.properties.message_expiry());
+        }
         if matches!(verdict, Verdict::Pending { .. }) && token != Token::NONE {
             state.pending.push(Some(token));
         }

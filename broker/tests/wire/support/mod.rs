@@ -6,7 +6,7 @@ pub mod process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker::{Action, Broker, Config, Effect, Handle, NoSink, Rule, Running, Stats};
+use broker::{Action, Broker, Config, Effect, Handle, NoSink, Rule, Running, Sink, Stats};
 use rumqttc::{Client, Connection, Event, MqttOptions, Packet, QoS};
 
 /// How long something expected may take, on a machine that is busy with other tests.
@@ -47,6 +47,11 @@ impl Server {
 
     /// A broker with a changed configuration.
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::with_sink(Arc::new(NoSink), change)
+    }
+
+    /// A broker with a sink and a changed configuration.
+    pub fn with_sink(sink: Arc<dyn Sink>, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             listen: "127.0.0.1:0".to_owned(),
             workers: 2,
@@ -57,7 +62,7 @@ impl Server {
         config.limits.drain_timeout_ms = 200;
         change(&mut config);
         let broker = Broker::bind(config).expect("the system has a port");
-        let running = broker.start(Arc::new(NoSink)).expect("workers start");
+        let running = broker.start(sink).expect("workers start");
         Self {
             handle: running.handle(),
             port: running.local_addr().port(),
@@ -92,6 +97,11 @@ impl Server {
         self.until(&format!("{subscriptions} subscriptions"), |stats| {
             stats.subscriptions == subscriptions
         });
+    }
+
+    /// Tells the workers that the sink has room again.
+    pub fn sink_ready(&self) {
+        self.handle.sink_ready();
     }
 
     /// Stops the broker now: its last counters.

@@ -1,0 +1,266 @@
+//! Publishers whose publishes have to wait: for room in the sink, or until some of what a 3.x client has published is
+//! answered. Only their publishes wait. They are read ahead, in order and within bounds; everything else that the client sends
+//! is answered meanwhile, and its end is seen at once.
+
+use std::sync::atomic::Ordering;
+
+use codec::{Packet, Qos, Version};
+
+use super::{Close, Step, Worker};
+use crate::handle::Shared;
+use crate::limits::{HELD_LIST_SPARE, READ_AHEAD_LOOK_MS, WORK_PER_TURN_MAX};
+use crate::read_ahead::{ReadAhead, TIME_BYTES};
+use crate::session::OFFLINE;
+use crate::timers::Timer;
+
+/// Bytes that the node may still read ahead.
+fn bytes_left(shared: &Shared, bytes_max: u64) -> u64 {
+    bytes_max.saturating_sub(shared.read_ahead.load(Ordering::Relaxed))
+}
+
+impl Worker {
+    /// How many bytes may be read of a connection now.
+    pub(super) fn room(&mut self, slot: u32) -> usize {
+        let limits = &self.settings.limits;
+        let most = limits.read_bytes_per_turn as usize;
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return 0;
+        };
+        if connection.owes_reading() {
+            return 0;
+        }
+        // Of one that has sent its last byte the rest is read, to see how it ends; nothing more of it is kept.
+        if !connection.reads_ahead() || connection.is_ended() {
+            return most;
+        }
+        let of_client = limits.read_ahead_bytes_max;
+        let kept = (connection.unhandled_bytes() + TIME_BYTES) as u64;
+        let room = of_client.saturating_sub(kept);
+        let of_node = bytes_left(&self.shared, limits.read_ahead_node_bytes_max);
+        let waits_for_node = room > 0 && of_node == 0;
+        let room = usize::try_from(room.min(of_node)).map_or(most, |room| room.min(most));
+        if room == 0 && !connection.ahead_mut().is_probed {
+            connection.ahead_mut().is_probed = true;
+            connection.transport.probe();
+        }
+        if waits_for_node {
+            self.wait_for_node(slot);
+        }
+        room
+    }
+
+    /// Notes a connection that is to be read from when the node has read less ahead.
+    fn wait_for_node(&mut self, slot: u32) {
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return;
+        };
+        if std::mem::replace(&mut connection.ahead_mut().waits_for_node, true) {
+            return;
+        }
+        if self.wait_for_node.is_empty() {
+            let at = self.now.plus_ms(READ_AHEAD_LOOK_MS);
+            self.timers.at(at, Timer::ReadAhead);
+        }
+        self.wait_for_node.push(slot);
+    }
+
+    /// Looks whether the node has read less ahead by now.
+    pub(super) fn read_ahead_due(&mut self) {
+        let bytes_max = self.settings.limits.read_ahead_node_bytes_max;
+        if bytes_left(&self.shared, bytes_max) == 0 {
+            let at = self.now.plus_ms(READ_AHEAD_LOOK_MS);
+            self.timers.at(at, Timer::ReadAhead);
+            return;
+        }
+        for slot in std::mem::take(&mut self.wait_for_node) {
+            // It may be another connection by now, which only is looked at once more than it needs.
+            if let Some(connection) = self.connections.slab.get_mut(slot)
+                && connection.reads_ahead()
+            {
+                connection.ahead_mut().waits_for_node = false;
+                self.connections.list(slot);
+            }
+        }
+    }
+
+    /// Keeps a whole PUBLISH behind those that wait.
+    pub(super) fn read_ahead(&mut self, slot: u32, session: u32, qos: Qos, packet: &[u8]) -> Step {
+        let receive_maximum = self.settings.limits.receive_maximum;
+        let open = self
+            .sessions
+            .get(session)
+            .filter(|session| session.version == Version::V5)
+            .map(|session| session.flow.as_ref().map_or(0, |flow| flow.incoming.open()));
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return Step::Closed;
+        };
+        let tracked = qos != Qos::AtMostOnce;
+        let waiting = connection.ahead().map_or(0, ReadAhead::tracked);
+        // [MQTT-3.3.4-7]
+        if tracked && open.is_some_and(|open| u32::from(open) + waiting >= receive_maximum.into()) {
+            return self.close_step(slot, Close::ReceiveMaximum);
+        }
+        let bytes_max = self.settings.limits.read_ahead_bytes_max;
+        if connection.reads_ahead()
+            && connection.is_ended()
+            && (connection.unhandled_bytes() as u64 >= bytes_max || connection.ahead_mut().has_gap)
+        {
+            connection.ahead_mut().has_gap = true;
+            self.counts.read_ahead_dropped += 1;
+            return Step::Done;
+        }
+        connection.ahead_mut().push(self.now, packet, tracked);
+        self.counts.publishes_read_ahead += 1;
+        Step::Done
+    }
+
+    /// Handles publishes that were read ahead, as far as they need not wait any more.
+    pub(super) fn go_on_ahead(&mut self, slot: u32) {
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return;
+        };
+        if connection.is_held() || connection.owes_reading() {
+            return;
+        }
+        if connection.ahead().is_none_or(|ahead| ahead.has_gap) {
+            return; // its connection ends: what is behind the gap would come too early
+        }
+        let (session, version) = (connection.session, connection.version);
+        let Some(mut ahead) = connection.take_ahead() else {
+            return;
+        };
+        while let Some((came, packets)) = ahead.first() {
+            if self.work >= WORK_PER_TURN_MAX {
+                self.connections.list(slot);
+                break;
+            }
+            let outbox_bytes_max = self.settings.limits.outbox_bytes_max;
+            if let Some(connection) = self.connections.slab.get_mut(slot)
+                && connection.outbox_bytes() as u64 > outbox_bytes_max
+            {
+                connection.set_owes_reading(true);
+                break;
+            }
+            let frame = codec::split_frame(packets, codec::PACKET_BYTES_MAX);
+            let Ok(Some(frame)) = frame else { break };
+            let len = frame.len;
+            let Ok(Packet::Publish(publish)) = codec::decode(version, frame) else {
+                break; // it was one when it came
+            };
+            let tracked = publish.qos != Qos::AtMostOnce;
+            match self.on_publish(slot, session, &publish, came) {
+                Step::Done => {
+                    ahead.pop(len, tracked);
+                    self.counts.publishes_read_ahead -= 1;
+                }
+                Step::Hold | Step::Move(_) | Step::Closed => break,
+            }
+        }
+        match self.connections.slab.get_mut(slot) {
+            Some(connection) if !connection.is_closing() && ahead.publishes() > 0 => {
+                connection.put_ahead(ahead);
+                self.count_ahead(slot);
+            }
+            _ => self.drop_ahead(*ahead),
+        }
+    }
+
+    /// Brings the node's sum up to date with what is kept of a connection.
+    pub(super) fn count_ahead(&mut self, slot: u32) {
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return;
+        };
+        if connection.reads_ahead() {
+            let bytes = connection.unhandled_bytes() as u64;
+            let more = connection.ahead_mut().count(bytes);
+            self.shared.read_ahead.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+
+    /// The connection has ended, or nothing waits any more. What waits was not acknowledged: its publisher knows.
+    pub(super) fn drop_ahead(&mut self, mut ahead: ReadAhead) {
+        self.counts.publishes_read_ahead -= ahead.publishes();
+        self.counts.read_ahead_dropped += ahead.publishes();
+        self.shared
+            .read_ahead
+            .fetch_add(ahead.count(0), Ordering::Relaxed);
+    }
+
+    /// Has a publisher's publishes wait.
+    pub(super) fn hold(&mut self, slot: u32) -> Step {
+        if let Some(connection) = self.connections.slab.get_mut(slot)
+            && !connection.is_held()
+        {
+            connection.set_held(true);
+            self.counts.publishers_held += 1;
+        }
+        Step::Hold
+    }
+
+    /// Has a publisher's publishes wait until the sink says that it has room.
+    pub(super) fn hold_for_sink(&mut self, slot: u32) -> Step {
+        // Those who have left since are forgotten when they outnumber those who wait, so that clients that come and go
+        // while the sink is away cost nothing.
+        if self.held_by_sink.len() as u64 > 2 * self.counts.publishers_held + HELD_LIST_SPARE {
+            let connections = &self.connections.slab;
+            self.held_by_sink.sort_unstable();
+            self.held_by_sink.dedup();
+            self.held_by_sink
+                .retain(|slot| connections.get(*slot).is_some_and(|c| c.waits_for_sink()));
+        }
+        self.held_by_sink.push(slot);
+        let step = self.hold(slot);
+        if let Some(connection) = self.connections.slab.get_mut(slot) {
+            connection.set_waits_for_sink(true);
+        }
+        step
+    }
+
+    /// A publisher's publishes go on.
+    fn unhold(&mut self, slot: u32) {
+        let was_read = self.room(slot) > 0;
+        if let Some(connection) = self.connections.slab.get_mut(slot)
+            && connection.is_held()
+        {
+            connection.set_held(false);
+            connection.set_waits_for_sink(false);
+            if !was_read {
+                connection.has_heard(self.now); // its silence was ours
+            }
+            self.counts.publishers_held -= 1;
+            self.connections.list(slot);
+        }
+    }
+
+    /// A connection ends: nothing of it waits any more.
+    pub(super) fn release_held(&mut self, slot: u32) {
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return;
+        };
+        connection.take_rest();
+        if connection.is_held() {
+            connection.set_held(false);
+            self.counts.publishers_held -= 1;
+        }
+        if let Some(ahead) = connection.take_ahead() {
+            self.drop_ahead(*ahead);
+        }
+    }
+
+    /// Some of a held publisher's messages are answered. One that the sink itself had no room for waits for its word.
+    pub(super) fn unhold_if_full(&mut self, slot: u32) {
+        let held = |connection: &crate::connection::Connection| {
+            connection.is_held() && !connection.waits_for_sink()
+        };
+        if slot != OFFLINE && self.connections.slab.get(slot).is_some_and(held) {
+            self.unhold(slot);
+        }
+    }
+
+    /// The sink has room again.
+    pub(super) fn sink_ready(&mut self) {
+        for slot in std::mem::take(&mut self.held_by_sink) {
+            self.unhold(slot);
+        }
+    }
+}
