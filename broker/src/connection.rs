@@ -127,6 +127,11 @@ impl Connection {
         }
     }
 
+    /// Whether nothing keeps it from being read: all that was read is handled, and what was answered goes out.
+    pub(crate) fn is_free(&self) -> bool {
+        self.unhandled.is_none() && !self.owes_reading()
+    }
+
     /// Whether publishes wait for earlier ones: whatever more comes waits behind them.
     pub(crate) fn reads_ahead(&self) -> bool {
         self.ahead().is_some()

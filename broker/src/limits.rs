@@ -109,6 +109,9 @@ pub(crate) const WORK_FILTER: u64 = 8;
 pub(crate) const HELD_LIST_SPARE: u64 = 1_024;
 /// How often a worker looks whether clients that are not read from, because of `read_ahead_node_bytes_max`, can be.
 pub(crate) const READ_AHEAD_LOOK_MS: u64 = 1_000;
+/// Bytes read at once of any client while the node has read ahead as much as it may: one that then turns out to have to
+/// wait adds no more to it.
+pub(crate) const READ_AHEAD_FULL_BYTES: usize = 4_096;
 /// A connection that is not read from because of these bounds, and of which nothing comes, is probed by the kernel after
 /// this time, in this interval, and given up after so many probes without an answer: 90 seconds in all.
 pub(crate) const PROBE_AFTER: Duration = Duration::from_secs(60);

@@ -36,6 +36,8 @@ pub(crate) struct Will {
     pub(crate) retain: bool,
     /// When it is to be published; `None` while the client is connected.
     pub(crate) due: Option<Time>,
+    /// When the sink was first offered it, and had no room: from then on its expiry counts.
+    pub(crate) offered: Option<Time>,
 }
 
 /// What only a session with messages under way needs.

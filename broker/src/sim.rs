@@ -247,7 +247,7 @@ impl Sim {
             moved |= read > 0;
             if !end.to_broker.is_empty() {
                 still_busy.push(number);
-            } else if end.finished && worker.reads(slot) {
+            } else if end.finished && worker.reads(slot) > 0 {
                 worker.hang_up(slot, number);
                 moved = true;
             } else if end.finished {

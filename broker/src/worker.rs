@@ -17,7 +17,7 @@ mod turn;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use codec::{DecodeError, Packet};
+use codec::{DecodeError, Packet, Qos};
 use hashbrown::HashTable;
 
 use crate::access::Access;
@@ -70,7 +70,7 @@ impl Settings {
 enum Step {
     /// Handled: on to the next.
     Done,
-    /// A publish that is not handled and kept: the client is held until the sink moves.
+    /// A publish with QoS 1 or 2 that is not handled and kept: the client is held until the sink moves.
     Hold,
     /// Not handled: its client's home is another worker, to which the connection goes.
     Move(usize),
@@ -318,6 +318,7 @@ impl Worker {
                 && !connection.is_closing()
             {
                 connection.keep_rest(bytes[handled..].to_vec());
+                self.count_ahead(slot);
             }
         } else {
             rest.extend_from_slice(bytes);
@@ -327,9 +328,9 @@ impl Worker {
             {
                 rest.drain(..handled);
                 connection.keep_rest(rest);
+                self.count_ahead(slot);
             }
         }
-        self.count_ahead(slot);
     }
 
     /// Handles whole packets in order until there is none left, but for publishes that have to wait: the number of bytes
@@ -372,14 +373,10 @@ impl Worker {
             let len = frame.len;
             let step = match codec::decode(version, frame) {
                 Ok(Packet::Publish(publish)) if ahead => {
-                    self.read_ahead(slot, session, publish.qos, &bytes[at..at + len])
+                    let tracked = publish.qos != Qos::AtMostOnce;
+                    self.read_ahead(slot, session, tracked, &bytes[at..at + len])
                 }
-                Ok(packet) => match (self.handle_packet(slot, session, &packet), &packet) {
-                    (Step::Hold, Packet::Publish(publish)) => {
-                        self.read_ahead(slot, session, publish.qos, &bytes[at..at + len])
-                    }
-                    (step, _) => step,
-                },
+                Ok(packet) => self.handle_packet(slot, session, &packet),
                 Err(DecodeError::UnsupportedVersion(version)) if session == OFFLINE => {
                     self.refuse_version(slot, version);
                     Step::Closed
@@ -388,6 +385,10 @@ impl Worker {
                     self.close(slot, Close::Decode(error));
                     Step::Closed
                 }
+            };
+            let step = match step {
+                Step::Hold => self.read_ahead(slot, session, true, &bytes[at..at + len]),
+                other => other,
             };
             match step {
                 Step::Done => {

@@ -197,6 +197,7 @@ impl Worker {
                 qos: will.qos,
                 retain: will.retain,
                 due: None,
+                offered: None,
             })
         });
         let over = limits.keep_alive_max_s > 0

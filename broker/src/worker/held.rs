@@ -8,7 +8,9 @@ use codec::{Packet, Qos, Version};
 
 use super::{Close, Step, Worker};
 use crate::handle::Shared;
-use crate::limits::{HELD_LIST_SPARE, READ_AHEAD_LOOK_MS, WORK_PER_TURN_MAX};
+use crate::limits::{
+    HELD_LIST_SPARE, READ_AHEAD_FULL_BYTES, READ_AHEAD_LOOK_MS, WORK_PER_TURN_MAX,
+};
 use crate::read_ahead::{ReadAhead, TIME_BYTES};
 use crate::session::OFFLINE;
 use crate::timers::Timer;
@@ -20,7 +22,22 @@ fn bytes_left(shared: &Shared, bytes_max: u64) -> u64 {
 
 impl Worker {
     /// How many bytes may be read of a connection now.
+    #[inline]
     pub(super) fn room(&mut self, slot: u32) -> usize {
+        let limits = &self.settings.limits;
+        let of_node = bytes_left(&self.shared, limits.read_ahead_node_bytes_max);
+        match self.connections.slab.get(slot) {
+            Some(connection) if of_node > 0 && connection.is_free() => {
+                limits.read_bytes_per_turn as usize
+            }
+            Some(_) => self.room_beside(slot, of_node),
+            None => 0,
+        }
+    }
+
+    /// The same of one that may have to wait, or while the node has only so much room.
+    #[cold]
+    fn room_beside(&mut self, slot: u32, of_node: u64) -> usize {
         let limits = &self.settings.limits;
         let most = limits.read_bytes_per_turn as usize;
         let Some(connection) = self.connections.slab.get_mut(slot) else {
@@ -29,14 +46,20 @@ impl Worker {
         if connection.owes_reading() {
             return 0;
         }
+        if !connection.reads_ahead() {
+            return if of_node > 0 {
+                most
+            } else {
+                most.min(READ_AHEAD_FULL_BYTES)
+            };
+        }
         // Of one that has sent its last byte the rest is read, to see how it ends; nothing more of it is kept.
-        if !connection.reads_ahead() || connection.is_ended() {
+        if connection.is_ended() {
             return most;
         }
         let of_client = limits.read_ahead_bytes_max;
         let kept = (connection.unhandled_bytes() + TIME_BYTES) as u64;
         let room = of_client.saturating_sub(kept);
-        let of_node = bytes_left(&self.shared, limits.read_ahead_node_bytes_max);
         let waits_for_node = room > 0 && of_node == 0;
         let room = usize::try_from(room.min(of_node)).map_or(most, |room| room.min(most));
         if room == 0 && !connection.ahead_mut().is_probed {
@@ -84,7 +107,13 @@ impl Worker {
     }
 
     /// Keeps a whole PUBLISH behind those that wait.
-    pub(super) fn read_ahead(&mut self, slot: u32, session: u32, qos: Qos, packet: &[u8]) -> Step {
+    pub(super) fn read_ahead(
+        &mut self,
+        slot: u32,
+        session: u32,
+        tracked: bool,
+        packet: &[u8],
+    ) -> Step {
         let receive_maximum = self.settings.limits.receive_maximum;
         let open = self
             .sessions
@@ -94,16 +123,19 @@ impl Worker {
         let Some(connection) = self.connections.slab.get_mut(slot) else {
             return Step::Closed;
         };
-        let tracked = qos != Qos::AtMostOnce;
         let waiting = connection.ahead().map_or(0, ReadAhead::tracked);
         // [MQTT-3.3.4-7]
         if tracked && open.is_some_and(|open| u32::from(open) + waiting >= receive_maximum.into()) {
             return self.close_step(slot, Close::ReceiveMaximum);
         }
-        let bytes_max = self.settings.limits.read_ahead_bytes_max;
+        let limits = &self.settings.limits;
+        let bytes_max = limits.read_ahead_bytes_max;
+        let of_node = bytes_left(&self.shared, limits.read_ahead_node_bytes_max);
         if connection.reads_ahead()
             && connection.is_ended()
-            && (connection.unhandled_bytes() as u64 >= bytes_max || connection.ahead_mut().has_gap)
+            && (connection.unhandled_bytes() as u64 >= bytes_max
+                || of_node == 0
+                || connection.ahead_mut().has_gap)
         {
             connection.ahead_mut().has_gap = true;
             self.counts.read_ahead_dropped += 1;
@@ -111,6 +143,7 @@ impl Worker {
         }
         connection.ahead_mut().push(self.now, packet, tracked);
         self.counts.publishes_read_ahead += 1;
+        self.count_ahead(slot);
         Step::Done
     }
 

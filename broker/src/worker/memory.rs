@@ -33,24 +33,24 @@ impl Worker {
         }
     }
 
-    /// Whether a client in memory is read from now.
-    pub(crate) fn reads(&mut self, slot: u32) -> bool {
+    /// How many bytes of a client in memory are read now.
+    pub(crate) fn reads(&mut self, slot: u32) -> usize {
         let waits = |connection: &Connection| connection.waits();
-        self.may_read()
-            && !self.connections.slab.get(slot).is_some_and(waits)
-            && self.room(slot) > 0
+        if self.may_read() && !self.connections.slab.get(slot).is_some_and(waits) {
+            self.room(slot)
+        } else {
+            0
+        }
     }
 
     /// Reads bytes of a client in memory: false when it is not read from now.
     pub(crate) fn feed(&mut self, slot: u32, peer: u32, bytes: &[u8]) -> bool {
-        self.reads(slot) && self.feed_anyway(slot, peer, bytes)
+        self.reads(slot) > 0 && self.feed_anyway(slot, peer, bytes)
     }
 
     /// Reads bytes of a client in memory as a socket's are read, no more at once: how many.
     pub(crate) fn feed_some(&mut self, slot: u32, peer: u32, bytes: &[u8]) -> usize {
-        let some = bytes
-            .len()
-            .min(if self.reads(slot) { self.room(slot) } else { 0 });
+        let some = bytes.len().min(self.reads(slot));
         if some > 0 && self.feed_anyway(slot, peer, &bytes[..some]) {
             some
         } else {

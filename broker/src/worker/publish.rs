@@ -77,10 +77,7 @@ impl Arrived<'_> {
         if now == self.came {
             return None;
         }
-        let expiry_s = self.publish.properties.message_expiry()?;
-        let left_ms = self.came.plus_s(expiry_s.into()).since_ms(now);
-        // As it is told to subscribers: a second that has begun counts, so that only what has expired has none.
-        let left_s = left_ms.div_ceil(1_000).min(expiry_s.into()) as u32;
+        let left_s = seconds_left(self.publish.properties.message_expiry()?, self.came, now);
         let mut aged = PropertiesBuf::new();
         for property in self.publish.properties {
             let property = match property {
@@ -167,8 +164,8 @@ impl Worker {
         publish: &Publish<'_>,
         came: Time,
     ) -> Step {
-        let arrived = match self.arrive(slot, session_slot, topic, publish) {
-            Ok(arrived) => Arrived { came, ..arrived },
+        let arrived = match self.arrive(slot, session_slot, topic, publish, came) {
+            Ok(arrived) => arrived,
             Err(step) => return step,
         };
         let verdict = match self.offer(&arrived) {
@@ -199,6 +196,7 @@ impl Worker {
         session_slot: u32,
         topic: &'a str,
         publish: &'a Publish<'a>,
+        came: Time,
     ) -> Result<Arrived<'a>, Step> {
         let limits = &self.settings.limits;
         let Some(session) = self.sessions.get_mut(session_slot) else {
@@ -262,7 +260,7 @@ impl Worker {
             topic,
             publish,
             quick,
-            came: self.now,
+            came,
         })
     }
 
@@ -550,7 +548,7 @@ impl Worker {
     pub(super) fn publish_will_now(
         &mut self,
         session_slot: u32,
-        will: Will,
+        mut will: Will,
         last: bool,
     ) -> Result<(), Will> {
         let generation = self.sessions.generation(session_slot);
@@ -558,8 +556,10 @@ impl Worker {
             return Ok(());
         };
         let mut properties = will.properties.to_vec();
+        let offered = *will.offered.get_or_insert(self.now);
         if let Some(expiry_s) = will.message_expiry_s {
-            codec::Property::MessageExpiryInterval(expiry_s)
+            let left_s = seconds_left(expiry_s, offered, self.now);
+            Property::MessageExpiryInterval(left_s)
                 .encode(&mut properties)
                 .unwrap_or_default();
         }
@@ -589,7 +589,7 @@ impl Worker {
             qos: will.qos,
             retain: will.retain,
             properties: &will.properties,
-            expires_at: will.message_expiry_s.map(|s| self.now.plus_s(s.into())),
+            expires_at: will.message_expiry_s.map(|s| offered.plus_s(s.into())),
         };
         let origin = Origin::Client(SessionId::new(self.index, session_slot), generation);
         self.route(
@@ -602,6 +602,13 @@ impl Worker {
         );
         Ok(())
     }
+}
+
+/// What is left now of an expiry that counts from `since`. As it is told to subscribers: a second that has begun counts, so
+/// that only what has expired has none.
+fn seconds_left(expiry_s: u32, since: Time, now: Time) -> u32 {
+    let left_ms = since.plus_s(expiry_s.into()).since_ms(now);
+    u32::try_from(left_ms.div_ceil(1_000)).unwrap_or(expiry_s)
 }
 
 fn puback(packet_id: NonZeroU16) -> [u8; 4] {

@@ -330,6 +330,23 @@ fn the_node_reads_no_more_ahead_than_its_bound_and_goes_on_when_it_has_room() {
 }
 
 #[test]
+fn who_is_held_while_the_node_is_full_adds_little_to_it() {
+    let net = Net::with_sink(Store::answering(Verdict::Busy), |config| {
+        config.limits.read_ahead_node_bytes_max = 1_000;
+    });
+    let mut first = net.join("first");
+    first.publish("t", 1, [b'x'; 1_000]);
+    let full = net.stats().read_ahead_bytes;
+    let mut next = net.join("next");
+    let bytes = next.encode_publish(&Pub::new("t", [b'x'; 100]).qos(1, 1));
+    next.write(&bytes.repeat(500));
+    let more = net.stats().read_ahead_bytes - full;
+    assert!((100..=4_200).contains(&more), "{more}");
+    assert_eq!(net.stats().publishers_held, 2);
+    assert_eq!(next.unread(), bytes.len() * 500 - 4_096);
+}
+
+#[test]
 fn a_held_client_that_connects_again_takes_its_session_over() {
     for (hold, version) in HOLDS {
         let (net, store) = holding(hold, 3);

@@ -178,6 +178,30 @@ fn a_will_that_the_sink_has_no_room_for_is_offered_again() {
 }
 
 #[test]
+fn the_time_that_a_will_waits_for_the_sink_is_taken_off_its_expiry() {
+    let store = Store::answering(Verdict::Accepted);
+    let net = Net::with_sink(store.clone(), |_| ());
+    let mut witness = witness(&net);
+    store.answer_always(Verdict::Busy);
+    for expiry_s in [50, 10] {
+        let expiry = [Property::MessageExpiryInterval(expiry_s)];
+        net.client(&format!("c{expiry_s}"))
+            .persistent()
+            .will_with(&format!("will/{expiry_s}"), "gone", 1, false, &expiry)
+            .connect()
+            .cut();
+    }
+    net.advance_s(29);
+    store.answer_always(Verdict::Accepted);
+    // It is offered again every second.
+    net.advance_s(1);
+    assert_eq!(witness.got(), ["PUBLISH will/50 gone q1 #1 {expiry 20}"]);
+    assert_eq!(store.expiries(), [Some(20), Some(0)]);
+    let stats = net.stats();
+    assert_eq!((stats.wills_published, stats.dropped_expired), (2, 1));
+}
+
+#[test]
 fn a_will_that_cannot_wait_for_the_sink_is_delivered_all_the_same_and_counted() {
     // The session ends with its connection, or the client is back: nothing is left that could wait.
     for persistent in [false, true] {
