@@ -19,7 +19,7 @@ mod store;
 use std::sync::Arc;
 
 use broker::sim::Sim;
-use broker::{Config, Stats};
+use broker::{Config, ShareStrategy, Stats};
 use codec::Version;
 
 use client::{Character, Client, LONG_EXPIRY_S, State, Surroundings};
@@ -32,6 +32,12 @@ const PLACES: u8 = 20;
 /// The shared subscriptions: all members of the first keep their sessions, some of the second lose theirs.
 const STEADY: (&str, Filter) = ("steady", Filter::Area(2));
 const MIXED: (&str, Filter) = ("mixed", Filter::Area(3));
+const STRATEGIES: [ShareStrategy; 4] = [
+    ShareStrategy::RoundRobin,
+    ShareStrategy::StickyClient,
+    ShareStrategy::StickyTopic,
+    ShareStrategy::LeastInFlight,
+];
 const SMALL_PACKET_BYTES_MAX: u32 = 1_000;
 /// Ticks within which everything comes to rest once nobody does anything new.
 const CALM_TICKS_MAX: u64 = 20_000;
@@ -61,6 +67,7 @@ impl World {
         let mut config = Config {
             workers: 1 + dice.below(4),
             sys_interval_s: 1,
+            shared_subscription_strategy: *dice.pick(&STRATEGIES),
             ..Config::default()
         };
         let limits = &mut config.limits;
@@ -183,7 +190,9 @@ impl World {
         }
         let stats = self.sim.stats();
         assert!(stats.inflight <= stats.sessions * u64::from(limits.inflight_messages_max));
-        assert!(stats.queued <= stats.sessions * u64::from(limits.queue_messages_max));
+        // What was in flight to a member of a shared subscription may come back to its queue.
+        let queue_max = limits.queue_messages_max + u32::from(limits.inflight_messages_max);
+        assert!(stats.queued <= stats.sessions * u64::from(queue_max));
     }
 
     fn is_at_rest(&self) -> bool {
