@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use codec::{Packet, Qos, Version};
 
 use super::{Close, Step, Worker};
+use crate::connection::Connection;
 use crate::handle::Shared;
 use crate::limits::{
     HELD_LIST_SPARE, READ_AHEAD_FULL_BYTES, READ_AHEAD_LOOK_MS, WORK_PER_TURN_MAX,
@@ -18,6 +19,14 @@ use crate::timers::Timer;
 /// Bytes that the node may still read ahead.
 fn bytes_left(shared: &Shared, bytes_max: u64) -> u64 {
     bytes_max.saturating_sub(shared.read_ahead.load(Ordering::Relaxed))
+}
+
+/// Forgets those who have left since, when they outnumber those who wait: clients that come and go while the sink is away
+/// cost nothing.
+fn forget_others(list: &mut Vec<u32>, waits: impl Fn(u32) -> bool) {
+    list.sort_unstable();
+    list.dedup();
+    list.retain(|slot| waits(*slot));
 }
 
 impl Worker {
@@ -91,6 +100,13 @@ impl Worker {
     pub(super) fn read_ahead_due(&mut self) {
         let bytes_max = self.settings.limits.read_ahead_node_bytes_max;
         if bytes_left(&self.shared, bytes_max) == 0 {
+            if self.wait_for_node.len() as u64 > 2 * self.counts.publishers_held + HELD_LIST_SPARE {
+                let connections = &self.connections.slab;
+                forget_others(&mut self.wait_for_node, |slot| {
+                    let ahead = connections.get(slot).and_then(Connection::ahead);
+                    ahead.is_some_and(|ahead| ahead.waits_for_node)
+                });
+            }
             let at = self.now.plus_ms(READ_AHEAD_LOOK_MS);
             self.timers.at(at, Timer::ReadAhead);
             return;
@@ -232,14 +248,13 @@ impl Worker {
 
     /// Has a publisher's publishes wait until the sink says that it has room.
     pub(super) fn hold_for_sink(&mut self, slot: u32) -> Step {
-        // Those who have left since are forgotten when they outnumber those who wait, so that clients that come and go
-        // while the sink is away cost nothing.
         if self.held_by_sink.len() as u64 > 2 * self.counts.publishers_held + HELD_LIST_SPARE {
             let connections = &self.connections.slab;
-            self.held_by_sink.sort_unstable();
-            self.held_by_sink.dedup();
-            self.held_by_sink
-                .retain(|slot| connections.get(*slot).is_some_and(|c| c.waits_for_sink()));
+            forget_others(&mut self.held_by_sink, |slot| {
+                connections
+                    .get(slot)
+                    .is_some_and(Connection::waits_for_sink)
+            });
         }
         self.held_by_sink.push(slot);
         let step = self.hold(slot);
@@ -282,9 +297,7 @@ impl Worker {
 
     /// Some of a held publisher's messages are answered. One that the sink itself had no room for waits for its word.
     pub(super) fn unhold_if_full(&mut self, slot: u32) {
-        let held = |connection: &crate::connection::Connection| {
-            connection.is_held() && !connection.waits_for_sink()
-        };
+        let held = |connection: &Connection| connection.is_held() && !connection.waits_for_sink();
         if slot != OFFLINE && self.connections.slab.get(slot).is_some_and(held) {
             self.unhold(slot);
         }

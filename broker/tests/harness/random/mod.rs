@@ -83,6 +83,9 @@ impl World {
         limits.retained_per_turn = 1 + dice.below(20) as u32;
         limits.inbox_entries_max = 64;
         limits.read_bytes_per_turn = 4_096;
+        // Often a client's next packet, or the next client's, is one too many.
+        limits.read_ahead_bytes_max = 1_000 * dice.below(10) as u64;
+        limits.read_ahead_node_bytes_max = 20_000;
         let store = Arc::new(Store::new(dice.roll()));
         let sim = Sim::new(&config, store.clone(), seed).expect("the configuration is valid");
         let clients = (0..size.clients)
@@ -200,7 +203,8 @@ impl World {
         stats.inflight == 0
             && stats.queued == 0
             && stats.sink_pending == 0
-            && stats.publishers_held == 0
+            && (stats.publishers_held, stats.publishes_read_ahead) == (0, 0)
+            && stats.read_ahead_bytes == 0
             && stats.inbox_entries == 0
             && self.clients.iter().all(Client::is_at_rest)
     }
