@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bridge::{Ack, Deliver, Reachability, RouteConfig};
-use broker::codec::{Properties, Qos, ReasonCode, Version};
+use broker::codec::{Packet, Properties, Qos, ReasonCode, Version};
 use common::mqtt::{Client, Event};
 use common::{Node, config, log, stored_in, wait_for};
 use testkit::kafka::Kafka;
@@ -34,7 +34,7 @@ impl Publisher {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicU32::new(0));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&acknowledged));
-        // Both ways of flow control: receive maximum (5.0), and not being read from (3.1.1).
+        // Both ways of flow control: receive maximum (5.0), and publishes that wait in the broker (3.1.1).
         let version = if number.is_multiple_of(2) {
             Version::V5
         } else {
@@ -200,6 +200,68 @@ fn kafka_is_stopped_and_started_again() {
 #[test]
 fn kafka_is_killed_and_started_again() {
     outage(Kafka::kill);
+}
+
+#[test]
+fn who_is_held_while_kafka_is_away_is_answered_and_its_end_is_seen() {
+    const QUEUE: usize = 10;
+    let kafka = Kafka::start();
+    let mut config = config(kafka.bootstrap());
+    config.producer.queue_messages_max = QUEUE as u32;
+    let node = Node::start(&config);
+    let mut talker = Client::connect(node.address, Version::V311, "talker");
+    kafka.kill();
+    for (number, version) in [Version::V311, Version::V5].into_iter().enumerate() {
+        let mut held = Client::connect(node.address, version, &format!("held-{number}"));
+        held.subscribe("rooms/+/typing", Qos::AtLeastOnce);
+        for n in 0..2 * QUEUE {
+            held.publish(
+                &format!("out/{number}"),
+                Qos::AtLeastOnce,
+                n.to_string().as_bytes(),
+                Properties::default(),
+            );
+        }
+        wait_for("it is held", || node.counters().publishers_held == 1);
+        // More than may be in flight to it: its acknowledgements are read.
+        for round in 0..200_u32 {
+            let payload = round.to_string();
+            talker.publish(
+                "rooms/lobby/typing",
+                Qos::AtLeastOnce,
+                payload.as_bytes(),
+                Properties::default(),
+            );
+            assert!(matches!(
+                talker.next(common::DEADLINE),
+                Some(Event::PubAck { .. })
+            ));
+            match held.message() {
+                Event::Message {
+                    payload: received, ..
+                } => assert_eq!(received, payload.as_bytes()),
+                other => panic!("{other:?}"),
+            }
+        }
+        held.send(&Packet::PingReq);
+        assert_eq!(held.next(common::DEADLINE), Some(Event::Other));
+        drop(held);
+        wait_for("its end is seen", || {
+            let counters = node.counters();
+            (counters.clients, counters.publishers_held) == (1, 0)
+        });
+    }
+    // What had room waits for Kafka; the rest was dropped, and nobody was told otherwise.
+    let counters = node.counters();
+    assert_eq!(counters.sink_pending, QUEUE as u64);
+    assert_eq!(counters.read_ahead_dropped, 3 * QUEUE as u64);
+    kafka.start_again();
+    wait_for("what waited is stored", || node.status().waiting == 0);
+    assert_eq!(node.stop(), 0);
+    let records = log::read_all(kafka.bootstrap(), stored_in(&config));
+    let stored: Vec<_> = records.iter().map(log::Record::text).collect();
+    let expected: Vec<_> = (0..QUEUE).map(|n| n.to_string()).collect();
+    assert_eq!(stored, expected);
 }
 
 #[test]

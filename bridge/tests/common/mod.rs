@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bridge::{Bridge, Config, RouteConfig, StartError, Status};
-use broker::{Broker, Running};
+use broker::{Broker, Running, Stats};
 pub use testkit::unique;
 
 /// How long a test waits for what must come.
@@ -83,6 +83,11 @@ impl Node {
 
     pub fn status(&self) -> Status {
         self.bridge.as_ref().expect("it runs").status()
+    }
+
+    /// The broker's counters.
+    pub fn counters(&self) -> Stats {
+        self.running.as_ref().expect("it runs").handle().stats()
     }
 
     /// Ends the node as SIGTERM would. Returns how many messages Kafka had not confirmed.
