@@ -310,6 +310,30 @@ mod tests {
     }
 
     #[test]
+    fn no_client_is_closed_for_a_late_connect_before_what_it_sent_was_read() {
+        let mut driver = driver();
+        let address = driver.listener.as_ref().unwrap().local_addr().unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_millis(1)))
+            .unwrap();
+        let began = Instant::now();
+        let handle = Handle(driver.shared());
+        while handle.stats().connections == 0 {
+            assert!(began.elapsed() < Duration::from_secs(30), "not accepted");
+            driver.wait(Some(Duration::from_millis(1))).unwrap();
+            driver.turn(began);
+        }
+        client
+            .write_all(b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01c")
+            .unwrap();
+        driver.events.clear();
+        let after = began + Duration::from_secs(60);
+        driver.turn(after);
+        assert_eq!(read(&mut driver, &mut client, after, 4), [0x20, 2, 0, 0]);
+    }
+
+    #[test]
     fn connections_that_cannot_be_accepted_delay_nothing_else() {
         let mut driver = driver();
         let now = Instant::now();

@@ -7,7 +7,8 @@ use super::{Close, Worker};
 use crate::connection::Connection;
 use crate::handle::{Delivered, Inbox};
 use crate::limits::{
-    INBOX_BYTES_PER_TURN_MAX, INBOX_ENTRIES_PER_TURN_MAX, TIMER_LOOK_MS, WORK_PER_TURN_MAX,
+    INBOX_BYTES_PER_TURN_MAX, INBOX_ENTRIES_PER_TURN_MAX, TIMER_LOOK_MS, TIMER_TICK_MS,
+    WORK_PER_TURN_MAX,
 };
 use crate::message::Message;
 use crate::session::{OFFLINE, Routed};
@@ -246,9 +247,22 @@ impl Worker {
                 if connection.is_closing() {
                     return;
                 }
+                let timeout_ms = self.settings.limits.connect_timeout_ms;
+                let is_late =
+                    connection.session == OFFLINE && connection.connect_ends(timeout_ms) <= now;
+                if is_late && !may_read {
+                    // A client that we do not read from cannot be heard.
+                    return self.timers.at(now.plus_ms(TIMER_TICK_MS), timer);
+                }
+                if is_late {
+                    // As of a keep-alive below: its CONNECT may wait in the socket.
+                    self.readable(slot);
+                }
+                let Some(connection) = self.connections.slab.get_mut_if(slot, generation) else {
+                    return; // it went to its home
+                };
                 if connection.session == OFFLINE {
-                    let timeout_ms = self.settings.limits.connect_timeout_ms;
-                    if connection.connect_ends(timeout_ms) <= now {
+                    if is_late {
                         self.close(slot, Close::ConnectTimeout);
                     }
                 } else if self.settings.connect_timer_goes_on(connection.keep_alive_s) {
@@ -297,17 +311,19 @@ impl Worker {
                 let Some(connection) = self.connections.slab.get_mut_if(slot, generation) else {
                     return;
                 };
+                let stall_ms = self.settings.limits.write_stall_ms;
+                if connection.last_progress().plus_ms(stall_ms) <= now {
+                    // After a stall of ours nobody has told yet that the socket takes bytes again.
+                    self.flush_one(slot);
+                }
+                let Some(connection) = self.connections.slab.get_mut_if(slot, generation) else {
+                    return;
+                };
                 connection.set_stall_armed(false);
-                if connection
-                    .outbox
-                    .as_ref()
-                    .is_none_or(|outbox| outbox.is_empty())
-                {
+                if connection.outbox_bytes() == 0 {
                     return;
                 }
-                let ends = connection
-                    .last_progress()
-                    .plus_ms(self.settings.limits.write_stall_ms);
+                let ends = connection.last_progress().plus_ms(stall_ms);
                 if ends <= now {
                     self.close(slot, Close::WriteStall);
                 } else {

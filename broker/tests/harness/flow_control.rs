@@ -346,3 +346,19 @@ fn a_client_that_takes_nothing_is_disconnected_in_time() {
     assert!(!stalled.is_open());
     assert_eq!(net.stats().closed_write_stall, 1);
 }
+
+#[test]
+fn a_client_that_took_all_while_the_broker_stood_still_is_not_disconnected_for_it() {
+    let net = Net::with(|config| config.limits.write_stall_ms = 30_000);
+    let mut slow = net.join("slow");
+    slow.subscribe("t", 0);
+    slow.block(true);
+    net.join("p").publish("t", 0, "x");
+    // Both are due at once: the timer, and the word that there is room.
+    net.sim().pass_ms(60_000);
+    slow.block(false);
+    assert_eq!(slow.got(), ["PUBLISH t x"]);
+    net.advance_s(100);
+    assert!(slow.is_open());
+    assert_eq!(net.stats().closed_write_stall, 0);
+}
