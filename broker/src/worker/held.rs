@@ -10,7 +10,7 @@ use super::{Close, Step, Worker};
 use crate::connection::Connection;
 use crate::handle::Shared;
 use crate::limits::{
-    HELD_LIST_SPARE, READ_AHEAD_FULL_BYTES, READ_AHEAD_LOOK_MS, WORK_PER_TURN_MAX,
+    HELD_LIST_SPARE, READ_AHEAD_FULL_BYTES, READ_AHEAD_LOOK_MS, WORK_PER_TURN_MAX, WORK_PUBLISH,
 };
 use crate::read_ahead::{ReadAhead, TIME_BYTES};
 use crate::session::OFFLINE;
@@ -202,7 +202,12 @@ impl Worker {
                     ahead.pop(len, tracked);
                     self.counts.publishes_read_ahead -= 1;
                 }
-                Step::Hold | Step::Move(_) | Step::Closed => break,
+                Step::Hold => {
+                    // Many may be turned away in one wave, and each was asked for.
+                    self.work += WORK_PUBLISH;
+                    break;
+                }
+                Step::Move(_) | Step::Closed => break,
             }
         }
         match self.connections.slab.get_mut(slot) {

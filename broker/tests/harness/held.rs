@@ -347,6 +347,39 @@ fn who_is_held_while_the_node_is_full_adds_little_to_it() {
 }
 
 #[test]
+fn however_many_are_held_a_turn_offers_only_some_of_their_publishes() {
+    const CLIENTS: usize = 40_000;
+    let store = Store::answering(Verdict::Busy);
+    let net = Net::with_sink(store.clone(), |_| ());
+    let mut clients = Vec::new();
+    for n in 0..CLIENTS {
+        let mut client = net.open();
+        let join = net.client(&format!("c{n}")).version(Version::V311);
+        let publish = client.encode_publish(&Pub::new("t", "x").qos(1, 1));
+        client.push(&[join.bytes(), publish].concat());
+        clients.push(client);
+    }
+    assert_eq!(net.stats().publishers_held, CLIENTS as u64);
+    store.offered();
+    net.handle().sink_ready();
+    let mut turns = Vec::new();
+    while turns.iter().sum::<usize>() < CLIENTS {
+        net.sim().turn([0]);
+        turns.push(store.offered().len());
+    }
+    assert!(turns.iter().all(|offered| *offered <= 35_000), "{turns:?}");
+    net.run();
+    assert_eq!(store.offered(), NOTHING);
+    store.answer_always(Verdict::Accepted);
+    net.handle().sink_ready();
+    net.run();
+    assert_eq!(kept(&net.stats()), (0, 0, 0));
+    for client in &mut clients {
+        assert_eq!(client.got(), ["CONNACK 0x00", "PUBACK #1"]);
+    }
+}
+
+#[test]
 fn a_held_client_that_connects_again_takes_its_session_over() {
     for (hold, version) in HOLDS {
         let (net, store) = holding(hold, 3);
