@@ -18,6 +18,7 @@ const BROKER_GAUGES: &[&str] = &[
     "sink_pending",
     "publishers_held",
     "publishes_read_ahead",
+    "wills_waiting",
     "read_ahead_bytes",
     "inflight",
     "queued",

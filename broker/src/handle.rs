@@ -204,6 +204,8 @@ pub(crate) struct Shared {
     offline_sessions: AtomicU32,
     /// Connections over that bound, for the log.
     pub(crate) refused: Throttle,
+    /// Bytes of wills that wait to be stored.
+    pub(crate) waiting_wills: AtomicU64,
     /// Bytes that were read of clients whose publishes wait.
     pub(crate) read_ahead: AtomicU64,
     /// Times that the system had no file or memory for a connection, for the log.
@@ -233,6 +235,7 @@ impl Shared {
             connections: AtomicU32::new(0),
             offline_sessions: AtomicU32::new(0),
             read_ahead: AtomicU64::new(0),
+            waiting_wills: AtomicU64::new(0),
             refused: Throttle::default(),
             unaccepted: Throttle::default(),
             denials: Denials::new(access),

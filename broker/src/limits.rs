@@ -69,6 +69,9 @@ settings::section! {
         pub read_ahead_bytes_max: u64 = 65_536, [0.., "bytes"];
         /// The same of all clients of this node together.
         pub read_ahead_node_bytes_max: u64 = 256 * 1_048_576, [0.., "bytes"];
+        /// Bytes of wills whose sessions have ended and that Kafka had no room for: they are delivered, and stored when it has,
+        /// unless their clients are back by then. Beyond it they are not stored, and counted.
+        pub waiting_wills_bytes_max: u64 = 64 * 1_048_576, [0.., "bytes"];
         /// Connections accepted in one turn of a worker.
         pub accepts_per_turn: u32 = 256, [1.., "connections"];
         /// Retained messages copied to one client in one turn.
@@ -130,6 +133,8 @@ pub(crate) const LINGER_MS: u64 = 2_000;
 pub(crate) const LINGER_BYTES_MAX: u32 = 1_048_576;
 /// When a will could not be handed to the sink, the time until the next attempt.
 pub(crate) const WILL_RETRY_MS: u64 = 1_000;
+/// Wills that are turned away before a worker asks no more: the sink may have room for others, but not often.
+pub(crate) const WILLS_ASKED_MAX: usize = 64;
 /// Between two log lines about the same thing, where it may happen very often.
 pub(crate) const LOG_PAUSE_MS: u64 = 1_000;
 /// How long a worker lets connections wait after `accept` failed for want of files or memory.

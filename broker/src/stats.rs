@@ -152,7 +152,9 @@ counters! {
     retained_refused,
     /// Wills published.
     wills_published,
-    /// Wills that the sink had no room for until their session had ended: published, and not stored.
+    /// Wills that were published and wait now for room in the sink: their sessions have ended.
+    wills_waiting,
+    /// Wills that were published and not stored: the sink had no room until their client was back, or too many waited.
     wills_not_stored,
     /// Connections closed: not MQTT (the first packet is no CONNECT, or one of another protocol).
     closed_not_mqtt,

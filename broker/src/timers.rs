@@ -22,6 +22,8 @@ pub(crate) enum Timer {
     Session { session: u32, generation: u16 },
     /// Clients wait until the node has room to read them ahead.
     ReadAhead,
+    /// Wills wait to be stored.
+    Wills,
     /// `$SYS` is due.
     Sys,
     /// A retained message expires.

@@ -13,6 +13,7 @@ mod publish;
 mod subscribe;
 mod sys;
 mod turn;
+mod wills;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -105,6 +106,7 @@ pub(crate) struct Worker {
     counts: Local,
     /// Connections held because the sink had no room.
     held_by_sink: Vec<u32>,
+    waiting_wills: wills::WaitingWills,
     /// Connections not read from because the node has read enough ahead.
     wait_for_node: Vec<u32>,
     /// What sessions that have ended had published and is not settled, by slot and generation; with the hash of the client
@@ -154,6 +156,7 @@ impl Worker {
             timers,
             counts: Local::default(),
             held_by_sink: Vec::new(),
+            waiting_wills: wills::WaitingWills::default(),
             wait_for_node: Vec::new(),
             departed: HashMap::new(),
             posts: (0..workers).map(|_| Vec::new()).collect(),

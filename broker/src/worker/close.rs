@@ -4,7 +4,7 @@ use codec::{DecodeError, Disconnect, Packet, Properties, ReasonCode, Version};
 
 use super::Worker;
 use crate::connection::tick;
-use crate::limits::{LINGER_MS, TIMER_LOOK_MS, WILL_RETRY_MS, WORK_FILTER};
+use crate::limits::{LINGER_MS, TIMER_LOOK_MS, WORK_FILTER};
 use crate::router::{Among, Hit, SessionId, Share};
 use crate::session::{Delivery, OFFLINE, Routed, Will};
 use crate::timers::Timer;
@@ -367,21 +367,6 @@ impl Worker {
             self.end_session(slot);
         } else {
             self.arm_session(slot);
-        }
-    }
-
-    /// Publishes a will. If the sink has no room it waits with the session, unless this is its `last` chance.
-    pub(super) fn publish_will(&mut self, slot: u32, will: Will, last: bool) {
-        let Err(will) = self.publish_will_now(slot, will, last) else {
-            return;
-        };
-        let due = Some(self.now.plus_ms(WILL_RETRY_MS));
-        if let Some(session) = self.sessions.get_mut(slot) {
-            session.will = Some(Box::new(Will {
-                due,
-                delay_s: 0,
-                ..will
-            }));
         }
     }
 }

@@ -93,6 +93,7 @@ impl Worker {
             })
             .copied();
         let resumed = existing.and_then(|at| self.take_over(at, connect.clean_start));
+        self.forgo_will(client_id);
         let (session_slot, session_present) = match resumed {
             Some(at) => (at, true),
             None => {

@@ -107,8 +107,10 @@ impl Worker {
                     ahead.is_some_and(|ahead| ahead.waits_for_node)
                 });
             }
-            let at = self.now.plus_ms(READ_AHEAD_LOOK_MS);
-            self.timers.at(at, Timer::ReadAhead);
+            if !self.wait_for_node.is_empty() {
+                let at = self.now.plus_ms(READ_AHEAD_LOOK_MS);
+                self.timers.at(at, Timer::ReadAhead);
+            }
             return;
         }
         for slot in std::mem::take(&mut self.wait_for_node) {
@@ -310,6 +312,7 @@ impl Worker {
 
     /// The sink has room again.
     pub(super) fn sink_ready(&mut self) {
+        self.wills_due();
         for slot in std::mem::take(&mut self.held_by_sink) {
             self.unhold(slot);
         }

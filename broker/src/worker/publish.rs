@@ -13,7 +13,7 @@ use crate::access::{By, RefusedPublish};
 use crate::message::{Message, MessageParts};
 use crate::retained::Retained;
 use crate::router::SessionId;
-use crate::session::{Begin, OFFLINE, Released, Routed, Will};
+use crate::session::{Begin, OFFLINE, Released, Routed};
 use crate::sink::{Deliver, Incoming, Settlement, Token, Verdict};
 use crate::time::Time;
 
@@ -543,70 +543,11 @@ impl Worker {
             self.route(&mut routed, origin, None);
         }
     }
-
-    /// Publishes a will, or gives it back when the sink has no room, if it may be offered again.
-    pub(super) fn publish_will_now(
-        &mut self,
-        session_slot: u32,
-        mut will: Will,
-        last: bool,
-    ) -> Result<(), Will> {
-        let generation = self.sessions.generation(session_slot);
-        let Some(session) = self.sessions.get(session_slot) else {
-            return Ok(());
-        };
-        let mut properties = will.properties.to_vec();
-        let offered = *will.offered.get_or_insert(self.now);
-        if let Some(expiry_s) = will.message_expiry_s {
-            let left_s = seconds_left(expiry_s, offered, self.now);
-            Property::MessageExpiryInterval(left_s)
-                .encode(&mut properties)
-                .unwrap_or_default();
-        }
-        let incoming = Incoming {
-            topic: &will.topic,
-            payload: &will.payload,
-            qos: will.qos,
-            retain: will.retain,
-            properties: codec::Properties::from_validated(&properties),
-            client_id: &session.client_id,
-            version: session.version,
-        };
-        match self.sink.accept(&incoming, Token::NONE) {
-            Verdict::Busy if last => self.counts.wills_not_stored += 1,
-            Verdict::Busy => return Err(will),
-            Verdict::NotStored => self.counts.sink_not_stored += 1,
-            Verdict::Accepted | Verdict::Pending { .. } => self.counts.sink_accepted += 1,
-            Verdict::Refused(_) => {
-                self.counts.sink_refused += 1;
-                return Ok(());
-            }
-        }
-        self.counts.wills_published += 1;
-        let parts = MessageParts {
-            topic: &will.topic,
-            payload: &will.payload,
-            qos: will.qos,
-            retain: will.retain,
-            properties: &will.properties,
-            expires_at: will.message_expiry_s.map(|s| offered.plus_s(s.into())),
-        };
-        let origin = Origin::Client(SessionId::new(self.index, session_slot), generation);
-        self.route(
-            &mut Routed {
-                parts,
-                shared: None,
-            },
-            origin,
-            None,
-        );
-        Ok(())
-    }
 }
 
 /// What is left now of an expiry that counts from `since`. As it is told to subscribers: a second that has begun counts, so
 /// that only what has expired has none.
-fn seconds_left(expiry_s: u32, since: Time, now: Time) -> u32 {
+pub(super) fn seconds_left(expiry_s: u32, since: Time, now: Time) -> u32 {
     let left_ms = since.plus_s(expiry_s.into()).since_ms(now);
     u32::try_from(left_ms.div_ceil(1_000)).unwrap_or(expiry_s)
 }

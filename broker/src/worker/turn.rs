@@ -345,6 +345,7 @@ impl Worker {
                 generation,
             } => self.session_due(session, generation),
             Timer::ReadAhead => self.read_ahead_due(),
+            Timer::Wills => self.wills_timer(),
             Timer::Retained => {
                 if self.retained_expire_at.is_some_and(|at| at <= now) {
                     self.retained_expire_at = None;
@@ -515,6 +516,7 @@ impl Worker {
             self.close(slot, Close::Shutdown);
             self.drop_connection(slot);
         }
+        self.forgo_wills();
         self.shared.counters[self.index].publish(&self.counts);
         Next::Ended
     }

@@ -202,6 +202,86 @@ fn the_time_that_a_will_waits_for_the_sink_is_taken_off_its_expiry() {
 }
 
 #[test]
+fn the_will_of_a_session_that_ended_is_delivered_at_once_and_stored_when_there_is_room() {
+    for workers in [1, 3] {
+        let store = Store::answering(Verdict::Busy);
+        let net = Net::with_sink(store.clone(), |config| config.workers = workers);
+        let mut witness = witness(&net);
+        for n in 0..200 {
+            let expiry = [Property::MessageExpiryInterval(100)];
+            let join = net.client(&format!("c{n}"));
+            join.will_with(&format!("will/{n}"), "gone", 1, false, &expiry)
+                .connect()
+                .cut();
+            let said = format!("PUBLISH will/{n} gone q1 #1 {{expiry 100}}");
+            assert_eq!(witness.got(), [said]);
+            witness.puback(1);
+        }
+        net.advance_s(40);
+        assert_eq!(net.stats().wills_waiting, 200);
+        store.offered();
+        // There is room for some, then for all, and the word of it is not needed.
+        store.answer_next([Verdict::Accepted; 20]);
+        net.advance_s(1);
+        assert_eq!(net.stats().wills_waiting, 180);
+        store.answer_always(Verdict::Accepted);
+        net.advance_s(1);
+        let stats = net.stats();
+        assert_eq!((stats.wills_waiting, stats.sink_accepted), (0, 200));
+        assert_eq!((stats.wills_published, stats.wills_not_stored), (200, 0));
+        // The time is taken off.
+        let expiries = store.expiries();
+        assert_eq!(expiries.len(), 200);
+        assert!(
+            expiries
+                .iter()
+                .all(|expiry| (55..=60).contains(&expiry.unwrap()))
+        );
+        assert_eq!(witness.got(), NOTHING);
+    }
+}
+
+#[test]
+fn what_a_client_publishes_when_it_is_back_is_not_overtaken_by_its_will() {
+    let store = Store::answering(Verdict::Busy);
+    let net = Net::with_sink(store.clone(), |_| ());
+    let join = || net.client("a").will("state", "gone");
+    join().connect().cut();
+    join().connect().cut();
+    assert_eq!(net.stats().wills_waiting, 1);
+    store.offered();
+    store.answer_next([Verdict::Busy]);
+    store.answer_always(Verdict::Accepted);
+    let mut back = net.join("a");
+    back.publish("state", 1, "here");
+    net.advance_s(60);
+    assert_eq!(store.offered(), ["state gone", "state here"]);
+    let stats = net.stats();
+    assert_eq!((stats.wills_waiting, stats.wills_not_stored), (0, 2));
+}
+
+#[test]
+fn wills_that_wait_are_bounded_and_end_with_the_node() {
+    let store = Store::answering(Verdict::Busy);
+    let net = Net::with_sink(store.clone(), |config| {
+        config.limits.waiting_wills_bytes_max = 10_000;
+        config.workers = 3;
+    });
+    for n in 0..20 {
+        net.client(&format!("c{n}"))
+            .will("will/a", &"x".repeat(1_000))
+            .connect()
+            .cut();
+    }
+    let stats = net.stats();
+    assert!((5..10).contains(&stats.wills_waiting), "{stats:?}");
+    assert_eq!(stats.wills_waiting + stats.wills_not_stored, 20);
+    assert!(net.sim().shut_down());
+    let stats = net.sim().stats();
+    assert_eq!((stats.wills_waiting, stats.wills_not_stored), (0, 20));
+}
+
+#[test]
 fn a_will_that_cannot_wait_for_the_sink_is_delivered_all_the_same_and_counted() {
     // The session ends with its connection, or the client is back: nothing is left that could wait.
     for persistent in [false, true] {

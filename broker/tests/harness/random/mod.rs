@@ -204,7 +204,7 @@ impl World {
             && stats.queued == 0
             && stats.sink_pending == 0
             && (stats.publishers_held, stats.publishes_read_ahead) == (0, 0)
-            && stats.read_ahead_bytes == 0
+            && (stats.read_ahead_bytes, stats.wills_waiting) == (0, 0)
             && stats.inbox_entries == 0
             && self.clients.iter().all(Client::is_at_rest)
     }
