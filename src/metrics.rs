@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Desc};
 use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
 use prometheus::{GaugeVec, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::demo::Totals;
@@ -98,6 +99,18 @@ pub fn broker(
             .inc_by(denied.times);
     }
     registry.register(Box::new(by_rule))?;
+    times(
+        registry,
+        "millstream_broker_acknowledgement_seconds",
+        "From a publish of QoS 1 or 2 to its PUBACK or PUBREC.",
+        &stats.acknowledgement_times,
+    )?;
+    times(
+        registry,
+        "millstream_broker_delivery_seconds",
+        "From a publish to the outbox of each receiver, the time in the queue of a client that was away included.",
+        &stats.delivery_times,
+    )?;
     counts(
         registry,
         "broker",
@@ -135,6 +148,12 @@ const BRIDGE_FAMILIES: &[Family] = &[(
 /// # Errors
 /// When two metrics have one name.
 pub fn bridge(registry: &Registry, status: &bridge::Status) -> prometheus::Result<()> {
+    times(
+        registry,
+        "millstream_bridge_produce_seconds",
+        "From the moment a message was taken to Kafka's confirmation.",
+        &status.produce_times,
+    )?;
     counts(
         registry,
         "bridge",
@@ -244,6 +263,61 @@ pub fn gauge(registry: &Registry, name: &str, help: &str, value: u64) -> prometh
     registry.register(Box::new(gauge))
 }
 
+/// Puts a histogram of times that were counted elsewhere into `registry`.
+///
+/// # Errors
+/// When the name is taken or is none.
+fn times(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    times: &broker::Times,
+) -> prometheus::Result<()> {
+    let mut histogram = Histogram::default();
+    histogram.set_sample_count(times.count());
+    histogram.set_sample_sum(times.sum_ms() as f64 / 1_000.0);
+    let mut count = 0;
+    let steps = broker::TIMES_UP_TO_MS.iter().zip(times.counts());
+    let buckets = steps.map(|(up_to_ms, of_step)| {
+        count += of_step;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*up_to_ms as f64 / 1_000.0);
+        bucket.set_cumulative_count(count);
+        bucket
+    });
+    histogram.set_bucket(buckets.collect());
+    let mut metric = Metric::default();
+    metric.set_histogram(histogram);
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(MetricType::HISTOGRAM);
+    family.set_metric(vec![metric]);
+    let desc = Desc::new(
+        name.to_owned(),
+        help.to_owned(),
+        Vec::new(),
+        Default::default(),
+    )?;
+    registry.register(Box::new(Counted { desc, family }))
+}
+
+/// What was counted elsewhere, as it stands at this scrape.
+struct Counted {
+    desc: Desc,
+    family: MetricFamily,
+}
+
+impl Collector for Counted {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        vec![self.family.clone()]
+    }
+}
+
 /// Puts the constant 1 with the version as a label into `registry`.
 ///
 /// # Errors
@@ -287,7 +361,12 @@ mod tests {
     #[test]
     fn the_page_has_names_units_and_help() {
         let registry = Registry::new();
+        let mut delivery_times = broker::Times::default();
+        for ms in [0, 1, 7, 70_000] {
+            delivery_times.add(ms);
+        }
         let stats = broker::Stats {
+            delivery_times,
             publishes_received_qos1: 7,
             bytes_received: 9,
             ..broker::Stats::default()
@@ -313,6 +392,16 @@ mod tests {
             "millstream_broker_access_denied_total{action=\"publish\",rule=\"rules[0]\"} 3",
             "millstream_broker_publishes_denied_total{reason=\"reserved_topic\"} 0",
             "millstream_demo_messages_lost 0",
+            "# TYPE millstream_broker_delivery_seconds histogram",
+            "millstream_broker_delivery_seconds_bucket{le=\"0.001\"} 2",
+            "millstream_broker_delivery_seconds_bucket{le=\"0.005\"} 2",
+            "millstream_broker_delivery_seconds_bucket{le=\"0.01\"} 3",
+            "millstream_broker_delivery_seconds_bucket{le=\"60\"} 3",
+            "millstream_broker_delivery_seconds_bucket{le=\"+Inf\"} 4",
+            "millstream_broker_delivery_seconds_sum 70.008",
+            "millstream_broker_delivery_seconds_count 4",
+            "millstream_broker_acknowledgement_seconds_count 0",
+            "millstream_bridge_produce_seconds_bucket{le=\"+Inf\"} 0",
             "# TYPE process_cpu_seconds_total counter",
             "# TYPE process_resident_memory_bytes gauge",
             "# TYPE process_open_fds gauge",

@@ -62,6 +62,40 @@ fn what_alerts_name_is_there_from_the_start() {
 }
 
 #[test]
+fn how_long_things_take_is_told() {
+    let node = Millstream::start(&["up", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    publish(
+        node.mqtt(),
+        "rooms/lobby/messages",
+        r#"{"id":"m-1","from":"alice","text":"hello"}"#,
+    );
+    for name in [
+        "millstream_broker_acknowledgement_seconds",
+        "millstream_consumer_handle_seconds",
+    ] {
+        eventually(name, || {
+            let (_, metrics) = node.get("/metrics");
+            assert!(
+                metrics.contains(&format!("# TYPE {name} histogram")),
+                "{name} is missing in {metrics}"
+            );
+            let count = metrics.lines().find_map(|line| {
+                let (labels, count) = line.strip_prefix(name)?.rsplit_once(' ')?;
+                labels.starts_with("_count").then_some(count)
+            });
+            (count.expect("a count").parse::<f64>().expect("a number") >= 1.0).then_some(())
+        });
+    }
+    let (_, metrics) = node.get("/metrics");
+    // The Kafka in memory puts its own time on records, so that nothing tells when they were taken.
+    assert!(metrics.contains("# TYPE millstream_bridge_produce_seconds histogram"));
+    assert!(
+        metrics.contains("millstream_broker_delivery_seconds_count 0\n"),
+        "nobody subscribed: {metrics}"
+    );
+}
+
+#[test]
 fn a_log_for_machines_is_an_object_a_line() {
     let node = Millstream::start(&[
         "broker",

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use broker::{Handle, Settlement, Token};
 use rdkafka::ClientConfig;
@@ -202,7 +202,11 @@ impl<O: Outlet> Polling<O> {
     /// Takes in what librdkafka has to tell, up to a bound. Returns whether there was anything.
     fn poll(&mut self, producer: &Producer, batch: &mut Vec<(Token, Settlement)>) -> bool {
         let events = producer.context();
-        let mut callbacks = events.settled().callbacks;
+        let mut callbacks = {
+            let mut settled = events.settled();
+            settled.now_ms = now_ms();
+            settled.callbacks
+        };
         let mut moved = false;
         for _ in 0..EVENTS_PER_BATCH_MAX {
             // Zero takes one event and does not wait. Any other time would be waited out, events or not.
@@ -228,6 +232,9 @@ impl<O: Outlet> Polling<O> {
                 batch.append(&mut settled.batch);
             }
             mem::swap(&mut settled.landed, &mut self.landed);
+            if settled.stored > 0 {
+                self.sink.counters.add_times(&mem::take(&mut settled.times));
+            }
             (
                 mem::take(&mut settled.stored),
                 mem::take(&mut settled.refused),
@@ -375,6 +382,12 @@ impl<O: Outlet> Polling<O> {
             .fetch_add(1, Ordering::Relaxed);
         true
     }
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use broker::{Settlement, Token};
+use broker::{Settlement, Times, Token};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, ProducerContext};
-use rdkafka::{ClientConfig, ClientContext, Message as _};
+use rdkafka::{ClientConfig, ClientContext, Message as _, Timestamp};
 
 use crate::kafka;
 use crate::partitions::Partitions;
@@ -32,6 +32,10 @@ pub(crate) struct Settled {
     pub(crate) bytes: u64,
     /// Of far producers: the numbers of the partitions whose messages were reported on.
     pub(crate) landed: Vec<usize>,
+    /// How long Kafka took to confirm what was stored, from the moment the sink took it.
+    pub(crate) times: Times,
+    /// The time of the last look, milliseconds since the Unix epoch.
+    pub(crate) now_ms: i64,
     /// Callbacks of any kind, ever: an empty queue is one whose poll moves nothing.
     pub(crate) callbacks: u64,
 }
@@ -82,6 +86,11 @@ impl ProducerContext for Events {
         let settlement = match result {
             Ok(_) => {
                 settled.stored += 1;
+                // The sink's own time. A topic may stand at the broker's instead, which says nothing of when it was taken.
+                if let Timestamp::CreateTime(taken_ms) = message.timestamp() {
+                    let ms = settled.now_ms.saturating_sub(taken_ms);
+                    settled.times.add(u64::try_from(ms).unwrap_or(0));
+                }
                 Settlement::Stored
             }
             Err((error, _)) => {

@@ -1,11 +1,11 @@
 //! What the bridge says of itself: typed, in one line of words, and as numbers for metrics.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use broker::Refusal;
+use broker::{Refusal, Times};
 
 /// Whether Kafka answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -98,6 +98,8 @@ pub struct Status {
     pub held: u64,
     /// Times the producer had to be made anew.
     pub producer_rebuilds: u64,
+    /// From the moment a message was taken to Kafka's confirmation.
+    pub produce_times: Times,
     /// What weakened, at the start, the promise that an acknowledged message is never lost; each in one sentence.
     pub weaknesses: Arc<[String]>,
     /// What is wrong now beside an unreachable Kafka, each in one sentence.
@@ -285,9 +287,18 @@ pub(crate) struct Counters {
     pub(crate) dropped: AtomicU64,
     pub(crate) held: AtomicU64,
     pub(crate) producer_rebuilds: AtomicU64,
+    /// Only the poll thread adds to it, once a batch.
+    produce_times: Mutex<Times>,
 }
 
 impl Counters {
+    pub(crate) fn add_times(&self, times: &Times) {
+        self.produce_times
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .merge(times);
+    }
+
     /// Messages under way. Sequentially consistent, because the poll thread goes to sleep on a zero.
     pub(crate) fn waiting(&self) -> u64 {
         let done = self.done.load(Ordering::SeqCst);
@@ -341,6 +352,11 @@ impl Counters {
             dropped: read(&self.dropped),
             held: read(&self.held),
             producer_rebuilds: read(&self.producer_rebuilds),
+            produce_times: self
+                .produce_times
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
             weaknesses,
             problems,
             downlink,

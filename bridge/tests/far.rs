@@ -173,6 +173,14 @@ fn a_line_that_gets_long_is_slow_and_goes_on() {
         status.stored == u64::from(PUBLISHERS * messages)
     });
     assert!(said_slow);
+    let status = node.status();
+    assert_eq!(status.produce_times.count(), status.stored);
+    let longer_than_2_s: u64 = broker::TIMES_UP_TO_MS
+        .iter()
+        .zip(&status.produce_times.counts()[1..])
+        .filter_map(|(longer_than, count)| (*longer_than >= 2_000).then_some(count))
+        .sum();
+    assert!(longer_than_2_s > 0, "{:?}", status.produce_times);
     publishing.join().unwrap();
     far.set_round_trip(Duration::ZERO);
     wait_for("it is fast again", || {

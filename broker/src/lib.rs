@@ -30,6 +30,7 @@ mod stats;
 mod throttle;
 mod time;
 mod timers;
+mod times;
 pub mod transport;
 mod worker;
 
@@ -45,3 +46,4 @@ pub use router::ShareStrategy;
 pub use sink::{Deliver, Incoming, NoSink, Refusal, Settlement, Sink, Token, Verdict};
 pub use stats::Stats;
 pub use time::Time;
+pub use times::{TIMES_UP_TO_MS, Times};

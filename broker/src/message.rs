@@ -25,14 +25,19 @@ pub struct MessageParts<'a> {
     pub properties: &'a [u8],
     /// When it expires, if ever.
     pub expires_at: Option<Time>,
+    /// When it came to this broker.
+    pub arrived_at: Time,
 }
 
+/// Six bytes of milliseconds are 8,900 years.
 const EXPIRES: usize = 0;
-const PROPERTIES_LEN: usize = 8;
-const TOPIC_LEN: usize = 12;
-const FLAGS: usize = 14;
-const HEAD: usize = 15;
-const NEVER: u64 = u64::MAX;
+/// Four bytes of milliseconds are 49 days: for what is told apart by it, that is enough.
+const ARRIVED: usize = 6;
+const PROPERTIES_LEN: usize = 10;
+const TOPIC_LEN: usize = 14;
+const FLAGS: usize = 16;
+const HEAD: usize = 17;
+const NEVER: u64 = (1 << 48) - 1;
 const RETAIN: u8 = 0b100;
 /// What an [`Arc`] adds.
 const COUNTERS: usize = 2 * size_of::<usize>();
@@ -53,7 +58,9 @@ impl Message {
             u32::try_from(parts.properties.len()).expect("the codec bounds properties");
         scratch.clear();
         scratch.reserve(HEAD + parts.topic.len() + parts.properties.len() + parts.payload.len());
-        scratch.extend_from_slice(&parts.expires_at.map_or(NEVER, |at| at.0).to_le_bytes());
+        let expires_at = parts.expires_at.map_or(NEVER, |at| at.0.min(NEVER - 1));
+        scratch.extend_from_slice(&expires_at.to_le_bytes()[..ARRIVED]);
+        scratch.extend_from_slice(&(parts.arrived_at.0 as u32).to_le_bytes());
         scratch.extend_from_slice(&properties_len.to_le_bytes());
         scratch.extend_from_slice(&topic_len.to_le_bytes());
         scratch.push(u8::from(parts.qos) | if parts.retain { RETAIN } else { 0 });
@@ -130,8 +137,15 @@ impl Message {
     /// When it expires, if ever.
     #[must_use]
     pub fn expires_at(&self) -> Option<Time> {
-        let at = u64::from_le_bytes(self.head(EXPIRES));
+        let mut at = [0; 8];
+        at[..ARRIVED].copy_from_slice(&self.head::<ARRIVED>(EXPIRES));
+        let at = u64::from_le_bytes(at);
         (at != NEVER).then_some(Time(at))
+    }
+
+    /// When it came to this broker, in milliseconds modulo 2^32; see [`MessageParts::waited_ms`].
+    fn arrived_at(&self) -> Time {
+        Time(u32::from_le_bytes(self.head(ARRIVED)).into())
     }
 
     /// Bytes that it holds in memory, its counters included.
@@ -155,7 +169,15 @@ impl Message {
             retain: self.retain(),
             properties: self.properties_bytes(),
             expires_at: self.expires_at(),
+            arrived_at: self.arrived_at(),
         }
+    }
+}
+
+impl MessageParts<'_> {
+    /// For how long it has been with this broker, in milliseconds; counts anew after 49 days.
+    pub(crate) fn waited_ms(&self, now: Time) -> u64 {
+        u64::from((now.0 as u32).wrapping_sub(self.arrived_at.0 as u32))
     }
 }
 
@@ -184,6 +206,7 @@ mod tests {
             retain: true,
             properties: &[1, 1],
             expires_at: Some(Time(77)),
+            arrived_at: Time((1 << 32) + 5),
         };
         let message = Message::new(&parts);
         assert_eq!(message.topic(), "a/b");
@@ -192,14 +215,17 @@ mod tests {
         assert!(message.retain());
         assert_eq!(message.properties_bytes(), [1, 1]);
         assert_eq!(message.expires_at(), Some(Time(77)));
+        assert_eq!(message.parts().waited_ms(Time((1 << 32) + 12)), 7);
         let empty = Message::new(&MessageParts {
             payload: b"",
             properties: b"",
             expires_at: None,
+            arrived_at: Time(u64::from(u32::MAX)),
             ..parts
         });
         assert_eq!(empty.payload(), b"");
         assert_eq!(empty.expires_at(), None);
+        assert_eq!(empty.parts().waited_ms(Time(1 << 32)), 1);
         assert_eq!(size_of::<Message>(), 16);
     }
 }

@@ -163,6 +163,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::message::MessageParts;
+    use crate::time::Time;
     use codec::Qos;
 
     fn message(payload: &[u8]) -> Message {
@@ -173,6 +174,7 @@ mod tests {
             retain: false,
             properties: &[],
             expires_at: None,
+            arrived_at: Time(0),
         })
     }
 

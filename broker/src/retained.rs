@@ -313,6 +313,7 @@ mod tests {
             retain: true,
             properties: &[],
             expires_at,
+            arrived_at: Time(0),
         })
     }
 

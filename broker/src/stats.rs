@@ -4,24 +4,38 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::times::{SharedTimes, Times};
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// One worker's own counts.
         #[derive(Debug, Clone, Default)]
-        pub(crate) struct Local { $(pub(crate) $name: u64,)+ }
+        pub(crate) struct Local {
+            $(pub(crate) $name: u64,)+
+            pub(crate) acknowledgement_times: Times,
+            pub(crate) delivery_times: Times,
+        }
 
         /// One worker's counts as others see them: as of the end of its last turn.
         #[derive(Debug, Default)]
         #[repr(align(128))] // two workers never write to one cache line
-        pub(crate) struct Counters { $($name: AtomicU64,)+ }
+        pub(crate) struct Counters {
+            $($name: AtomicU64,)+
+            acknowledgement_times: SharedTimes,
+            delivery_times: SharedTimes,
+        }
 
         impl Counters {
             pub(crate) fn publish(&self, local: &Local) {
                 $(self.$name.store(local.$name, Ordering::Relaxed);)+
+                self.acknowledgement_times.publish(&local.acknowledgement_times);
+                self.delivery_times.publish(&local.delivery_times);
             }
 
             pub(crate) fn add_to(&self, stats: &mut Stats) {
                 $(stats.$name = stats.$name.wrapping_add(self.$name.load(Ordering::Relaxed));)+
+                self.acknowledgement_times.add_to(&mut stats.acknowledgement_times);
+                self.delivery_times.add_to(&mut stats.delivery_times);
             }
         }
 
@@ -41,6 +55,10 @@ macro_rules! counters {
             pub inbox_bytes: u64,
             /// Bytes that were read and wait now, because their client's publishes do.
             pub read_ahead_bytes: u64,
+            /// From a publish of QoS 1 or 2 to its PUBACK or PUBREC.
+            pub acknowledgement_times: Times,
+            /// From a publish to a receiver's outbox, what waited for a client that was away included.
+            pub delivery_times: Times,
         }
 
         impl Stats {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use broker::{
-    Broker, Config, Handle, Incoming, Message, MessageParts, Running, Sink, Token, Verdict,
+    Broker, Config, Handle, Incoming, Message, MessageParts, Running, Sink, Time, Token, Verdict,
 };
 use codec::Qos;
 use loadgen::merge::merge;
@@ -80,6 +80,7 @@ fn receipt(to: &str, id: &str) -> Message {
         retain: false,
         properties: &[],
         expires_at: None,
+        arrived_at: Time(0),
     })
 }
 

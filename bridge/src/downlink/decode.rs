@@ -91,6 +91,7 @@ pub(super) fn decode(record: Record<'_>, now: Time, now_ms: u64) -> Result<Decod
         retain: envelope.retain,
         properties: properties.as_properties().as_bytes(),
         expires_at,
+        arrived_at: now,
     })))
 }
 

@@ -9,6 +9,8 @@ use codec::{Ack, Packet, Properties, Qos, ReasonCode, Version};
 use super::Deferred;
 use crate::message::Message;
 use crate::outbox::Outbox;
+use crate::time::Time;
+use crate::times::Times;
 
 /// Where a publish stands in the row of those not yet answered. Wraps around.
 pub(crate) type Sequence = u16;
@@ -43,6 +45,8 @@ struct Owed {
     /// settled with the first one.
     repeats: bool,
     settled: Option<ReasonCode>,
+    /// When it came, in milliseconds modulo 2^32.
+    since_ms: u32,
     deferred: Deferred,
 }
 
@@ -116,6 +120,7 @@ impl Incoming {
                     orphan: false,
                     repeats: true,
                     settled: (!storing).then_some(ReasonCode::SUCCESS),
+                    since_ms: 0,
                     deferred: None,
                 });
             }
@@ -170,6 +175,7 @@ impl Incoming {
         packet_id: NonZeroU16,
         qos: Qos,
         settled: Option<ReasonCode>,
+        now: Time,
         deferred: Deferred,
     ) {
         self.owed.push_back(Owed {
@@ -178,6 +184,7 @@ impl Incoming {
             orphan: false,
             repeats: false,
             settled,
+            since_ms: now.0 as u32,
             deferred,
         });
     }
@@ -195,11 +202,13 @@ impl Incoming {
         false
     }
 
-    /// Answers whatever can be answered in order. `outbox` is `None` while the client is away.
+    /// Answers whatever can be answered in order, and counts how long that took. `outbox` is `None` while the client is away.
     pub(crate) fn answer_settled(
         &mut self,
         mut outbox: Option<&mut Outbox>,
         version: Version,
+        now: Time,
+        times: &mut Times,
     ) -> Released {
         let mut released = Released::default();
         while let Some(Owed {
@@ -233,6 +242,9 @@ impl Incoming {
                 released.close = true;
                 outbox = None;
                 continue;
+            }
+            if !owed.repeats {
+                times.add((now.0 as u32).wrapping_sub(owed.since_ms).into());
             }
             answer(to, version, owed.qos, owed.packet_id, reason);
         }
@@ -367,6 +379,14 @@ mod tests {
         incoming.begin(id(packet_id), qos, Version::V5, 10, &mut Outbox::default())
     }
 
+    fn owe(incoming: &mut Incoming, packet_id: u16, qos: Qos, settled: Option<ReasonCode>) {
+        incoming.owe(id(packet_id), qos, settled, Time(0), None);
+    }
+
+    fn answer_settled(incoming: &mut Incoming, outbox: &mut Outbox, version: Version) -> Released {
+        incoming.answer_settled(Some(outbox), version, Time(0), &mut Times::default())
+    }
+
     fn bytes(outbox: &mut Outbox) -> Vec<u8> {
         let mut memory = crate::transport::MemoryOutput::default();
         let mut transport =
@@ -384,14 +404,14 @@ mod tests {
                 begin(&mut incoming, packet_id, Qos::AtLeastOnce),
                 Begin::New
             );
-            incoming.owe(id(packet_id), Qos::AtLeastOnce, None, None);
+            owe(&mut incoming, packet_id, Qos::AtLeastOnce, None);
         }
         incoming.settle(2, ReasonCode::SUCCESS);
         incoming.settle(1, ReasonCode::SUCCESS);
-        incoming.answer_settled(Some(&mut outbox), Version::V5);
+        answer_settled(&mut incoming, &mut outbox, Version::V5);
         assert!(outbox.is_empty());
         incoming.settle(0, ReasonCode::SUCCESS);
-        incoming.answer_settled(Some(&mut outbox), Version::V5);
+        answer_settled(&mut incoming, &mut outbox, Version::V5);
         assert_eq!(
             bytes(&mut outbox),
             [0x40, 2, 0, 7, 0x40, 2, 0, 3, 0x40, 2, 0, 9]
@@ -404,11 +424,11 @@ mod tests {
         let mut incoming = Incoming::default();
         let mut outbox = Outbox::default();
         assert_eq!(begin(&mut incoming, 5, Qos::ExactlyOnce), Begin::New);
-        incoming.owe(id(5), Qos::ExactlyOnce, None, None);
+        owe(&mut incoming, 5, Qos::ExactlyOnce, None);
         incoming.disconnected();
         assert_eq!(begin(&mut incoming, 5, Qos::ExactlyOnce), Begin::Duplicate);
         incoming.settle(0, ReasonCode::SUCCESS);
-        incoming.answer_settled(Some(&mut outbox), Version::V5);
+        answer_settled(&mut incoming, &mut outbox, Version::V5);
         assert_eq!(bytes(&mut outbox), [0x50, 2, 0, 5]);
         incoming.release(id(5), Version::V5, &mut outbox);
         assert_eq!(bytes(&mut outbox), [0x70, 2, 0, 5]);
@@ -420,15 +440,15 @@ mod tests {
         let mut incoming = Incoming::default();
         let mut outbox = Outbox::default();
         begin(&mut incoming, 5, Qos::AtLeastOnce);
-        incoming.owe(id(5), Qos::AtLeastOnce, None, None);
+        owe(&mut incoming, 5, Qos::AtLeastOnce, None);
         incoming.disconnected();
         begin(&mut incoming, 5, Qos::AtLeastOnce);
-        incoming.owe(id(5), Qos::AtLeastOnce, None, None);
+        owe(&mut incoming, 5, Qos::AtLeastOnce, None);
         incoming.settle(0, ReasonCode::SUCCESS);
-        incoming.answer_settled(Some(&mut outbox), Version::V5);
+        answer_settled(&mut incoming, &mut outbox, Version::V5);
         assert!(outbox.is_empty());
         incoming.settle(1, ReasonCode::SUCCESS);
-        incoming.answer_settled(Some(&mut outbox), Version::V5);
+        answer_settled(&mut incoming, &mut outbox, Version::V5);
         assert_eq!(bytes(&mut outbox), [0x40, 2, 0, 5]);
     }
 
@@ -437,28 +457,24 @@ mod tests {
         let mut incoming = Incoming::default();
         let mut outbox = Outbox::default();
         begin(&mut incoming, 5, Qos::ExactlyOnce);
-        incoming.owe(
-            id(5),
+        owe(
+            &mut incoming,
+            5,
             Qos::ExactlyOnce,
             Some(ReasonCode::QUOTA_EXCEEDED),
-            None,
         );
-        let released = incoming.answer_settled(Some(&mut outbox), Version::V5);
+        let released = answer_settled(&mut incoming, &mut outbox, Version::V5);
         assert!(!released.close);
         assert_eq!(bytes(&mut outbox), [0x50, 3, 0, 5, 0x97]);
         assert!(incoming.is_idle());
         assert_eq!(begin(&mut incoming, 5, Qos::ExactlyOnce), Begin::New);
-        incoming.owe(
-            id(5),
+        owe(
+            &mut incoming,
+            5,
             Qos::ExactlyOnce,
             Some(ReasonCode::QUOTA_EXCEEDED),
-            None,
         );
-        assert!(
-            incoming
-                .answer_settled(Some(&mut outbox), Version::V311)
-                .close
-        );
+        assert!(answer_settled(&mut incoming, &mut outbox, Version::V311).close);
         assert!(outbox.is_empty());
     }
 
@@ -470,20 +486,44 @@ mod tests {
                 begin(&mut incoming, packet_id, Qos::ExactlyOnce),
                 Begin::New
             );
-            incoming.owe(
-                id(packet_id),
+            owe(
+                &mut incoming,
+                packet_id,
                 Qos::ExactlyOnce,
                 Some(ReasonCode::SUCCESS),
-                None,
             );
         }
         let mut outbox = Outbox::default();
-        incoming.answer_settled(Some(&mut outbox), Version::V5);
+        answer_settled(&mut incoming, &mut outbox, Version::V5);
         assert_eq!(
             begin(&mut incoming, 11, Qos::ExactlyOnce),
             Begin::OverReceiveMaximum
         );
         incoming.release(id(1), Version::V5, &mut outbox);
         assert_eq!(begin(&mut incoming, 11, Qos::ExactlyOnce), Begin::New);
+    }
+
+    #[test]
+    fn an_answers_time_is_counted_from_its_publish() {
+        let mut incoming = Incoming::default();
+        let mut outbox = Outbox::default();
+        let mut times = Times::default();
+        let from = u64::from(u32::MAX) - 2;
+        for (packet_id, came_at) in [(1, from), (2, from + 10)] {
+            begin(&mut incoming, packet_id, Qos::AtLeastOnce);
+            incoming.owe(id(packet_id), Qos::AtLeastOnce, None, Time(came_at), None);
+        }
+        incoming.settle(1, ReasonCode::SUCCESS);
+        incoming.settle(0, ReasonCode::SUCCESS);
+        let now = Time(from + 30);
+        incoming.answer_settled(Some(&mut outbox), Version::V5, now, &mut times);
+        assert_eq!((times.count(), times.sum_ms()), (2, 30 + 20));
+        // Nobody is there to be answered: no time either.
+        begin(&mut incoming, 3, Qos::AtLeastOnce);
+        incoming.owe(id(3), Qos::AtLeastOnce, None, now, None);
+        incoming.disconnected();
+        incoming.settle(2, ReasonCode::SUCCESS);
+        incoming.answer_settled(None, Version::V5, now, &mut times);
+        assert_eq!(times.count(), 2);
     }
 }

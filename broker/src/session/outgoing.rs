@@ -222,6 +222,17 @@ pub(crate) struct Sending<'a> {
     pub(crate) counts: &'a mut Local,
 }
 
+impl Sending<'_> {
+    /// How long the message was on its way through the broker. What was retained before is not on its way.
+    #[inline]
+    fn count_time(&mut self, routed: &Routed<'_>, retained: bool) {
+        if !retained {
+            let ms = routed.parts.waited_ms(self.now);
+            self.counts.delivery_times.add(ms);
+        }
+    }
+}
+
 /// One frame, encoded once and used for every receiver that needs the same bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
@@ -319,7 +330,10 @@ impl Session {
         sending: &mut Sending<'_>,
     ) {
         match self.send(routed, Qos::AtMostOnce, retain, None, identifiers, sending) {
-            Sent::Yes => sending.counts.delivered_qos0 += 1,
+            Sent::Yes => {
+                sending.counts.delivered_qos0 += 1;
+                sending.count_time(routed, retain);
+            }
             Sent::NoRoom => sending.counts.dropped_outbox_full += 1,
             Sent::TooLarge => sending.counts.dropped_too_large += 1,
         }
@@ -407,6 +421,7 @@ impl Session {
         ) {
             Sent::Yes => {
                 sending.counts.inflight += 1;
+                sending.count_time(routed, delivery.retain);
                 let in_flight = InFlight {
                     delivery: Some(delivery),
                     packet_id,

@@ -177,14 +177,7 @@ impl Worker {
         if arrived.is_tracked() {
             let pending = matches!(verdict, Verdict::Pending { .. });
             let settled = (!pending).then_some(ReasonCode::SUCCESS);
-            self.owe(
-                slot,
-                session_slot,
-                publish,
-                arrived.quick,
-                settled,
-                deferred,
-            );
+            self.owe(&arrived, settled, deferred);
         }
         Step::Done
     }
@@ -240,7 +233,18 @@ impl Worker {
         if let Err(by) = allowed {
             let denials = &self.shared.denials;
             denials.note(by, &session.client_id, topic, self.now);
-            return Err(self.deny_publish(slot, session_slot, publish, quick, by));
+        }
+        let arrived = Arrived {
+            slot,
+            session_slot,
+            generation: self.sessions.generation(session_slot),
+            topic,
+            publish,
+            quick,
+            came,
+        };
+        if let Err(by) = allowed {
+            return Err(self.deny_publish(&arrived, by));
         }
         // Told before it is stored or delivered, or not at all: 3.x has no word for it, QoS 0 no answer.
         if publish.retain
@@ -251,17 +255,9 @@ impl Worker {
             self.count_publish(publish.qos);
             self.counts.retained_refused += 1;
             let reason = ReasonCode::QUOTA_EXCEEDED;
-            return Err(self.refuse_publish(slot, session_slot, publish, quick, reason));
+            return Err(self.refuse_publish(&arrived, reason));
         }
-        Ok(Arrived {
-            slot,
-            session_slot,
-            generation: self.sessions.generation(session_slot),
-            topic,
-            publish,
-            quick,
-            came,
-        })
+        Ok(arrived)
     }
 
     /// Offers a publish to the sink. `Err` when that ends its way, for now (no room) or for good (refused).
@@ -321,7 +317,7 @@ impl Worker {
                 let reason = refusal.reason();
                 self.count_publish(publish.qos);
                 self.counts.sink_refused += 1;
-                return Err(self.refuse_publish(slot, session_slot, publish, quick, reason));
+                return Err(self.refuse_publish(arrived, reason));
             }
         }
         Ok(verdict)
@@ -347,6 +343,7 @@ impl Worker {
             retain: publish.retain,
             properties: &forwardable,
             expires_at,
+            arrived_at: arrived.came,
         };
         let waits = matches!(
             verdict,
@@ -379,44 +376,30 @@ impl Worker {
 
     /// Answers a publish that may not be. Told nothing but the end of its connection, a 3.x client would come back and send it
     /// again for ever, so it has its acknowledgement, unless the operator prefers otherwise.
-    fn deny_publish(
-        &mut self,
-        slot: u32,
-        session_slot: u32,
-        publish: &Publish<'_>,
-        quick: bool,
-        by: By,
-    ) -> Step {
-        self.count_publish(publish.qos);
+    fn deny_publish(&mut self, arrived: &Arrived<'_>, by: By) -> Step {
+        self.count_publish(arrived.publish.qos);
         *match by {
             By::Reserved => &mut self.counts.denied_reserved_topic,
             By::Rule(_) | By::Default(_) => &mut self.counts.denied_access,
         } += 1;
         let version = self
             .sessions
-            .get(session_slot)
+            .get(arrived.session_slot)
             .map(|session| session.version);
         let is_told = version == Some(Version::V5);
         let reason = match self.settings.access.refused_publish_3x {
             RefusedPublish::Drop if !is_told => ReasonCode::SUCCESS,
             _ => ReasonCode::NOT_AUTHORIZED,
         };
-        self.refuse_publish(slot, session_slot, publish, quick, reason)
+        self.refuse_publish(arrived, reason)
     }
 
-    fn refuse_publish(
-        &mut self,
-        slot: u32,
-        session_slot: u32,
-        publish: &Publish<'_>,
-        quick: bool,
-        reason: ReasonCode,
-    ) -> Step {
-        if publish.qos == Qos::AtMostOnce {
+    fn refuse_publish(&mut self, arrived: &Arrived<'_>, reason: ReasonCode) -> Step {
+        if !arrived.is_tracked() {
             return Step::Done; // there is no answer to QoS 0
         }
-        self.owe(slot, session_slot, publish, quick, Some(reason), None);
-        match self.connections.slab.get(slot) {
+        self.owe(arrived, Some(reason), None);
+        match self.connections.slab.get(arrived.slot) {
             Some(connection) if !connection.is_closing() => Step::Done,
             _ => Step::Closed,
         }
@@ -425,13 +408,18 @@ impl Worker {
     /// Notes what a publisher is owed, and answers if it can be.
     fn owe(
         &mut self,
-        slot: u32,
-        session_slot: u32,
-        publish: &Publish<'_>,
-        quick: bool,
+        arrived: &Arrived<'_>,
         settled: Option<ReasonCode>,
         deferred: Option<Message>,
     ) {
+        let &Arrived {
+            slot,
+            session_slot,
+            publish,
+            quick,
+            came,
+            ..
+        } = arrived;
         // Routing may have changed this session (it may subscribe to its own topic), so nothing is assumed.
         let Some(session) = self.sessions.get_mut(session_slot) else {
             return;
@@ -446,6 +434,8 @@ impl Worker {
         if quick && nothing_owed && settled == Some(ReasonCode::SUCCESS) {
             if let Some(outbox) = self.connections.outbox(slot) {
                 outbox.push(&puback(packet_id));
+                let waited_ms = self.now.since_ms(came);
+                self.counts.acknowledgement_times.add(waited_ms);
             }
             return;
         }
@@ -453,7 +443,7 @@ impl Worker {
         if quick {
             incoming.record();
         }
-        incoming.owe(packet_id, publish.qos, settled, deferred);
+        incoming.owe(packet_id, publish.qos, settled, came, deferred);
         if settled.is_some() {
             self.answer(session_slot);
         }
@@ -473,7 +463,12 @@ impl Worker {
         } else {
             self.connections.outbox(connection)
         };
-        let Released { messages, close } = flow.incoming.answer_settled(outbox, version);
+        let Released { messages, close } = flow.incoming.answer_settled(
+            outbox,
+            version,
+            self.now,
+            &mut self.counts.acknowledgement_times,
+        );
         session.tidy();
         let id = SessionId::new(self.index, session_slot);
         let generation = self.sessions.generation(session_slot);
@@ -522,7 +517,12 @@ impl Worker {
         if !incoming.settle(token.sequence(), reason) {
             return;
         }
-        let Released { messages, .. } = incoming.answer_settled(None, Version::V5);
+        let Released { messages, .. } = incoming.answer_settled(
+            None,
+            Version::V5,
+            self.now,
+            &mut self.counts.acknowledgement_times,
+        );
         if incoming.waiting() == 0 {
             departed.remove();
             self.sessions.give_back(token.session().slot());

@@ -58,6 +58,7 @@ impl Worker {
                 retain: true,
                 properties: &[],
                 expires_at: None,
+                arrived_at: self.now,
             };
             self.route(
                 &mut Routed {

@@ -111,6 +111,7 @@ impl Worker {
             retain: will.retain,
             properties: &will.properties,
             expires_at: will.message_expiry_s.map(|s| offered.plus_s(s.into())),
+            arrived_at: self.now,
         };
         let generation = self.sessions.generation(session_slot);
         let origin = Origin::Client(SessionId::new(self.index, session_slot), generation);

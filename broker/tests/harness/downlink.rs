@@ -15,6 +15,7 @@ fn message(topic: &str, payload: &str, level: u8) -> Message {
         retain: false,
         properties: &[],
         expires_at: None,
+        arrived_at: Time(0),
     })
 }
 
@@ -177,6 +178,7 @@ fn a_retained_one_is_retained_and_an_expired_one_is_not_sent() {
                 retain: true,
                 properties: &[],
                 expires_at,
+                arrived_at: Time(0),
             };
             Message::new(&message)
         };

@@ -58,6 +58,7 @@ fn from_elsewhere(net: &Net, messages: usize) {
             retain: false,
             properties: &[],
             expires_at: None,
+            arrived_at: broker::Time(0),
         })
     };
     net.handle()

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use broker::{Delivered, Message, MessageParts};
+use broker::{Delivered, Message, MessageParts, Time};
 
 use crate::support::{Client, Net, Pub, qos};
 
@@ -73,6 +73,7 @@ fn what_other_threads_publish_is_bounded_too_and_said_to_be_delivered_once_it_is
             retain: false,
             properties: &[],
             expires_at: None,
+            arrived_at: Time(0),
         })
     };
     let delivered = Arc::new(AtomicUsize::new(0));
