@@ -15,6 +15,7 @@ mod exit;
 mod files;
 mod http;
 mod log;
+mod memory;
 mod metrics;
 mod node;
 mod restart;

@@ -27,7 +27,8 @@ const BROKER_GAUGES: &[&str] = &[
     "retained_messages",
     "retained_bytes",
     "inbox_entries",
-    "inbox_bytes",
+    "budget_used_bytes",
+    "budget_bytes",
 ];
 
 /// Counters that differ in one word become one metric with a label: prefix, metric, label, help.
@@ -172,7 +173,20 @@ fn counts(
     families: &[Family],
 ) -> prometheus::Result<()> {
     let mut vectors: BTreeMap<&str, IntCounterVec> = BTreeMap::new();
+    let memory = GaugeVec::new(
+        Opts::new(
+            format!("millstream_{part}_memory_bytes"),
+            "Bytes held now, by kind; a message that waits in several places counts in each.",
+        ),
+        &["kind"],
+    )?;
+    let mut has_memory = false;
     for (name, help, value) in each {
+        if let Some(kind) = name.strip_prefix("memory_") {
+            memory.with_label_values(&[kind]).set(value as f64);
+            has_memory = true;
+            continue;
+        }
         let family = families
             .iter()
             .find(|(prefix, ..)| name.starts_with(prefix));
@@ -197,6 +211,9 @@ fn counts(
     }
     for vector in vectors.into_values() {
         registry.register(Box::new(vector))?;
+    }
+    if has_memory {
+        registry.register(Box::new(memory))?;
     }
     Ok(())
 }
@@ -350,7 +367,8 @@ mod tests {
             let now = help
                 .split(|c: char| !c.is_alphabetic())
                 .any(|word| word == "now");
-            assert_eq!(BROKER_GAUGES.contains(&name), now, "{name}: {help}");
+            let is_gauge = BROKER_GAUGES.contains(&name) || name.starts_with("memory_");
+            assert_eq!(is_gauge, now, "{name}: {help}");
         }
         let each = bridge::Status::default().each();
         for gauge in BRIDGE_GAUGES {

@@ -241,6 +241,11 @@ impl Node {
             }
             problems.extend(status.problems);
         }
+        if let Some(memory) = self.broker.as_ref().map(broker::Handle::memory)
+            && memory.pressure > broker::Pressure::None
+        {
+            problems.push(memory.to_string());
+        }
         for backend in &*lock(&self.backends) {
             let (name, status) = (backend.kind.name(), backend.running.status());
             // A consumer that waits for Kafka or retries goes on by itself; one that stopped does not.

@@ -96,7 +96,13 @@ impl Broker {
             config.shared_subscription_strategy,
             retained,
         );
-        let shared = Shared::new(config.worker_count(), router, hasher, &config.access);
+        let shared = Shared::new(
+            config.worker_count(),
+            router,
+            hasher,
+            &config.access,
+            limits,
+        );
         Ok(Self {
             config,
             listeners,

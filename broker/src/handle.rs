@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::access::{AccessConfig, Denials, Denied};
+use crate::budget::{Budget, Memory};
 use crate::death::OnDeath;
+use crate::limits::Limits;
 use crate::message::Message;
 use crate::router::{Hit, Receiver, Router};
 use crate::sink::{Settlement, Token};
@@ -40,6 +42,8 @@ pub(crate) enum Inbox {
     Settled(Vec<(Token, Settlement)>),
     /// The sink has room again.
     SinkReady,
+    /// Nothing but a turn: what all workers look at has changed.
+    Look,
     /// Stop reading, drain, end.
     Shutdown,
 }
@@ -59,7 +63,7 @@ impl Inbox {
                     .map(|message| message.bytes() + size_of::<Message>())
                     .sum(),
                 Self::Settled(batch) => size_of_val(&**batch),
-                Self::SinkReady | Self::Shutdown => 0,
+                Self::SinkReady | Self::Look | Self::Shutdown => 0,
             }
     }
 }
@@ -202,6 +206,8 @@ pub(crate) struct Shared {
     pub(crate) connections: AtomicU32,
     /// Sessions whose clients are not connected.
     offline_sessions: AtomicU32,
+    /// The node's memory.
+    pub(crate) budget: Budget,
     /// Connections over that bound, for the log.
     pub(crate) refused: Throttle,
     /// Bytes of wills that wait to be stored.
@@ -226,6 +232,7 @@ impl Shared {
         router: Router,
         hasher: ahash::RandomState,
         access: &AccessConfig,
+        limits: &Limits,
     ) -> Arc<Self> {
         Arc::new(Self {
             router,
@@ -236,6 +243,7 @@ impl Shared {
             offline_sessions: AtomicU32::new(0),
             read_ahead: AtomicU64::new(0),
             waiting_wills: AtomicU64::new(0),
+            budget: Budget::new(limits.memory_bytes_max, workers),
             refused: Throttle::default(),
             unaccepted: Throttle::default(),
             denials: Denials::new(access),
@@ -271,6 +279,15 @@ impl Shared {
     /// A session that was counted as offline has ended, or its client is back.
     pub(crate) fn end_offline(&self) {
         self.offline_sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Bytes that all parts hold together, as far as it is counted.
+    pub(crate) fn counted_bytes(&self) -> u64 {
+        let of_workers: u64 = self.counters.iter().map(Counters::memory).sum();
+        let inboxes: usize = self.mailboxes.iter().map(Mailbox::waiting_bytes).sum();
+        let shared =
+            [&self.read_ahead, &self.waiting_wills].map(|bytes| bytes.load(Ordering::Relaxed));
+        of_workers + inboxes as u64 + self.router.retained.bytes() + shared.iter().sum::<u64>()
     }
 
     /// The worker that owns what `name` names: a client's session, or the order of a topic.
@@ -361,6 +378,22 @@ impl Handle {
         self.0.denials.counts()
     }
 
+    /// Tells how much memory the process has resident: what is done about that, and shown, goes by the last word. To be
+    /// called several times a second, or never: then what the broker counts decides.
+    pub fn resident(&self, bytes: u64) {
+        if self.0.budget.resident(bytes) {
+            for mailbox in &self.0.mailboxes {
+                mailbox.send_one(Inbox::Look);
+            }
+        }
+    }
+
+    /// How much memory is used, of how much.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.0.budget.memory()
+    }
+
     /// The counters of all workers, added up.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -376,6 +409,10 @@ impl Handle {
             .iter()
             .map(|mailbox| mailbox.waiting() as u64)
             .sum();
+        let memory = self.memory();
+        stats.budget_used_bytes = memory.used_bytes;
+        stats.budget_bytes = memory.bytes_max;
+        stats.waiting_will_bytes = self.0.waiting_wills.load(Ordering::Relaxed);
         stats.inbox_bytes = self
             .0
             .mailboxes

@@ -11,6 +11,7 @@
 )]
 
 mod access;
+mod budget;
 mod config;
 mod connection;
 mod death;
@@ -35,6 +36,7 @@ pub mod transport;
 mod worker;
 
 pub use access::{AccessConfig, Action, Denied, Effect, RefusedPublish, Rule};
+pub use budget::{Memory, Pressure};
 pub use codec;
 pub use config::Config;
 pub use death::Death;

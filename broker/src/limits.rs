@@ -61,6 +61,10 @@ settings::section! {
         pub retained_messages_max: u32 = 10_000_000, [0.., "messages"];
         /// Bytes of retained messages (topic, payload and properties).
         pub retained_bytes_max: u64 = 4 * 1_073_741_824, [0.., "bytes"];
+        /// Memory that the node may use. From 80 % of it on new clients are refused (0x97; 0x03 in 3.x), from 90 % on QoS 0 is
+        /// dropped for clients that do not keep up, from 100 % on the largest queues are cut, and nothing is retained or
+        /// subscribed to in addition (0x97; 0x80 in 3.x).
+        pub memory_bytes_max: u64 = 0, [0.., "bytes; 0 is three quarters of the machine's or the control group's, or half of the address space that is allowed"];
         /// Bytes handled for one client before the others get their turn.
         pub read_bytes_per_turn: u32 = 65_536, [4_096.., "bytes"];
         /// Bytes of one client whose publishes have to wait (Kafka takes none now, or a 3.x client has sent more than
@@ -159,6 +163,20 @@ pub(crate) const SHARED_COMPARED_MAX: usize = 64;
 /// Places of a member on the ring of a sticky shared subscription: the more, the more even the shares, and the larger the
 /// member.
 pub(crate) const SHARED_STICKY_POINTS: u32 = 32;
+/// Shares of `memory_bytes_max` from which on new clients are refused, QoS 0 is dropped, queues are cut; and how far below
+/// each of these it ends.
+pub(crate) const MEMORY_REFUSE_PERCENT: u64 = 80;
+pub(crate) const MEMORY_SHED_PERCENT: u64 = 90;
+pub(crate) const MEMORY_CUT_PERCENT: u64 = 100;
+pub(crate) const MEMORY_EASE_PERCENT: u64 = 2;
+/// After queues were cut, the time until that is judged: the allocator keeps what is free for a second.
+pub(crate) const MEMORY_CUT_PAUSE_MS: u64 = 1_500;
+/// How long a worker that knows how large its queues are waits for the others, before it cuts the node's largest.
+pub(crate) const MEMORY_TELL_MS: u64 = 50;
+/// What may wait for a client's socket while queues are cut.
+pub(crate) const MEMORY_OUTBOX_BYTES: usize = 65_536;
+/// Sessions whose queues are looked at in one turn, to cut the largest.
+pub(crate) const SESSIONS_LOOKED_AT_PER_TURN: u32 = 65_536;
 /// The largest number of workers: a session's worker is 6 bits of its number.
 pub const WORKERS_MAX: usize = 64;
 /// The largest number of sessions a worker holds: 26 bits of a session's number.

@@ -19,6 +19,8 @@ pub struct Outbox {
     written: usize,
     /// Bytes that wait.
     bytes: usize,
+    /// Bytes that were counted when it was last asked.
+    counted: usize,
 }
 
 #[derive(Debug)]
@@ -41,6 +43,18 @@ impl Outbox {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// How many more bytes wait than when this was last asked (fewer, where it wraps around).
+    pub(crate) fn more(&mut self) -> u64 {
+        let more = (self.bytes as u64).wrapping_sub(self.counted as u64);
+        self.counted = self.bytes;
+        more
+    }
+
+    /// Bytes that waited when it was last asked for more.
+    pub(crate) fn counted(&self) -> u64 {
+        self.counted as u64
     }
 
     /// Whether nothing waits.

@@ -5,6 +5,7 @@ use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::sync::atomic::AtomicU64;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::message::Message;
@@ -135,6 +136,8 @@ impl Inner {
 /// The retained messages of a node.
 pub(crate) struct Retained {
     inner: RwLock<Inner>,
+    /// The bytes that are held, for whoever does not need to know it exactly.
+    bytes: AtomicU64,
     messages_max: usize,
     bytes_max: u64,
 }
@@ -151,6 +154,7 @@ impl Retained {
     pub(crate) fn new(messages_max: usize, bytes_max: u64) -> Self {
         Self {
             inner: RwLock::default(),
+            bytes: AtomicU64::new(0),
             messages_max,
             bytes_max,
         }
@@ -164,10 +168,20 @@ impl Retained {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn tell(&self, inner: &Inner) {
+        self.bytes
+            .store(inner.bytes, std::sync::atomic::Ordering::Relaxed);
+    }
+
     /// Messages and bytes held, without the node's own figures (`$SYS`), which are few and no client's.
     pub(crate) fn size(&self) -> (u64, u64) {
         let inner = self.read();
         (inner.messages() as u64, inner.bytes)
+    }
+
+    /// Bytes held, as of a moment ago.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -179,38 +193,41 @@ impl Retained {
         self.read().sequence
     }
 
-    fn fits(&self, inner: &Inner, topic: &[u8], bytes: u64) -> bool {
+    fn fits(&self, inner: &Inner, topic: &[u8], bytes: u64, may_grow: bool) -> bool {
         if topic.starts_with(SYS) {
             return true;
         }
         let old = inner.by_topic.get(topic);
         let replaced = old.map_or(0, |old| old.message.bytes() as u64);
-        (old.is_some() || inner.messages() < self.messages_max)
+        (may_grow || bytes <= replaced)
+            && (old.is_some() || inner.messages() < self.messages_max)
             && inner.bytes - replaced + bytes <= self.bytes_max
     }
 
-    /// Whether a message would be kept now.
-    pub(crate) fn has_room(&self, topic: &str, bytes: usize, now: Time) -> bool {
+    /// Whether a message would be kept now; where the store may not grow, only in the place of a larger one.
+    pub(crate) fn has_room(&self, topic: &str, bytes: usize, now: Time, may_grow: bool) -> bool {
         let (topic, bytes) = (topic.as_bytes(), bytes as u64);
-        if self.fits(&self.read(), topic, bytes) {
+        if self.fits(&self.read(), topic, bytes, may_grow) {
             return true;
         }
         let mut inner = self.write();
         inner.purge(now, EXPIRED_PER_STEP_MAX);
-        self.fits(&inner, topic, bytes)
+        self.tell(&inner);
+        self.fits(&inner, topic, bytes, may_grow)
     }
 
     /// Keeps `message` as its topic's last, or forgets the topic when the payload is empty [MQTT-3.3.1-6].
-    /// False: it was not kept because a bound is reached. What the topic had stays then.
-    pub(crate) fn set(&self, message: Message, now: Time) -> bool {
+    /// False: it was not kept because a bound is reached, or the store may not grow. What the topic had stays then.
+    pub(crate) fn set(&self, message: Message, now: Time, may_grow: bool) -> bool {
         let mut inner = self.write();
         inner.purge(now, EXPIRED_PER_SET_MAX);
         if message.payload().is_empty() {
             inner.remove(message.topic_bytes());
+            self.tell(&inner);
             return true;
         }
         let bytes = message.bytes() as u64;
-        if !self.fits(&inner, message.topic_bytes(), bytes) {
+        if !self.fits(&inner, message.topic_bytes(), bytes, may_grow) {
             return false;
         }
         inner.remove(message.topic_bytes());
@@ -221,12 +238,16 @@ impl Retained {
             inner.by_expiry.insert(ByExpiry(at, message.clone()));
         }
         inner.by_topic.insert(ByTopic { message, sequence });
+        self.tell(&inner);
         true
     }
 
     /// Lets go of messages that have expired, a bounded number: when to look again.
     pub(crate) fn purge(&self, now: Time) -> Option<Time> {
-        self.write().purge(now, EXPIRED_PER_STEP_MAX)
+        let mut inner = self.write();
+        let next = inner.purge(now, EXPIRED_PER_STEP_MAX);
+        self.tell(&inner);
+        next
     }
 
     /// Appends up to `max` (at least one) messages that match `filter` and that `wanted` says yes to, given their number
@@ -338,7 +359,7 @@ mod tests {
             "a/", "!/a",
         ];
         for topic in topics {
-            assert!(retained.set(message(topic, b"1", None), Time(0)));
+            assert!(retained.set(message(topic, b"1", None), Time(0), true));
         }
         for filter in ["#", "a/#", "a/+", "+/+", "a", "+", "$SYS/#", "x/#", "a/+/c"] {
             let mut expected: Vec<String> = topics
@@ -358,10 +379,10 @@ mod tests {
     #[test]
     fn an_empty_payload_forgets_and_an_expired_message_is_not_found() {
         let retained = Retained::new(100, 100_000);
-        retained.set(message("t", b"1", None), Time(0));
-        retained.set(message("u", b"1", Some(Time(5))), Time(0));
+        retained.set(message("t", b"1", None), Time(0), true);
+        retained.set(message("u", b"1", Some(Time(5))), Time(0), true);
         assert_eq!(all(&retained, "#", 10), ["t"]);
-        retained.set(message("t", b"", None), Time(0));
+        retained.set(message("t", b"", None), Time(0), true);
         assert!(all(&retained, "#", 10).is_empty());
         assert_eq!(retained.size().0, 1);
     }
@@ -369,9 +390,9 @@ mod tests {
     #[test]
     fn bounds_hold_and_replacing_is_not_growing() {
         let retained = Retained::new(1, 100_000);
-        assert!(retained.set(message("t", b"1", None), Time(0)));
-        assert!(retained.set(message("t", b"2", None), Time(0)));
-        assert!(!retained.set(message("u", b"1", None), Time(0)));
+        assert!(retained.set(message("t", b"1", None), Time(0), true));
+        assert!(retained.set(message("t", b"2", None), Time(0), true));
+        assert!(!retained.set(message("u", b"1", None), Time(0), true));
         assert_eq!(retained.size().0, 1);
     }
 
@@ -390,7 +411,7 @@ mod tests {
         }
         topics.retain(|topic| !topic.is_empty());
         for topic in &topics {
-            assert!(retained.set(message(topic, b"1", None), Time(0)));
+            assert!(retained.set(message(topic, b"1", None), Time(0), true));
         }
         let filters = [
             "#", "+", "+/#", "a/#", "a-b/#", "a!/#", "a/a/#", "a/+", "a/+/#", "a/+/a", "+/a/#",
@@ -429,13 +450,13 @@ mod tests {
     #[test]
     fn expired_messages_make_room_and_are_not_counted() {
         let retained = Retained::new(2, 100_000);
-        assert!(retained.set(message("t", b"1", Some(Time(5))), Time(0)));
-        assert!(retained.set(message("t", b"2", Some(Time(20))), Time(0)));
-        assert!(retained.set(message("u", b"1", Some(Time(10))), Time(0)));
-        assert!(!retained.has_room("v", 50, Time(9)));
-        assert!(!retained.set(message("v", b"1", None), Time(9)));
-        assert!(retained.has_room("v", 50, Time(10)));
-        assert!(retained.set(message("v", b"1", None), Time(10)));
+        assert!(retained.set(message("t", b"1", Some(Time(5))), Time(0), true));
+        assert!(retained.set(message("t", b"2", Some(Time(20))), Time(0), true));
+        assert!(retained.set(message("u", b"1", Some(Time(10))), Time(0), true));
+        assert!(!retained.has_room("v", 50, Time(9), true));
+        assert!(!retained.set(message("v", b"1", None), Time(9), true));
+        assert!(retained.has_room("v", 50, Time(10), true));
+        assert!(retained.set(message("v", b"1", None), Time(10), true));
         assert_eq!(retained.size().0, 2);
         assert_eq!(retained.purge(Time(19)), Some(Time(20)));
         assert_eq!(retained.purge(Time(20)), None);
@@ -448,10 +469,10 @@ mod tests {
     fn a_replacement_over_the_bound_leaves_what_was_there() {
         let room = message("t", &[b'x'; 100], None).bytes() as u64;
         let retained = Retained::new(10, room);
-        assert!(retained.set(message("t", b"old", None), Time(0)));
-        assert!(!retained.set(message("t", &[b'x'; 101], None), Time(0)));
+        assert!(retained.set(message("t", b"old", None), Time(0), true));
+        assert!(!retained.set(message("t", &[b'x'; 101], None), Time(0), true));
         assert_eq!(all(&retained, "#", 10), ["t"]);
-        assert!(retained.set(message("t", &[b'x'; 100], None), Time(0)));
+        assert!(retained.set(message("t", &[b'x'; 100], None), Time(0), true));
         assert_eq!(retained.size(), (1, room));
     }
 }

@@ -59,6 +59,11 @@ impl<T> Slab<T> {
         self.free.push(index);
     }
 
+    /// All slots are below this.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
         self.slots.get(index as usize)?.value.as_ref()
     }

@@ -32,6 +32,15 @@ macro_rules! counters {
                 self.delivery_times.publish(&local.delivery_times);
             }
 
+            /// Bytes that this worker's parts hold.
+            pub(crate) fn memory(&self) -> u64 {
+                let mut sum = 0_u64;
+                $(if stringify!($name).starts_with("memory_") {
+                    sum = sum.wrapping_add(self.$name.load(Ordering::Relaxed));
+                })+
+                sum
+            }
+
             pub(crate) fn add_to(&self, stats: &mut Stats) {
                 $(stats.$name = stats.$name.wrapping_add(self.$name.load(Ordering::Relaxed));)+
                 self.acknowledgement_times.add_to(&mut stats.acknowledgement_times);
@@ -59,6 +68,12 @@ macro_rules! counters {
             pub acknowledgement_times: Times,
             /// From a publish to a receiver's outbox, what waited for a client that was away included.
             pub delivery_times: Times,
+            /// Memory that is used: what the process has resident, where that is told, else the sum of what is counted.
+            pub budget_used_bytes: u64,
+            /// The bound on it; 0 is none.
+            pub budget_bytes: u64,
+            /// Bytes of wills that wait to be stored.
+            pub waiting_will_bytes: u64,
         }
 
         impl Stats {
@@ -71,8 +86,13 @@ macro_rules! counters {
                     ("retained_messages", "Retained messages now.", self.retained_messages),
                     ("retained_bytes", "Bytes of retained messages now.", self.retained_bytes),
                     ("inbox_entries", "Entries that wait in the workers' inboxes now.", self.inbox_entries),
-                    ("inbox_bytes", "Bytes that these entries hold.", self.inbox_bytes),
                     ("read_ahead_bytes", "Bytes that were read and wait now, because their client's publishes do.", self.read_ahead_bytes),
+                    ("memory_inboxes", "Bytes that entries in the workers' inboxes hold now.", self.inbox_bytes),
+                    ("memory_retained", "Bytes of retained messages now.", self.retained_bytes),
+                    ("budget_used_bytes", "Memory used now: what is resident, where the system tells, else what is counted.", self.budget_used_bytes),
+                    ("budget_bytes", "Memory that may be used now; 0 is without bound.", self.budget_bytes),
+                    ("memory_read_ahead", "Bytes that were read ahead of publishes that wait now.", self.read_ahead_bytes),
+                    ("memory_wills", "Bytes of wills that wait to be stored now.", self.waiting_will_bytes),
                 ]
             }
         }
@@ -160,6 +180,8 @@ counters! {
     dropped_outbox_full,
     /// QoS 1 and 2 deliveries dropped: the session's queue is full.
     dropped_queue_full,
+    /// Deliveries dropped: the node's memory is at its bound.
+    dropped_memory,
     /// Deliveries dropped: the message expired first.
     dropped_expired,
     /// Deliveries dropped: larger than the client accepts.
@@ -168,6 +190,12 @@ counters! {
     dropped_session_ended,
     /// Messages not retained: the bound on retained messages is reached.
     retained_refused,
+    /// Clients refused: the node's memory is at its bound.
+    clients_refused_memory,
+    /// Bytes of messages in sessions' queues and in flight now; a message counts in each.
+    memory_queues,
+    /// Bytes that wait for sockets now.
+    memory_outboxes,
     /// Wills published.
     wills_published,
     /// Wills that were published and wait now for room in the sink: their sessions have ended.
@@ -227,6 +255,7 @@ impl Stats {
         self.dropped_offline
             + self.dropped_outbox_full
             + self.dropped_queue_full
+            + self.dropped_memory
             + self.dropped_expired
             + self.dropped_too_large
             + self.dropped_session_ended

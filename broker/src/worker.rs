@@ -9,6 +9,7 @@ mod deliver;
 mod held;
 mod memory;
 mod packets;
+mod pressure;
 mod publish;
 mod subscribe;
 mod sys;
@@ -96,6 +97,7 @@ pub(crate) struct Worker {
     now: Time,
     /// What this part of the turn has done; see [`WORK_PER_TURN_MAX`].
     work: u64,
+    relief: pressure::Relief,
     connections: Connections,
     sessions: Slab<Session>,
     /// Session slots by client identifier.
@@ -135,6 +137,7 @@ impl Worker {
         registry: Option<mio::Registry>,
     ) -> Self {
         let workers = shared.mailboxes.len();
+        let outbox_bytes_max = settings.limits.outbox_bytes_max;
         let mut timers = Timers::default();
         if index == 0 && settings.sys_interval_s > 0 {
             timers.at(Time(0), Timer::Sys);
@@ -149,6 +152,7 @@ impl Worker {
             adopting: None,
             now: Time(0),
             work: 0,
+            relief: pressure::Relief::new(outbox_bytes_max),
             connections: Connections::default(),
             sessions: Slab::default(),
             clients: HashTable::new(),

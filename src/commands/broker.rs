@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::exit::Failure;
 use crate::files::Files;
 use crate::http::{self, Server};
+use crate::memory::{self, Memory};
 use crate::node::{Listen, Node};
 use crate::{access, address, cli, signals};
 
@@ -45,12 +46,14 @@ pub fn run(options: cli::Broker) -> Result<(), Failure> {
     let access = access::in_words(&config.broker.access);
     let files = Files::raise()?;
     let room = files.in_words(files.bound(&mut config.broker.limits));
-    block_on(serve(config, room, access, http, with_bridge))
+    let memory = Memory::bound(&mut config.broker.limits).in_words();
+    block_on(serve(config, room, memory, access, http, with_bridge))
 }
 
 async fn serve(
     config: Config,
     room: String,
+    memory: String,
     access: String,
     http: SocketAddr,
     with_bridge: bool,
@@ -71,6 +74,7 @@ async fn serve(
     if let Some(bridge) = broker.bridge() {
         node = node.with_bridge(move || bridge.status());
     }
+    tokio::spawn(memory::watch(broker.handle().clone()));
     let node = Arc::new(node);
     let router = Router::new().route("/", get(|| std::future::ready(INDEX)));
     let router = router.merge(http::operator_routes(node.clone()));
@@ -83,6 +87,7 @@ async fn serve(
             .kafka
             .map_or_else(|| "without Kafka".into(), |kafka| format!("Kafka {kafka}"))
     );
+    println!("millstream broker: {memory}");
     println!("millstream broker: access: {access}");
 
     let mut ticks = tokio::time::interval(TICK);

@@ -26,6 +26,7 @@ use crate::demo::Demo;
 use crate::exit::Failure;
 use crate::files::Files;
 use crate::http::{self, Server};
+use crate::memory::{self, Memory};
 use crate::node::{Listen, Node};
 use crate::restart::keep_running;
 use crate::screen::{Start, StatusLine};
@@ -78,7 +79,8 @@ pub fn run(options: cli::Up) -> Result<(), Failure> {
     config.validate()?;
     let files = Files::raise()?;
     files.bound(&mut config.broker.limits);
-    block_on(serve(config, files, http, data, options.demo))
+    let memory = Memory::bound(&mut config.broker.limits);
+    block_on(serve(config, files, memory, http, data, options.demo))
 }
 
 /// One Kafka for all parts.
@@ -101,6 +103,7 @@ fn join_at_once(config: &mut Config) {
 async fn serve(
     mut config: Config,
     files: Files,
+    memory: Memory,
     http: SocketAddr,
     data: Option<PathBuf>,
     demo: bool,
@@ -134,6 +137,7 @@ async fn serve(
     if let Some(bridge) = broker.bridge() {
         node = node.with_bridge(move || bridge.status());
     }
+    tokio::spawn(memory::watch(broker.handle().clone()));
     let node = Arc::new(node);
     let mut running = Running {
         node: node.clone(),
@@ -143,7 +147,8 @@ async fn serve(
     };
     let started = running.start(&config, listener, demo).await;
     if started.is_ok() {
-        let room = files.in_words(config.broker.limits.connections_max);
+        let connections = files.in_words(config.broker.limits.connections_max);
+        let room = format!("{connections}, {}", memory.in_words());
         print_start(
             &running,
             &config,

@@ -52,10 +52,18 @@ impl Millstream {
     /// # Panics
     /// As [`Millstream::start`].
     pub fn start_with_files(files: &str, arguments: &[&str]) -> Self {
+        Self::start_limited(&format!("--nofile={files}"), arguments)
+    }
+
+    /// The same, with an option of `prlimit` that says what is allowed.
+    ///
+    /// # Panics
+    /// As [`Millstream::start`].
+    pub fn start_limited(limit: &str, arguments: &[&str]) -> Self {
         let millstream = command(arguments);
         let mut limited = Command::new("prlimit");
         limited
-            .arg(format!("--nofile={files}"))
+            .arg(limit)
             .arg(millstream.get_program())
             .args(millstream.get_args());
         Self::start_as(limited, arguments)

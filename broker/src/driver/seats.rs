@@ -633,6 +633,7 @@ mod tests {
             ),
             ahash::RandomState::new(),
             &crate::access::AccessConfig::default(),
+            &crate::Limits::default(),
         );
         let sink: Arc<dyn Sink> = Arc::new(NoSink);
         let driver = super::super::drivers(&ring.broker.config, vec![listener], &other, &sink)

@@ -28,6 +28,13 @@ pub(crate) struct Delivery {
     pub(crate) retain: bool,
 }
 
+impl Delivery {
+    /// Bytes that it holds; the message counts as if nobody else had it.
+    fn held(&self) -> u64 {
+        (self.message.bytes() + size_of::<InFlight>()) as u64
+    }
+}
+
 /// Sent and not acknowledged. Without a delivery it is released: PUBREL was sent, PUBCOMP is due.
 #[derive(Debug)]
 struct InFlight {
@@ -77,11 +84,35 @@ impl Outgoing {
     }
 
     /// Takes one out of flight.
-    fn end(&mut self, at: usize) {
+    fn end(&mut self, at: usize, counts: &mut Local) {
         if at >= self.sent() {
             self.unsent -= 1;
         }
-        self.in_flight.remove(at);
+        if let Some(delivery) = self.in_flight.remove(at).and_then(|one| one.delivery) {
+            counts.memory_queues -= delivery.held();
+        }
+    }
+
+    /// Bytes of messages that wait, beyond those in flight.
+    pub(crate) fn queue_bytes(&self) -> u64 {
+        self.queue_bytes
+    }
+
+    /// Drops the newest of what waits, until it is no more than so many bytes.
+    pub(crate) fn cut(&mut self, bytes_max: u64, counts: &mut Local) {
+        while self.queue_bytes > bytes_max
+            && let Some(delivery) = self.queue.pop_back()
+        {
+            self.queue_bytes -= delivery.message.bytes() as u64;
+            counts.memory_queues -= delivery.held();
+            counts.queued -= 1;
+            counts.dropped_memory += 1;
+        }
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        } else {
+            self.queue.shrink_to(2 * self.queue.len());
+        }
     }
 
     /// The next identifier that is not in use.
@@ -120,10 +151,15 @@ impl Outgoing {
     fn queue_push(&mut self, delivery: Delivery, queue: QueueMax, counts: &mut Local) {
         let bytes = delivery.message.bytes() as u64;
         if !self.queue_has_room(bytes, queue) {
-            counts.dropped_queue_full += 1;
+            *if queue.is_cut {
+                &mut counts.dropped_memory
+            } else {
+                &mut counts.dropped_queue_full
+            } += 1;
             return;
         }
         self.queue_bytes += bytes;
+        counts.memory_queues += delivery.held();
         counts.queued += 1;
         self.queue.push_back(delivery);
     }
@@ -131,6 +167,7 @@ impl Outgoing {
     fn queue_pop(&mut self, counts: &mut Local) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
         self.queue_bytes -= delivery.message.bytes() as u64;
+        counts.memory_queues -= delivery.held();
         counts.queued -= 1;
         if self.queue.is_empty() {
             self.queue = VecDeque::new();
@@ -168,6 +205,7 @@ impl Outgoing {
             };
             taken.push((delivery.message.clone(), to));
             counts.inflight -= 1;
+            counts.memory_queues -= delivery.held();
             false
         });
         let mut bytes = 0;
@@ -178,6 +216,7 @@ impl Outgoing {
             bytes += delivery.message.bytes() as u64;
             taken.push((delivery.message.clone(), to));
             counts.queued -= 1;
+            counts.memory_queues -= delivery.held();
             false
         });
         self.queue_bytes -= bytes;
@@ -198,6 +237,14 @@ impl Outgoing {
 
     /// The session ends: what is left is lost to this client.
     pub(crate) fn drop_all(&mut self, counts: &mut Local) {
+        let in_flight = self
+            .in_flight
+            .iter()
+            .filter_map(|one| one.delivery.as_ref());
+        counts.memory_queues -= in_flight
+            .chain(&self.queue)
+            .map(Delivery::held)
+            .sum::<u64>();
         counts.inflight -= self.in_flight.len() as u64;
         counts.queued -= self.queue.len() as u64;
         counts.dropped_session_ended += (self.in_flight.len() + self.queue.len()) as u64;
@@ -209,6 +256,8 @@ impl Outgoing {
 pub(crate) struct QueueMax {
     pub(crate) messages: usize,
     pub(crate) bytes: u64,
+    /// They are lower than they were set to, for want of memory.
+    pub(crate) is_cut: bool,
 }
 
 /// What sending needs: where to, when, and the bounds.
@@ -397,6 +446,7 @@ impl Session {
                 sending.counts.queued += 1;
                 let outgoing = &mut self.flow().outgoing;
                 outgoing.queue_bytes += delivery.message.bytes() as u64;
+                sending.counts.memory_queues += delivery.held();
                 outgoing.queue.push_front(delivery);
                 return;
             }
@@ -422,6 +472,7 @@ impl Session {
             Sent::Yes => {
                 sending.counts.inflight += 1;
                 sending.count_time(routed, delivery.retain);
+                sending.counts.memory_queues += delivery.held();
                 let in_flight = InFlight {
                     delivery: Some(delivery),
                     packet_id,
@@ -475,7 +526,7 @@ impl Session {
                 Sent::NoRoom => return false,
                 Sent::TooLarge => {
                     // The client came back with a smaller maximum packet size.
-                    outgoing.end(at);
+                    outgoing.end(at, sending.counts);
                     sending.counts.inflight -= 1;
                     sending.counts.dropped_too_large += 1;
                 }
@@ -617,7 +668,7 @@ impl Session {
         };
         let fits = is_qos1(&flow.outgoing.in_flight[at]);
         if fits {
-            flow.outgoing.end(at);
+            flow.outgoing.end(at, counts);
             ended(ack.reason, counts);
         }
         fits
@@ -648,18 +699,22 @@ impl Session {
         match &one.delivery {
             Some(delivery) if delivery.qos != Qos::ExactlyOnce => return false,
             Some(_) if refused => {
-                flow.outgoing.end(at);
+                flow.outgoing.end(at, counts);
                 ended(ack.reason, counts);
                 return true;
             }
             // It has said before that it has the message.
             None if refused => {
-                flow.outgoing.end(at);
+                flow.outgoing.end(at, counts);
                 ended(ReasonCode::SUCCESS, counts);
                 return true;
             }
             // From here on only the identifier matters [MQTT-4.3.3-5].
-            _ => one.delivery = None,
+            _ => {
+                if let Some(delivery) = one.delivery.take() {
+                    counts.memory_queues -= delivery.held();
+                }
+            }
         }
         self.pubrel(ack.packet_id, ReasonCode::SUCCESS, outbox);
         true
@@ -676,7 +731,7 @@ impl Session {
         };
         let fits = flow.outgoing.in_flight[at].delivery.is_none();
         if fits {
-            flow.outgoing.end(at);
+            flow.outgoing.end(at, counts);
             ended(ReasonCode::SUCCESS, counts);
         }
         fits

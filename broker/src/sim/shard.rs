@@ -61,6 +61,7 @@ pub(super) fn workers(
         ),
         hasher,
         &config.access,
+        limits,
     );
     let settings = Settings::new(config);
     let workers = (0..count).map(|index| {

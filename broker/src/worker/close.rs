@@ -170,6 +170,15 @@ impl Worker {
 
     /// Forgets a connection; its socket closes.
     pub(super) fn drop_connection(&mut self, slot: u32) {
+        if let Some(outbox) = self
+            .connections
+            .slab
+            .get(slot)
+            .and_then(|c| c.outbox.as_ref())
+        {
+            let counted = outbox.counted();
+            self.counts.memory_outboxes = self.counts.memory_outboxes.wrapping_sub(counted);
+        }
         self.connections.recycle(slot);
         let Some(connection) = self.connections.slab.remove(slot) else {
             return;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use codec::{ConnAck, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode, Version};
 
 use super::{Close, Step, Worker};
+use crate::budget::Pressure;
 use crate::limits::TIMER_LOOK_MS;
 use crate::session::{OFFLINE, Session, Will};
 use crate::timers::Timer;
@@ -92,6 +93,10 @@ impl Worker {
                     .is_some_and(|session| *session.client_id == *client_id)
             })
             .copied();
+        if existing.is_none() && self.relief.pressure() >= Pressure::NewClients {
+            self.counts.clients_refused_memory += 1;
+            return self.refuse(slot, version, ReasonCode::QUOTA_EXCEEDED);
+        }
         let resumed = existing.and_then(|at| self.take_over(at, connect.clean_start));
         self.forgo_will(client_id);
         let (session_slot, session_present) = match resumed {

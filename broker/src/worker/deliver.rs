@@ -4,6 +4,7 @@
 use codec::Qos;
 
 use super::Worker;
+use crate::budget::Pressure;
 use crate::handle::{Delivered, Inbox};
 use crate::limits::{SHARED_ASKED_MAX, TIMER_LOOK_MS, TIMER_TICK_MS, WORK_PUBLISH};
 use crate::message::Message;
@@ -19,8 +20,7 @@ macro_rules! sending {
         $worker.connections.outbox($slot).map(|outbox| Sending {
             now: $worker.now,
             outbox,
-            outbox_bytes_max: usize::try_from($worker.settings.limits.outbox_bytes_max)
-                .unwrap_or(usize::MAX),
+            outbox_bytes_max: $worker.relief.outbox_bytes_max,
             alias_maximum: $worker.settings.limits.topic_alias_maximum,
             frames: &mut $worker.frames,
             counts: &mut $worker.counts,
@@ -122,7 +122,8 @@ impl Worker {
 
     fn retain(&mut self, routed: &mut Routed<'_>) {
         let retained = &self.shared.router.retained;
-        if !retained.set(routed.message(), self.now) {
+        let may_grow = self.relief.pressure() < Pressure::Queues;
+        if !retained.set(routed.message(), self.now, may_grow) {
             self.counts.retained_refused += 1;
         } else if let Some(at) = routed.parts.expires_at {
             self.expire_retained_at(at);
@@ -281,14 +282,6 @@ impl Worker {
         session.is_none_or(|session| self.settings.access.may_receive(&session.client_id, topic))
     }
 
-    pub(super) fn queue_max(&self) -> QueueMax {
-        let limits = &self.settings.limits;
-        QueueMax {
-            messages: limits.queue_messages_max as usize,
-            bytes: limits.queue_bytes_max,
-        }
-    }
-
     fn deliver(
         &mut self,
         routed: &mut Routed<'_>,
@@ -318,6 +311,10 @@ impl Worker {
         let retain = routed.parts.retain && receiver.options.retain_as_published(); // [MQTT-3.3.1-12]
         let online = session.is_online();
         if qos == Qos::AtMostOnce {
+            if self.relief.sheds(&self.connections, session.connection) {
+                self.counts.dropped_memory += 1;
+                return;
+            }
             match sending!(self, session.connection).filter(|_| online) {
                 Some(mut sending) => {
                     let identifiers = (receiver.identifier, more_identifiers);
@@ -369,8 +366,7 @@ impl Worker {
     /// Sends the next retained messages to a new subscription: a bounded number in one turn, and only while there is
     /// room, so that a million of them cost no more memory than a few.
     fn pump_retained(&mut self, slot: u32, session_slot: u32) {
-        let outbox_bytes_max =
-            usize::try_from(self.settings.limits.outbox_bytes_max).unwrap_or(usize::MAX);
+        let outbox_bytes_max = self.relief.outbox_bytes_max;
         let queue = self.queue_max();
         let Some(session) = self.sessions.get_mut(session_slot) else {
             return;

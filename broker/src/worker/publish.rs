@@ -10,8 +10,8 @@ use codec::{PropertiesBuf, Property, Publish, Qos, ReasonCode, Version};
 use super::deliver::Origin;
 use super::{Close, Step, Worker};
 use crate::access::{By, RefusedPublish};
+use crate::budget::Pressure;
 use crate::message::{Message, MessageParts};
-use crate::retained::Retained;
 use crate::router::SessionId;
 use crate::session::{Begin, OFFLINE, Released, Routed};
 use crate::sink::{Deliver, Incoming, Settlement, Token, Verdict};
@@ -247,10 +247,7 @@ impl Worker {
             return Err(self.deny_publish(&arrived, by));
         }
         // Told before it is stored or delivered, or not at all: 3.x has no word for it, QoS 0 no answer.
-        if publish.retain
-            && tracked
-            && version == Version::V5
-            && !could_retain(&self.shared.router.retained, topic, publish, self.now)
+        if publish.retain && tracked && version == Version::V5 && !self.could_retain(topic, publish)
         {
             self.count_publish(publish.qos);
             self.counts.retained_refused += 1;
@@ -364,6 +361,15 @@ impl Worker {
         };
         self.forwardable = forwardable;
         deferred
+    }
+
+    /// Whether there is room to retain a message. Its properties count here as they came: a few of them are not kept.
+    fn could_retain(&self, topic: &str, publish: &Publish<'_>) -> bool {
+        let content = topic.len() + publish.properties.as_bytes().len() + publish.payload.len();
+        let bytes = Message::bytes_of(content);
+        let retained = &self.shared.router.retained;
+        let may_grow = self.relief.pressure() < Pressure::Queues;
+        publish.payload.is_empty() || retained.has_room(topic, bytes, self.now, may_grow)
     }
 
     fn count_publish(&mut self, qos: Qos) {
@@ -555,10 +561,4 @@ pub(super) fn seconds_left(expiry_s: u32, since: Time, now: Time) -> u32 {
 fn puback(packet_id: NonZeroU16) -> [u8; 4] {
     let [high, low] = packet_id.get().to_be_bytes();
     [0x40, 2, high, low]
-}
-
-/// Whether there is room to retain a message. Its properties count here as they came: a few of them are not kept.
-fn could_retain(retained: &Retained, topic: &str, publish: &Publish<'_>, now: Time) -> bool {
-    let content = topic.len() + publish.properties.as_bytes().len() + publish.payload.len();
-    publish.payload.is_empty() || retained.has_room(topic, Message::bytes_of(content), now)
 }

@@ -8,6 +8,7 @@ use codec::{
 };
 
 use super::{Close, Step, Worker};
+use crate::budget::Pressure;
 use crate::limits::WORK_FILTER;
 use crate::retained::Position;
 use crate::router::{Join, Options, Receiver, SessionId};
@@ -121,7 +122,7 @@ impl Worker {
         let is_over = subscriptions.len() >= limits.subscriptions_max as usize
             || bytes > limits.subscription_bytes_max
             || share.is_some() && subscriptions.shares_len() >= groups_max;
-        if is_new && is_over {
+        if is_new && (is_over || self.relief.pressure() == Pressure::Queues) {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
         let filter = existing.map_or_else(|| Arc::from(one.filter), Arc::clone);

@@ -36,6 +36,7 @@ impl Worker {
     /// A turn begins.
     pub(crate) fn begin(&mut self, now: Time) {
         self.now = now;
+        self.feel_pressure();
     }
 
     /// Whether sockets may be read: not while another worker is behind with what we sent it, nor while draining.
@@ -125,7 +126,7 @@ impl Worker {
                 break;
             }
             bytes += entry.bytes();
-            let this = std::mem::replace(entry, Inbox::SinkReady);
+            let this = std::mem::replace(entry, Inbox::Look);
             if let Some(left) = self.handle_entry(this) {
                 bytes -= left.bytes();
                 *entry = left;
@@ -196,6 +197,7 @@ impl Worker {
                 }
             }
             Inbox::SinkReady => self.sink_ready(),
+            Inbox::Look => {}
             Inbox::Shutdown => {
                 let until = self.now.plus_ms(self.settings.limits.drain_timeout_ms);
                 self.drain_until.get_or_insert(until);
@@ -386,6 +388,7 @@ impl Worker {
             return;
         };
         let result = outbox.write_to(&mut connection.transport, &mut self.memory);
+        self.counts.memory_outboxes = self.counts.memory_outboxes.wrapping_add(outbox.more());
         let empty = outbox.is_empty();
         let has_room = outbox.bytes() as u64 <= self.settings.limits.outbox_bytes_max;
         match result {
@@ -475,7 +478,11 @@ impl Worker {
         if let Some(until) = self.drain_until {
             return self.drain(until);
         }
-        if self.has_inbox() {
+        if self.shared.budget.counts() {
+            self.shared.budget.judge(self.shared.counted_bytes());
+        }
+        let relieves = self.relieve();
+        if relieves || self.has_inbox() {
             return Next::Now;
         }
         if !self.connections.listed.is_empty() {
@@ -485,7 +492,9 @@ impl Worker {
                 Next::At(self.now.plus_ms(1))
             };
         }
-        self.timers.next().map_or(Next::Idle, Next::At)
+        let times = [self.timers.next(), self.relieves_at()];
+        let next = times.into_iter().flatten().min();
+        next.map_or(Next::Idle, Next::At)
     }
 
     /// Draining ends when the sink has settled everything and the outboxes are empty, or when its time is over.
@@ -530,7 +539,11 @@ fn fits_turn(inbox: &[Inbox]) -> usize {
         bytes += match entry {
             Inbox::Deliver { message, .. } | Inbox::DeliverHit { message, .. } => message.bytes(),
             Inbox::Publish { messages, .. } => messages.iter().map(Message::bytes).sum(),
-            Inbox::Adopt(_) | Inbox::Settled(_) | Inbox::SinkReady | Inbox::Shutdown => 0,
+            Inbox::Adopt(_)
+            | Inbox::Settled(_)
+            | Inbox::SinkReady
+            | Inbox::Look
+            | Inbox::Shutdown => 0,
         };
         before < INBOX_BYTES_PER_TURN_MAX
     };

@@ -9,6 +9,7 @@ mod connect;
 mod downlink;
 mod flow_control;
 mod held;
+mod memory;
 mod offline;
 mod publish_in;
 mod publish_out;
