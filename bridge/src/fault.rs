@@ -11,6 +11,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
+use settings::kafka::advice;
 
 use crate::kafka;
 
@@ -23,41 +24,9 @@ pub(crate) struct Fault {
     pub(crate) advice: &'static str,
 }
 
-/// Words of librdkafka's, and what to look at; the first that is there decides.
-const ADVICE: &[(&str, &str)] = &[
-    (
-        "Failed to resolve",
-        "nobody knows a host of this name: check the address, and DNS",
-    ),
-    (
-        "a PLAINTEXT",
-        "TLS is spoken to a port that does not speak it: check security.protocol and the port",
-    ),
-    (
-        "verif",
-        "Kafka speaks TLS, but its certificate is not trusted: check ssl.ca.location",
-    ),
-    ("SSL handshake", "TLS fails: check the ssl properties"),
-    (
-        "SSL listener",
-        "Kafka hangs up on plain text: if the port wants TLS or a SASL login, set security.protocol",
-    ),
-    (
-        "SASL",
-        "Kafka does not accept the SASL login: check sasl.mechanism, sasl.username and sasl.password",
-    ),
-    (
-        "Disconnected",
-        "what listens there hangs up: is it Kafka, and if the port wants TLS or a SASL login, is security.protocol set?",
-    ),
-];
-
 impl Fault {
     fn new(cause: String) -> Self {
-        let advice = ADVICE
-            .iter()
-            .find(|(words, _)| cause.contains(words))
-            .map_or("is it running, and is the address right?", |found| found.1);
+        let advice = advice(&cause);
         Self { cause, advice }
     }
 

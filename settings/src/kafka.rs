@@ -1,5 +1,7 @@
 //! What every part says of Kafka in the same words: addresses, topics, consumer groups, properties of librdkafka.
 
+mod advice;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -7,6 +9,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::secret::{HIDDEN, Secret};
 use crate::{Error, Kind};
+
+pub use advice::advice;
 
 /// Longest name that Kafka gives a topic, in characters; also the bound on a consumer group's name.
 pub const NAME_CHARACTERS_MAX: usize = 249;

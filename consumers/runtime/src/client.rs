@@ -13,15 +13,19 @@ use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::config::Config;
+use crate::config::{Config, Tuning};
+use crate::outlet::produce_time_max;
 use crate::status::Gap;
 
 /// How long one question to Kafka may hold up whoever asks it.
 pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Librdkafka's own default for the longest time between two polls, after which a consumer loses its partitions. Here because
-/// other timeouts must stay below it.
-pub(crate) const POLL_INTERVAL_MS_MAX: u32 = 300_000;
+/// Librdkafka's own default for the longest time between two polls, after which a consumer loses its partitions. It is longer
+/// where the timeouts between two polls may be.
+const POLL_INTERVAL: Duration = Duration::from_secs(300);
+
+/// What else happens between two polls: waiting for a batch, the store's commit, Kafka's.
+const POLL_INTERVAL_SPARE: Duration = Duration::from_secs(60);
 
 /// How long librdkafka waits before it fetches on when as much is read ahead as allowed. Its default is a second, which
 /// starves a reader that catches up.
@@ -91,6 +95,9 @@ fn with_properties(mut client: ClientConfig, config: &Config) -> ClientConfig {
 /// The facility of librdkafka's log line about a commit that failed.
 const COMMIT_FAILED: &str = "COMMITFAIL";
 
+/// The same of one about a connection that failed.
+const CONNECTION_FAILED: &str = "FAIL";
+
 /// The settings of any client, for questions to Kafka.
 pub(crate) fn common_settings(config: &Config) -> ClientConfig {
     with_properties(common(config), config)
@@ -114,9 +121,7 @@ pub(crate) fn consumer_settings(config: &Config) -> ClientConfig {
         .set("allow.auto.create.topics", "false")
         .set(
             "max.poll.interval.ms",
-            POLL_INTERVAL_MS_MAX
-                .max(tuning.session_timeout_ms)
-                .to_string(),
+            poll_interval(tuning).as_millis().to_string(),
         )
         .set("fetch.min.bytes", tuning.fetch_bytes_min.to_string())
         .set("fetch.wait.max.ms", tuning.fetch_wait_ms_max.to_string())
@@ -139,6 +144,14 @@ pub(crate) fn consumer_settings(config: &Config) -> ClientConfig {
             );
     }
     with_properties(client, config)
+}
+
+/// The longest that a reader may be between two polls.
+pub(crate) fn poll_interval(tuning: &Tuning) -> Duration {
+    let busy = tuning.handle_timeout() + produce_time_max(tuning.produce_timeout());
+    POLL_INTERVAL
+        .max(busy + tuning.batch_wait() + POLL_INTERVAL_SPARE)
+        .max(Duration::from_millis(tuning.session_timeout_ms.into()))
 }
 
 /// The settings of the producer of answers and dead letters.
@@ -265,10 +278,13 @@ fn names(list: &TopicPartitionList) -> Vec<(String, i32)> {
 /// librdkafka's sentences begin with the name of a thread and of a connection; a person wants the rest.
 fn readable(reason: &str) -> &str {
     let reason = reason.rsplit_once("]: ").map_or(reason, |(_, rest)| rest);
-    reason
+    let reason = reason
         .split_once("/bootstrap: ")
-        .map_or(reason, |(_, rest)| rest)
-        .trim()
+        .map_or(reason, |(_, rest)| rest);
+    let reason = reason
+        .split_once(" (after ")
+        .map_or(reason, |(reason, _)| reason);
+    reason.trim()
 }
 
 impl ClientContext for Context {
@@ -276,6 +292,10 @@ impl ClientContext for Context {
         // A commit that nobody waits for is reported by a line of log only.
         if facility == COMMIT_FAILED {
             self.push(Event::CommitFailed(message.to_owned()));
+        }
+        // Why Kafka hangs up is told nowhere else.
+        if facility == CONNECTION_FAILED {
+            *lock(&self.last_error) = Some(readable(message).to_owned());
         }
         forward_log(level, facility, message);
     }
@@ -418,12 +438,30 @@ pub(crate) fn forward_log(level: RDKafkaLogLevel, facility: &str, message: &str)
 mod tests {
     use super::*;
 
+    /// A reader that is longer between two polls loses its partitions, and does the same work again, for ever.
+    #[test]
+    fn no_timeouts_add_up_to_more_than_a_reader_has() {
+        let mut tuning = Tuning {
+            handle_timeout_ms: 120_000,
+            produce_timeout_ms: 120_000,
+            ..Tuning::default()
+        };
+        assert!(poll_interval(&tuning) > Duration::from_secs(120 + 2 * 120));
+        assert_eq!(poll_interval(&Tuning::default()), POLL_INTERVAL);
+        tuning.session_timeout_ms = 1_800_000;
+        assert_eq!(poll_interval(&tuning), Duration::from_secs(1_800));
+    }
+
     #[test]
     fn a_reason_loses_the_names_of_threads_and_connections() {
         let reasons = [
             (
                 "[thrd:127.0.0.1:1/bootstrap]: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused",
                 "Connect to ipv4#127.0.0.1:1 failed: Connection refused",
+            ),
+            (
+                "[thrd:a.b:9092/bootstrap]: a.b:9092/bootstrap: Disconnected (after 3ms in state APIVERSION_QUERY)",
+                "Disconnected",
             ),
             ("1/1 brokers are down", "1/1 brokers are down"),
             ("", ""),

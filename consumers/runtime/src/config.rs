@@ -47,8 +47,8 @@ settings::section! {
         pub retry_backoff_ms_min: u32 = 100, [1..=60_000, "milliseconds"];
         /// Longest pause after a transient failure.
         pub retry_backoff_ms_max: u32 = 10_000, [1..=3_600_000, "milliseconds, at least retry_backoff_ms_min"];
-        // This one and the next stay below librdkafka's max.poll.interval.ms together: a reader that waits longer loses
-        // its partitions.
+        // librdkafka's max.poll.interval.ms follows from this one and the next: a reader that waits longer loses its
+        // partitions.
         /// A call of the handler that takes longer has failed.
         pub handle_timeout_ms: u32 = 60_000, [100..=120_000, "milliseconds"];
         /// Answers and dead letters that Kafka does not confirm in this time are sent again later.
@@ -163,6 +163,10 @@ impl Tuning {
 
     pub(crate) fn batch_wait(&self) -> Duration {
         Duration::from_millis(self.batch_wait_ms.into())
+    }
+
+    pub(crate) fn handle_timeout(&self) -> Duration {
+        Duration::from_millis(self.handle_timeout_ms.into())
     }
 
     pub(crate) fn produce_timeout(&self) -> Duration {

@@ -1,7 +1,6 @@
 //! What a consumer does with records, in the order in which nothing is lost, and the counting of it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::config::Config;
@@ -29,7 +28,7 @@ impl<H: Handler> Effects<H> {
         let records: usize = batches.iter().map(Batch::len).sum();
         self.metrics.batch_records.observe(count(records));
         let timer = self.metrics.handle_seconds.start_timer();
-        let limit = Duration::from_millis(self.config.tuning.handle_timeout_ms.into());
+        let limit = self.config.tuning.handle_timeout();
         let handler = &mut self.handler;
         let late = || HandleError::Transient(format!("no result after {} ms", limit.as_millis()));
         let result = self

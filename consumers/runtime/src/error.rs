@@ -15,7 +15,10 @@ pub enum StartError {
     #[error("Kafka client settings are refused: {0}")]
     Client(String),
     /// No answer from Kafka.
-    #[error("Kafka at {servers} cannot be reached: {reason}")]
+    #[error(
+        "Kafka at {servers} cannot be reached: {reason}; {}",
+        settings::kafka::advice(reason)
+    )]
     Unreachable {
         /// The bootstrap servers.
         servers: String,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::assignment::Assignment;
-use crate::client::{ASK_TIMEOUT, Context, Membership, POLL_INTERVAL_MS_MAX, Snapshot};
+use crate::client::{ASK_TIMEOUT, Context, Membership, Snapshot, poll_interval};
 use crate::config::Config;
 use crate::status::{PartitionStatus, State, Status};
 
@@ -36,6 +36,8 @@ pub(crate) struct Health {
     group: String,
     topics: Vec<String>,
     stall_timeout: Duration,
+    /// How long another member of the group may be busy, if it is told what this one is.
+    poll_interval: Duration,
     down_snapshots: u32,
     down_since: Option<SystemTime>,
     topics_checked_at: Option<Instant>,
@@ -54,6 +56,7 @@ impl Health {
             group: config.group.clone(),
             topics: config.topics.clone(),
             stall_timeout,
+            poll_interval: poll_interval(&config.tuning),
             down_snapshots: 0,
             down_since: None,
             topics_checked_at: None,
@@ -154,9 +157,7 @@ impl Health {
         }
         let patience = match membership {
             // Another member may take that long before it answers, and is thrown out then.
-            Membership::Waiting => {
-                Duration::from_millis(POLL_INTERVAL_MS_MAX.into()) + self.stall_timeout
-            }
+            Membership::Waiting => self.poll_interval + self.stall_timeout,
             _ => self.stall_timeout,
         };
         if now.saturating_duration_since(since) < patience {

@@ -15,11 +15,20 @@ use crate::client::{forward_log, producer_settings};
 use crate::config::Config;
 use crate::handler::{Outcome, Poison};
 
-/// How long one wait for confirmations takes before the deadline is looked at again.
-const POLL: Duration = Duration::from_millis(50);
+/// Between two looks for confirmations, or for room. librdkafka's binding can wait for an event, but waits on when it has come.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// The same when nothing has come for [`QUIET_AFTER`]: there is no hurry then.
+const QUIET_LOOK: Duration = Duration::from_millis(20);
+const QUIET_AFTER: Duration = Duration::from_secs(1);
 
 /// librdkafka gives up a message after `produce_timeout_ms`, but looks only once a second; then it is forced to.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// The longest that [`Outlet::produce`] takes: it may send twice.
+pub(crate) fn produce_time_max(produce_timeout: Duration) -> Duration {
+    2 * (produce_timeout + GRACE)
+}
 
 /// What became of everything that followed from a batch.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -36,16 +45,45 @@ pub(crate) struct Outlet {
     config: Config,
 }
 
-/// Number of a message within what is waited for.
+/// Number of a message within what is waited for, and above it of the wait: what was given up may be told of late, and is not to be
+/// taken for what is waited for now.
 type Number = usize;
+const WAIT_SHIFT: u32 = Number::BITS / 2;
 
 #[derive(Default)]
 struct Confirmations(Mutex<Waiting>);
 
 #[derive(Default)]
 struct Waiting {
+    /// Which wait this is. Wraps around.
+    wait: u32,
     outstanding: usize,
     failed: Vec<(Number, KafkaError)>,
+}
+
+impl Waiting {
+    /// Begins to wait for other messages.
+    fn begin(&mut self) {
+        *self = Self {
+            wait: self.wait.wrapping_add(1),
+            ..Self::default()
+        };
+    }
+
+    /// What stands for a message in librdkafka.
+    fn opaque(&self, number: Number) -> Number {
+        (self.wait as Number) << WAIT_SHIFT | number
+    }
+
+    fn ended(&mut self, opaque: Number, error: Option<&KafkaError>) {
+        if opaque >> WAIT_SHIFT != self.wait as Number {
+            return;
+        }
+        self.outstanding = self.outstanding.saturating_sub(1);
+        let number = opaque & ((1 << WAIT_SHIFT) - 1);
+        self.failed
+            .extend(error.map(|error| (number, error.clone())));
+    }
 }
 
 impl Confirmations {
@@ -69,10 +107,8 @@ impl ProducerContext for Confirmations {
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: Number) {
         self.with(|waiting| {
-            waiting.outstanding = waiting.outstanding.saturating_sub(1);
-            if let Err((error, _)) = result {
-                waiting.failed.push((number, error.clone()));
-            }
+            let error = result.as_ref().err().map(|(error, _)| error);
+            waiting.ended(number, error);
         });
     }
 }
@@ -178,23 +214,34 @@ impl Outlet {
         }
         let deadline = Instant::now() + self.config.tuning.produce_timeout() + GRACE;
         let mut failed = Vec::new();
+        self.producer.context().with(Waiting::begin);
         for (number, item) in items.iter().enumerate() {
             if let Err(error) = self.enqueue(number, item, deadline) {
                 failed.push((number, error));
             }
         }
         let context = self.producer.context();
-        while context.with(|waiting| waiting.outstanding) > 0 {
+        let outstanding = || context.with(|waiting| waiting.outstanding);
+        let mut heard_at = Instant::now();
+        loop {
+            let before = outstanding();
+            if before == 0 {
+                break;
+            }
             if Instant::now() >= deadline {
                 self.producer
                     .purge(PurgeConfig::default().queue().inflight());
-                self.producer.poll(POLL);
-                context.with(|waiting| *waiting = Waiting::default());
-                return Err("Kafka did not confirm answers or dead letters in time".to_owned());
+                return Err(self.failed(&KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
             }
-            // Returns as soon as everything is confirmed, and does not wait for `linger.ms`.
-            if self.producer.flush(POLL).is_ok() {
-                self.producer.poll(Duration::ZERO);
+            // A flush does not wait for `linger.ms`; zero takes what is there and waits for nothing.
+            let _ = self.producer.flush(Duration::ZERO);
+            self.producer.poll(Duration::ZERO);
+            if outstanding() < before {
+                heard_at = Instant::now();
+            } else if heard_at.elapsed() < QUIET_AFTER {
+                std::thread::sleep(LOOK);
+            } else {
+                std::thread::sleep(QUIET_LOOK);
             }
         }
         failed.append(&mut context.with(|waiting| std::mem::take(&mut waiting.failed)));
@@ -263,13 +310,14 @@ impl Outlet {
                     )
                 }
             };
+        let opaque = self.producer.context().with(|waiting| {
+            waiting.outstanding += 1;
+            waiting.opaque(number)
+        });
         let mut record =
-            BaseRecord::<[u8], [u8], Number>::with_opaque_to(topic, number).headers(headers);
+            BaseRecord::<[u8], [u8], Number>::with_opaque_to(topic, opaque).headers(headers);
         record.key = key;
         record.payload = payload;
-        self.producer
-            .context()
-            .with(|waiting| waiting.outstanding += 1);
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
@@ -278,7 +326,8 @@ impl Outlet {
                         && Instant::now() < deadline =>
                 {
                     record = back;
-                    self.producer.poll(POLL);
+                    self.producer.poll(Duration::ZERO);
+                    std::thread::sleep(LOOK);
                 }
                 Err((error, _)) => {
                     self.producer
@@ -303,4 +352,85 @@ fn is_refusal(error: &KafkaError) -> bool {
         error.rdkafka_error_code(),
         Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use envelope::Downlink;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+    use crate::config::Tuning;
+
+    const TIMED_OUT: KafkaError = KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut);
+
+    fn outlet(kafka: &str) -> Outlet {
+        let config = Config {
+            kafka: kafka.to_owned(),
+            group: "g".to_owned(),
+            topics: vec!["t".to_owned()],
+            downlink_topic: "d".to_owned(),
+            tuning: Tuning {
+                produce_timeout_ms: 2_000,
+                ..Tuning::default()
+            },
+        };
+        Outlet::new(&config).expect("good settings")
+    }
+
+    fn answer() -> Outcome {
+        Outcome {
+            downlink: vec![Downlink::new("a/b", "x")],
+            poison: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_given_up_is_not_taken_for_what_is_waited_for() {
+        let mut waiting = Waiting::default();
+        waiting.begin();
+        waiting.outstanding = 1;
+        let given_up = waiting.opaque(0);
+        waiting.begin();
+        waiting.outstanding = 1;
+        waiting.ended(given_up, Some(&TIMED_OUT));
+        assert_eq!((waiting.outstanding, waiting.failed.len()), (1, 0));
+        let waited_for = waiting.opaque(7);
+        waiting.ended(waited_for, Some(&TIMED_OUT));
+        assert_eq!(
+            (waiting.outstanding, waiting.failed),
+            (0, vec![(7, TIMED_OUT)])
+        );
+    }
+
+    /// The quickest of many: what else the machine does slows down some of them.
+    #[test]
+    fn a_confirmation_is_not_waited_for_longer_than_it_takes() {
+        let kafka = MockCluster::new(1).expect("a cluster");
+        kafka.create_topic("d", 1, 1).expect("a topic");
+        let mut outlet = outlet(&kafka.bootstrap_servers());
+        let quickest = (0..20)
+            .map(|_| {
+                let began = Instant::now();
+                outlet.produce(&answer(), &[]).expect("Kafka takes it");
+                began.elapsed()
+            })
+            .min();
+        assert!(quickest < Some(QUIET_LOOK), "{quickest:?}");
+    }
+
+    #[test]
+    fn after_its_producer_failed_for_good_there_is_another() {
+        let kafka = MockCluster::new(1).expect("a cluster");
+        kafka.create_topic("d", 1, 1).expect("a topic");
+        let mut outlet = outlet(&kafka.bootstrap_servers());
+        outlet.produce(&answer(), &[]).expect("Kafka takes it");
+        kafka.request_errors(
+            RDKafkaApiKey::Produce,
+            &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER],
+        );
+        outlet.produce(&answer(), &[]).expect_err("it failed");
+        outlet.produce(&answer(), &[]).expect("Kafka takes it");
+    }
 }

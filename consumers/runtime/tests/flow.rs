@@ -590,6 +590,61 @@ async fn topics_that_do_not_exist_are_told_and_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_that_cannot_be_spoken_to_says_what_to_look_at() {
+    let kafka = Kafka::start_secure();
+    let (plain, tls, sasl) = (kafka.bootstrap().to_owned(), kafka.tls(), kafka.sasl());
+    let ssl = [("security.protocol", "ssl")];
+    let login = [
+        ("security.protocol", "sasl_plaintext"),
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.username", "mill"),
+        ("sasl.password", "stroam"),
+    ];
+    type Properties<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(&str, Properties<'_>, &str); 6] = [
+        (
+            "no-such-host.invalid:9092",
+            &[],
+            "nobody knows a host of this name",
+        ),
+        (
+            &plain,
+            &ssl,
+            "TLS is spoken to a port that does not speak it",
+        ),
+        (&tls, &[], "if the port wants TLS"),
+        (&tls, &ssl, "certificate is not trusted"),
+        (&sasl, &login, "does not accept the SASL login"),
+        ("127.0.0.1:1", &[], "is it running"),
+    ];
+    for (address, properties, says) in cases {
+        let mut config = Config {
+            kafka: address.to_owned(),
+            group: "g".to_owned(),
+            topics: vec!["t".to_owned()],
+            downlink_topic: "d".to_owned(),
+            tuning: Tuning {
+                start_timeout_ms: 3_000,
+                ..Tuning::default()
+            },
+        };
+        for (name, value) in properties {
+            config.tuning.properties.insert(name, value);
+        }
+        let handler = Recorder {
+            seen: Seen::default(),
+            decide: nothing,
+        };
+        let error = start(config, handler, &Registry::new())
+            .await
+            .expect_err("it cannot be spoken to")
+            .to_string();
+        assert!(error.contains(says), "{says}: {error}");
+        assert!(!error.contains("stroam"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kafka_that_is_not_there_is_one_sentence_at_the_start() {
     let config = Config {
         kafka: "127.0.0.1:1".to_owned(),
