@@ -134,15 +134,24 @@ const BRIDGE_GAUGES: &[&str] = &[
     "kafka_waiting",
     "kafka_waiting_bytes",
     "kafka_weaknesses",
+    "downlink_held",
 ];
 
 /// As [`BROKER_FAMILIES`].
-const BRIDGE_FAMILIES: &[Family] = &[(
-    "kafka_refused_",
-    "kafka_refused",
-    "reason",
-    "Messages that Kafka refused for good, by reason.",
-)];
+const BRIDGE_FAMILIES: &[Family] = &[
+    (
+        "kafka_refused_",
+        "kafka_refused",
+        "reason",
+        "Messages that Kafka refused for good, by reason.",
+    ),
+    (
+        "downlink_outcomes_",
+        "downlink_outcomes",
+        "outcome",
+        "Downlink records, by what became of them on this node.",
+    ),
+];
 
 /// Puts the bridge's counters into `registry`.
 ///

@@ -78,12 +78,20 @@ settings::section! {
         pub topic: String = "mqtt.downlink".to_owned(), [is kafka::TOPIC];
         /// Where records of the downlink topic go that cannot be published.
         pub dead_letter_topic: String = "mqtt.downlink.dlq".to_owned(), [is kafka::TOPIC];
-        /// The consumer group under which this node's position is kept. A node without a position begins at the end.
+        /// The consumer group under which this node's position is kept. What a node without a position does: new_node_lookback_s.
         pub group: String = String::new(), ["text; empty is millstream-downlink-NODE"];
         /// Messages handed to the broker that have not reached all their sessions yet; beyond it nothing is read.
         pub outstanding_messages_max: u32 = 10_000, [1..=10_000_000, "messages"];
         /// Bytes of the messages that have not reached all their sessions yet; beyond it nothing is read.
         pub outstanding_bytes_max: u64 = 64 * 1_048_576, [1_048_576.., "bytes"];
+        /// Messages with QoS 1 or 2 and an expiry that wait for a subscriber, because nobody has subscribed to their topic yet;
+        /// one that comes beyond it is not delivered. 0: none waits.
+        pub held_messages_max: u32 = 10_000, [0..=1_000_000, "messages"];
+        /// Bytes of the messages that wait for a subscriber.
+        pub held_bytes_max: u64 = 16 * 1_048_576, [0.., "bytes"];
+        /// A node without a position begins with the messages of so long ago that have an expiry which has not passed, and with
+        /// all that are appended from then on. 0: at the end.
+        pub new_node_lookback_s: u64 = 300, [0..=86_400, "seconds"];
         /// How often the position is committed: what a killed node may publish again.
         pub commit_interval_ms: u64 = 200, [10..=60_000, "milliseconds"];
     }

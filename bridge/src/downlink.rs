@@ -3,12 +3,15 @@
 //! One thread reads, decodes, hands over in batches, and commits. Every node reads all of the topic, each under a
 //! consumer group of its own, so partitions are assigned here and not by the group's protocol. The position is committed
 //! over messages that every session which should have them has ([`ledger`]); a broken record is put among the dead
-//! letters first ([`dead_letters`]). What becomes of a record: [`intake`]. Where reading begins: [`position`].
+//! letters first ([`dead_letters`]). What becomes of a record: [`intake`]. Where reading begins: [`position`]. What waits
+//! for a subscriber: [`held`], and what Kafka is told of it: [`mark`].
 
 mod dead_letters;
 mod decode;
+mod held;
 mod intake;
 mod ledger;
+mod mark;
 mod position;
 mod wakes;
 
@@ -34,6 +37,8 @@ use crate::suspicions::Suspicions;
 const BATCH_RECORDS_MAX: u64 = 500;
 /// Between two looks when nothing wakes the thread.
 const REST: Duration = Duration::from_secs(1);
+/// Between two looks whether what is held has a subscriber by now.
+const HELD_LOOK: Duration = Duration::from_millis(100);
 /// Between two looks at how many partitions the topic has.
 const PARTITIONS_LOOK: Duration = Duration::from_secs(60);
 /// Kafka forgets a position that is not told again for `offsets.retention.minutes` (a week by default).
@@ -54,6 +59,12 @@ const WARN_PAUSE: Duration = Duration::from_secs(10);
 struct Counters {
     published: AtomicU64,
     delivered: AtomicU64,
+    /// Of the delivered, those that had a subscriber.
+    heard: AtomicU64,
+    retained: AtomicU64,
+    no_session: AtomicU64,
+    no_room: AtomicU64,
+    held: AtomicU64,
     expired: AtomicU64,
     malformed: AtomicU64,
     dead_lettered: AtomicU64,
@@ -108,6 +119,11 @@ impl Downlink {
         DownlinkStatus {
             published: read(&counters.published),
             delivered: read(&counters.delivered),
+            heard: read(&counters.heard),
+            retained: read(&counters.retained),
+            no_session: read(&counters.no_session),
+            no_room: read(&counters.no_room),
+            held: read(&counters.held),
             expired: read(&counters.expired),
             malformed: read(&counters.malformed),
             dead_lettered: read(&counters.dead_lettered),
@@ -145,6 +161,7 @@ struct Reading {
     intake: Intake,
     refreshed_at: Instant,
     partitions_looked_at: Instant,
+    held_looked_at: Instant,
     warned_at: Option<Instant>,
 }
 
@@ -166,9 +183,10 @@ impl Reading {
             cause: kafka::describe(error),
         };
         let deadline = Instant::now() + timeout;
-        let positions = loop {
-            match position::begin(&consumer, topic, timeout) {
-                Ok(positions) => break positions,
+        let lookback = Duration::from_secs(config.downlink.new_node_lookback_s);
+        let resumed = loop {
+            match position::begin(&consumer, topic, lookback, timeout) {
+                Ok(resumed) => break resumed,
                 // A topic that was made a moment ago may not be known to all of Kafka yet.
                 Err(error) if Instant::now() < deadline => {
                     tracing::debug!(%error, "the downlink position cannot be read yet");
@@ -177,19 +195,20 @@ impl Reading {
                 Err(error) => return Err(position("read", &error)),
             }
         };
-        position::list(topic, &positions)
+        position::list(topic, &position::first(&resumed))
             .and_then(|list| consumer.assign(&list))
             .map_err(|error| position("taken", &error))?;
         Ok(Self {
-            intake: Intake::new(config, handle, wakes, counters),
+            ledger: Ledger::new(&resumed),
+            intake: Intake::new(config, handle, wakes, counters, resumed),
             config: config.clone(),
             wakes: Arc::clone(wakes),
             counters: Arc::clone(counters),
             suspicions,
             consumer,
-            ledger: Ledger::new(positions),
             refreshed_at: Instant::now(),
             partitions_looked_at: Instant::now(),
+            held_looked_at: Instant::now(),
             warned_at: None,
         })
     }
@@ -198,10 +217,13 @@ impl Reading {
         let _ = self.wakes.thread.set(std::thread::current());
         while !self.wakes.stopping() {
             self.take_ended();
+            self.look_at_held();
             self.read();
             self.give_positions();
             self.look_at_partitions();
-            std::thread::park_timeout(REST);
+            let held = self.intake.held();
+            self.counters.held.store(held, Ordering::Relaxed);
+            std::thread::park_timeout(if held > 0 { HELD_LOOK } else { REST });
         }
         let give_up_at = Instant::now() + STOP_PATIENCE;
         while !self.ledger.settled() && Instant::now() < give_up_at {
@@ -227,7 +249,9 @@ impl Reading {
         let mut lost = false;
         for (batch, arrived) in ended {
             if arrived {
-                count(&self.counters.delivered, self.ledger.arrived(batch));
+                let moved = self.ledger.arrived(batch);
+                count(&self.counters.delivered, moved.messages);
+                count(&self.counters.heard, moved.messages - moved.unheard);
             } else {
                 lost = true;
             }
@@ -239,13 +263,22 @@ impl Reading {
         }
     }
 
+    /// Hands over what was held and has a subscriber now.
+    fn look_at_held(&mut self) {
+        if self.intake.held() > 0 && self.held_looked_at.elapsed() >= HELD_LOOK {
+            self.held_looked_at = Instant::now();
+            let batch = self.intake.look_at_held(&mut self.ledger);
+            self.intake.hand_over(batch, &mut self.ledger);
+        }
+    }
+
     /// Reads what has come while there is room for more.
     fn read(&mut self) {
         let mut batch = Batch::default();
         while !self.wakes.stopping() && self.has_room(&batch) {
             let callbacks = self.consumer.context().callbacks();
             let taken = match self.consumer.poll(Duration::ZERO) {
-                Some(Ok(record)) => self.intake.take(&mut batch, &record),
+                Some(Ok(record)) => self.intake.take(&mut batch, &record, &mut self.ledger),
                 Some(Err(error)) => {
                     self.warn(&error);
                     true
@@ -279,16 +312,21 @@ impl Reading {
     fn give_positions(&mut self) {
         self.take_commits();
         let topic = &self.config.downlink.topic;
-        if let Some(positions) = self.ledger.give() {
-            let given = position::list(topic, positions)
-                .and_then(|list| self.consumer.store_offsets(&list));
+        if let Some((marks, same_offset)) = self.ledger.give() {
+            let given = position::marks(topic, marks).and_then(|list| {
+                self.consumer.store_offsets(&list)?;
+                if same_offset {
+                    self.consumer.commit(&list, CommitMode::Async)?;
+                }
+                Ok(())
+            });
             if let Err(error) = given {
                 self.ledger.not_given();
                 self.warn(&error);
             }
         } else if self.refreshed_at.elapsed() >= POSITION_REFRESH {
             self.refreshed_at = Instant::now();
-            let told = position::list(topic, self.ledger.safe())
+            let told = position::marks(topic, &self.ledger.marks())
                 .and_then(|list| self.consumer.commit(&list, CommitMode::Async));
             if let Err(error) = told {
                 self.warn(&error);
@@ -312,8 +350,9 @@ impl Reading {
             records = self.ledger.outstanding().records,
             "the broker let go of downlink messages: they are read again"
         );
+        let resumed = self.ledger.resumptions();
         let renewed = consumer(&self.config, &self.wakes, &self.suspicions).and_then(|consumer| {
-            position::list(&self.config.downlink.topic, self.ledger.safe())
+            position::list(&self.config.downlink.topic, &position::first(&resumed))
                 .and_then(|list| consumer.assign(&list))
                 .map_err(|error| StartError::Client(error.to_string()))?;
             Ok(consumer)
@@ -321,6 +360,7 @@ impl Reading {
         match renewed {
             Ok(consumer) => {
                 self.ledger.rewind();
+                self.intake.rewind(resumed);
                 close(std::mem::replace(&mut self.consumer, consumer));
                 count(&self.counters.rewinds, 1);
             }

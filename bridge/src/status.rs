@@ -65,7 +65,17 @@ pub struct DownlinkStatus {
     pub published: u64,
     /// Of them, those that all their sessions have.
     pub delivered: u64,
-    /// Records whose message expiry had passed before they were read.
+    /// Of the delivered, those that had a subscriber: each session that should have it has it, in its connection or its queue.
+    pub heard: u64,
+    /// Records without a subscriber that are retained for the next one.
+    pub retained: u64,
+    /// Records that nobody had subscribed to, and that could not wait.
+    pub no_session: u64,
+    /// Records that should have waited for a subscriber, and for which there was no room.
+    pub no_room: u64,
+    /// Records that wait for a subscriber now.
+    pub held: u64,
+    /// Records whose message expiry had passed before they were read, or while they waited for a subscriber.
     pub expired: u64,
     /// Records that are no message.
     pub malformed: u64,
@@ -204,8 +214,43 @@ impl Status {
             ),
             (
                 "downlink_expired",
-                "Downlink records that expired before they were read.",
+                "Downlink records that expired before they were read, or while they waited for a subscriber.",
                 self.downlink.expired,
+            ),
+            (
+                "downlink_held",
+                "Downlink records that wait for a subscriber now.",
+                self.downlink.held,
+            ),
+            (
+                "downlink_outcomes_delivered",
+                "Downlink records by what became of them: all their sessions have it.",
+                self.downlink.heard,
+            ),
+            (
+                "downlink_outcomes_retained",
+                "Downlink records by what became of them: retained, without a subscriber now.",
+                self.downlink.retained,
+            ),
+            (
+                "downlink_outcomes_no_session",
+                "Downlink records by what became of them: nobody had subscribed.",
+                self.downlink.no_session,
+            ),
+            (
+                "downlink_outcomes_expired",
+                "Downlink records by what became of them: expired.",
+                self.downlink.expired,
+            ),
+            (
+                "downlink_outcomes_no_room",
+                "Downlink records by what became of them: too many waited for a subscriber.",
+                self.downlink.no_room,
+            ),
+            (
+                "downlink_outcomes_malformed",
+                "Downlink records by what became of them: no message.",
+                self.downlink.malformed,
             ),
             (
                 "downlink_malformed",

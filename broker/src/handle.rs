@@ -372,6 +372,13 @@ impl Handle {
         }
     }
 
+    /// Whether any session, connected or kept for its client, has a subscription that matches `topic`: whether a message
+    /// that is published now goes to somebody.
+    #[must_use]
+    pub fn has_subscriber(&self, topic: &str) -> bool {
+        self.0.router.has_subscriber(topic)
+    }
+
     /// What the access rules refused, by rule.
     #[must_use]
     pub fn denied(&self) -> Vec<Denied> {

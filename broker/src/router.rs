@@ -365,6 +365,23 @@ impl Router {
         removed
     }
 
+    /// Whether any session, connected or kept, has a filter that matches `topic`.
+    pub(crate) fn has_subscriber(&self, topic: &str) -> bool {
+        if self.exact.contains_key(topic) {
+            return true;
+        }
+        let mut found = false;
+        if self.wild_subscriptions.load(Ordering::Acquire) > 0 {
+            let tree = self.wild.read().unwrap_or_else(PoisonError::into_inner);
+            tree.for_each_match(topic, |_| found = true);
+        }
+        if !found && self.shared_subscriptions.load(Ordering::Acquire) > 0 {
+            let tree = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+            tree.for_each_match(topic, |_| found = true);
+        }
+        found
+    }
+
     /// Finds who gets a message: each session once in `receivers`, with all its matching subscriptions merged; and one
     /// member of each shared subscription.
     pub(crate) fn lookup(&self, query: &Query<'_>, found: &mut Matches) {

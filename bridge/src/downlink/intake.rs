@@ -1,5 +1,7 @@
-//! What becomes of a record that was read: a message in a batch for the broker, a dead letter, or nothing.
+//! What becomes of a record that was read: a message in a batch for the broker, one that is held for a subscriber, a dead
+//! letter, or nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +11,9 @@ use rdkafka::message::BorrowedMessage;
 
 use super::dead_letters::DeadLetters;
 use super::decode::{self, Decoded, Header, Malformed};
+use super::held::{At, Held, may_wait};
 use super::ledger::{Ledger, Positions, Weight};
+use super::mark::{Look, Resumption};
 use super::wakes::{Guard, Wakes};
 use super::{Counters, count};
 use crate::config::Config;
@@ -19,6 +23,8 @@ use crate::config::Config;
 pub(super) struct Batch {
     messages: Vec<Message>,
     positions: Positions,
+    /// Records in it that were held.
+    released: Vec<At>,
     pub(super) weight: Weight,
     /// Whether some of them became dead letters that are not confirmed.
     dead: bool,
@@ -31,6 +37,22 @@ pub(super) struct Intake {
     wakes: Arc<Wakes>,
     counters: Arc<Counters>,
     dead_letters: Option<DeadLetters>,
+    held: Held,
+    /// Partitions of which something is read again.
+    resumed: BTreeMap<i32, Resumption>,
+}
+
+impl Batch {
+    fn push(&mut self, message: Message, is_heard: bool) {
+        self.weight.messages += 1;
+        self.weight.unheard += u64::from(!is_heard);
+        self.weight.bytes += message.bytes() as u64;
+        self.messages.push(message);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.weight.records == 0 && self.released.is_empty()
+    }
 }
 
 impl Intake {
@@ -39,8 +61,12 @@ impl Intake {
         handle: Handle,
         wakes: &Arc<Wakes>,
         counters: &Arc<Counters>,
+        resumed: BTreeMap<i32, Resumption>,
     ) -> Self {
+        let bounds = &config.downlink;
         Self {
+            held: Held::new(bounds.held_messages_max, bounds.held_bytes_max),
+            resumed,
             config: config.clone(),
             handle,
             wakes: Arc::clone(wakes),
@@ -51,7 +77,17 @@ impl Intake {
 
     /// Adds a record to the batch. Returns false when the stop came before it could be dealt with: then the batch must not
     /// be handed over, and its records come again after the restart.
-    pub(super) fn take(&mut self, batch: &mut Batch, record: &BorrowedMessage<'_>) -> bool {
+    pub(super) fn take(
+        &mut self,
+        batch: &mut Batch,
+        record: &BorrowedMessage<'_>,
+        ledger: &mut Ledger,
+    ) -> bool {
+        let at = (record.partition(), record.offset());
+        let look = self.look(at, ledger);
+        if look == Look::Done {
+            return true;
+        }
         let now_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
@@ -65,12 +101,16 @@ impl Intake {
             Err(_) => Err(Malformed::HeaderName),
         };
         match decoded {
-            Ok(Decoded::Message(message)) => {
-                batch.weight.messages += 1;
-                batch.weight.bytes += message.bytes() as u64;
-                batch.messages.push(message);
+            Ok(Decoded::Message(message)) if look == Look::IfItExpires && !may_wait(&message) => {}
+            Ok(Decoded::Message(message)) => self.admit(batch, message, at, look, ledger),
+            Ok(Decoded::Expired) => {
+                if look != Look::IfItExpires {
+                    count(&self.counters.expired, 1);
+                }
+                ledger.unhold(at);
             }
-            Ok(Decoded::Expired) => count(&self.counters.expired, 1),
+            // To a node that Kafka did not know it is the others' matter.
+            Err(_) if look == Look::IfItExpires => {}
             Err(malformed) => {
                 if !self.bury(record, &headers.unwrap_or_default(), &malformed) {
                     return false;
@@ -79,10 +119,86 @@ impl Intake {
             }
         }
         batch.weight.records += 1;
-        batch
-            .positions
-            .insert(record.partition(), record.offset() + 1);
+        if look != Look::Again {
+            batch.positions.insert(at.0, at.1 + 1);
+        }
         true
+    }
+
+    /// What a record is to this node; it lets go of held ones that Kafka has not any more.
+    fn look(&mut self, (partition, offset): At, ledger: &mut Ledger) -> Look {
+        let Some(resumption) = self.resumed.get_mut(&partition) else {
+            return Look::New;
+        };
+        let (look, gone) = resumption.look(offset);
+        for offset in gone {
+            count(&self.counters.expired, 1);
+            ledger.unhold((partition, offset));
+        }
+        if look == Look::New {
+            self.resumed.remove(&partition);
+        }
+        look
+    }
+
+    /// A message goes into the batch, behind those that were held for its topic; or it is held.
+    fn admit(
+        &mut self,
+        batch: &mut Batch,
+        message: Message,
+        at: At,
+        look: Look,
+        ledger: &mut Ledger,
+    ) {
+        let is_heard = self.handle.has_subscriber(message.topic());
+        if is_heard {
+            for waiting in self.held.take(message.topic()) {
+                batch.released.push(waiting.at);
+                batch.push(waiting.message, true);
+            }
+        } else if may_wait(&message) {
+            if self.held.hold(message, at) {
+                ledger.hold(at);
+            } else {
+                count(&self.counters.no_room, 1);
+                ledger.unhold(at);
+            }
+            return;
+        } else if message.retain() {
+            count(&self.counters.retained, 1);
+        } else {
+            count(&self.counters.no_session, 1);
+        }
+        if look == Look::Again {
+            batch.released.push(at);
+        }
+        batch.push(message, is_heard);
+    }
+
+    /// Looks whether what is held has a subscriber now, or has expired. Returns what goes to the broker.
+    pub(super) fn look_at_held(&mut self, ledger: &mut Ledger) -> Batch {
+        for at in self.held.take_expired(self.handle.now()) {
+            count(&self.counters.expired, 1);
+            ledger.unhold(at);
+        }
+        let mut batch = Batch::default();
+        let handle = &self.handle;
+        for waiting in self.held.take_heard(|topic| handle.has_subscriber(topic)) {
+            batch.released.push(waiting.at);
+            batch.push(waiting.message, true);
+        }
+        batch
+    }
+
+    /// Messages that wait for a subscriber.
+    pub(super) fn held(&self) -> u64 {
+        self.held.len()
+    }
+
+    /// Everything that is not done is read again.
+    pub(super) fn rewind(&mut self, resumed: BTreeMap<i32, Resumption>) {
+        self.held.clear();
+        self.resumed = resumed;
     }
 
     /// Puts a record among the dead letters. Returns false when the stop came first.
@@ -116,7 +232,7 @@ impl Intake {
 
     /// Hands a batch to the broker. Returns false when the stop came before its dead letters were confirmed.
     pub(super) fn hand_over(&self, batch: Batch, ledger: &mut Ledger) -> bool {
-        if batch.weight.records == 0 {
+        if batch.is_empty() {
             return true;
         }
         if batch.dead
@@ -128,7 +244,8 @@ impl Intake {
             }
         }
         count(&self.counters.published, batch.weight.messages);
-        let guard = Guard::new(&self.wakes, ledger.open(batch.positions, batch.weight));
+        let number = ledger.open(batch.positions, batch.released, batch.weight);
+        let guard = Guard::new(&self.wakes, number);
         self.handle.publish(
             batch.messages,
             Some(Delivered::then(move || guard.arrived())),
