@@ -435,6 +435,8 @@ mod tests {
             "# TYPE process_max_fds gauge",
             "# TYPE process_start_time_seconds gauge",
             "millstream_bridge_kafka_reachable 1",
+            "millstream_bridge_downlink_outcomes_total{outcome=\"no_session\"} 0",
+            "# TYPE millstream_bridge_downlink_held gauge",
             "millstream_bridge_kafka_refused_total{reason=\"too_large\"} 0",
         ] {
             assert!(text.contains(line), "{line} is missing in {text}");

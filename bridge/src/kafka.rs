@@ -104,6 +104,8 @@ pub(crate) fn downlink_consumer(config: &Config) -> ClientConfig {
 pub(crate) fn dead_letter_producer(config: &Config) -> ClientConfig {
     let mut client = producer(config, config.producer.batch_bytes_max);
     client.set("linger.ms", "0");
+    // An idempotent producer can fail for good, and takes no dead letter from then on. One that comes twice does no harm.
+    client.set("enable.idempotence", "false");
     client
 }
 
@@ -183,6 +185,13 @@ mod tests {
         ] {
             client.create_native_config().unwrap();
         }
+    }
+
+    #[test]
+    fn the_producer_of_dead_letters_cannot_fail_for_good_and_waits_for_all_replicas() {
+        let client = dead_letter_producer(&Config::default());
+        assert_eq!(client.get("enable.idempotence"), Some("false"));
+        assert_eq!(client.get("acks"), Some("all"));
     }
 
     #[test]

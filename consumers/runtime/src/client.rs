@@ -24,6 +24,9 @@ pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// where the timeouts between two polls may be.
 const POLL_INTERVAL: Duration = Duration::from_secs(300);
 
+/// Calls of the handler between two polls: one for what is new, one for a partition that is tried again.
+const CALLS_BETWEEN_POLLS: u32 = 2;
+
 /// What else happens between two polls: waiting for a batch, the store's commit, Kafka's.
 const POLL_INTERVAL_SPARE: Duration = Duration::from_secs(60);
 
@@ -148,7 +151,8 @@ pub(crate) fn consumer_settings(config: &Config) -> ClientConfig {
 
 /// The longest that a reader may be between two polls.
 pub(crate) fn poll_interval(tuning: &Tuning) -> Duration {
-    let busy = tuning.handle_timeout() + produce_time_max(tuning.produce_timeout());
+    let call = tuning.handle_timeout() + produce_time_max(tuning.produce_timeout());
+    let busy = call * CALLS_BETWEEN_POLLS;
     POLL_INTERVAL
         .max(busy + tuning.batch_wait() + POLL_INTERVAL_SPARE)
         .max(Duration::from_millis(tuning.session_timeout_ms.into()))
@@ -446,7 +450,7 @@ mod tests {
             produce_timeout_ms: 120_000,
             ..Tuning::default()
         };
-        assert!(poll_interval(&tuning) > Duration::from_secs(120 + 2 * 120));
+        assert!(poll_interval(&tuning) > Duration::from_secs(2 * (120 + 2 * 120)));
         assert_eq!(poll_interval(&Tuning::default()), POLL_INTERVAL);
         tuning.session_timeout_ms = 1_800_000;
         assert_eq!(poll_interval(&tuning), Duration::from_secs(1_800));
