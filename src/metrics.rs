@@ -438,6 +438,7 @@ mod tests {
             "millstream_bridge_downlink_outcomes_total{outcome=\"no_session\"} 0",
             "# TYPE millstream_bridge_downlink_held gauge",
             "millstream_bridge_kafka_refused_total{reason=\"too_large\"} 0",
+            "millstream_bridge_downlink_outcomes_total{outcome=\"dropped_queue_full\"} 0",
         ] {
             assert!(text.contains(line), "{line} is missing in {text}");
         }

@@ -12,6 +12,7 @@ mod held;
 mod intake;
 mod ledger;
 mod mark;
+mod outcome;
 mod position;
 mod wakes;
 
@@ -30,7 +31,7 @@ use self::wakes::{Events, Wakes, close, consumer};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::kafka;
-use crate::status::DownlinkStatus;
+use crate::status::{DownlinkOutcome, DownlinkStatus};
 use crate::suspicions::Suspicions;
 
 /// Records handed to the broker at once.
@@ -59,17 +60,21 @@ const WARN_PAUSE: Duration = Duration::from_secs(10);
 struct Counters {
     published: AtomicU64,
     delivered: AtomicU64,
-    /// Of the delivered, those that had a subscriber.
-    heard: AtomicU64,
-    retained: AtomicU64,
-    no_session: AtomicU64,
-    no_room: AtomicU64,
     held: AtomicU64,
     expired: AtomicU64,
     malformed: AtomicU64,
     dead_lettered: AtomicU64,
     commits_failed: AtomicU64,
     rewinds: AtomicU64,
+    outcomes: outcome::Counts,
+}
+
+impl Counters {
+    /// A record has expired before a session had it.
+    fn expired(&self) {
+        count(&self.expired, 1);
+        self.outcomes.count(DownlinkOutcome::Expired);
+    }
 }
 
 fn count(counter: &AtomicU64, by: u64) {
@@ -119,16 +124,13 @@ impl Downlink {
         DownlinkStatus {
             published: read(&counters.published),
             delivered: read(&counters.delivered),
-            heard: read(&counters.heard),
-            retained: read(&counters.retained),
-            no_session: read(&counters.no_session),
-            no_room: read(&counters.no_room),
             held: read(&counters.held),
             expired: read(&counters.expired),
             malformed: read(&counters.malformed),
             dead_lettered: read(&counters.dead_lettered),
             commits_failed: read(&counters.commits_failed),
             rewinds: read(&counters.rewinds),
+            outcomes: counters.outcomes.read(),
         }
     }
 
@@ -248,13 +250,17 @@ impl Reading {
         let ended = self.wakes.take_ended();
         let mut lost = false;
         for (batch, arrived) in ended {
-            if arrived {
-                let moved = self.ledger.arrived(batch);
-                count(&self.counters.delivered, moved.messages);
-                count(&self.counters.heard, moved.messages - moved.unheard);
-            } else {
+            let Some(outcomes) = arrived else {
                 lost = true;
+                continue;
+            };
+            if self.ledger.is_open(batch) {
+                for outcome in outcomes {
+                    self.counters.outcomes.count(outcome);
+                }
             }
+            let moved = self.ledger.arrived(batch);
+            count(&self.counters.delivered, moved.messages);
         }
         // A broker that ends lets go of what it has; then so do we, soon. One that runs should not, but if it does, the
         // messages are still in Kafka.

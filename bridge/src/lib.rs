@@ -45,4 +45,6 @@ pub use embedded::EmbeddedKafka;
 pub use error::StartError;
 pub use properties::check as check_properties;
 pub use routes::{Ack, Deliver, RouteConfig, default_routes};
-pub use status::{DownlinkStatus, Reachability, Refused, Status};
+pub use status::{
+    DownlinkOutcome, DownlinkOutcomes, DownlinkStatus, Reachability, Refused, Status,
+};

@@ -58,6 +58,126 @@ impl Refused {
     }
 }
 
+/// What becomes of a record of the downlink topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DownlinkOutcome {
+    /// Sent to a client, at least one.
+    Delivered,
+    /// Waits in a session, at least one, and was sent to no client.
+    Queued,
+    /// Nobody has subscribed to it; the broker keeps it for the next who does.
+    Retained,
+    /// Nobody has subscribed to it.
+    NoSession,
+    /// It should have waited for a subscriber, and there was no room.
+    NoRoom,
+    /// Nobody wants it any more.
+    Expired,
+    /// It is no message.
+    Malformed,
+    /// Lost to its sessions: their queues were full.
+    QueueFull,
+    /// Lost to its sessions: a message of QoS 0, and their clients did not read fast enough.
+    OutboxFull,
+    /// Lost to its sessions: the node had no memory to spare.
+    Memory,
+    /// Lost to its sessions: their clients take no packet of that size.
+    TooLarge,
+    /// Lost to its sessions: a message of QoS 0 whose clients are away.
+    Offline,
+    /// Its sessions may not have it by the access rules.
+    Withheld,
+}
+
+impl DownlinkOutcome {
+    /// Each, in their order.
+    pub const ALL: [Self; 13] = [
+        Self::Delivered,
+        Self::Queued,
+        Self::Retained,
+        Self::NoSession,
+        Self::NoRoom,
+        Self::Expired,
+        Self::Malformed,
+        Self::QueueFull,
+        Self::OutboxFull,
+        Self::Memory,
+        Self::TooLarge,
+        Self::Offline,
+        Self::Withheld,
+    ];
+
+    /// Its count's name, and what it counts.
+    fn described(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Delivered => (
+                "downlink_outcomes_delivered",
+                "Downlink records sent to a client, at least one.",
+            ),
+            Self::Queued => (
+                "downlink_outcomes_queued",
+                "Downlink records sent to no client that wait in a session, at least one.",
+            ),
+            Self::Retained => (
+                "downlink_outcomes_retained",
+                "Downlink records that nobody had subscribed to, and that are retained for who does.",
+            ),
+            Self::NoRoom => (
+                "downlink_outcomes_no_room",
+                "Downlink records that should have waited for a subscriber, and for which there was no room.",
+            ),
+            Self::NoSession => (
+                "downlink_outcomes_no_session",
+                "Downlink records that nobody had subscribed to.",
+            ),
+            Self::Expired => (
+                "downlink_outcomes_expired",
+                "Downlink records that expired before any session had them.",
+            ),
+            Self::Malformed => (
+                "downlink_outcomes_malformed",
+                "Downlink records that were no message.",
+            ),
+            Self::QueueFull => (
+                "downlink_outcomes_dropped_queue_full",
+                "Downlink records lost because the queues of their sessions were full.",
+            ),
+            Self::OutboxFull => (
+                "downlink_outcomes_dropped_outbox_full",
+                "Downlink records of QoS 0 lost because their clients did not read fast enough.",
+            ),
+            Self::Memory => (
+                "downlink_outcomes_dropped_memory",
+                "Downlink records lost because the node had no memory to spare for their sessions.",
+            ),
+            Self::TooLarge => (
+                "downlink_outcomes_dropped_too_large",
+                "Downlink records lost because their clients take no packet of that size.",
+            ),
+            Self::Offline => (
+                "downlink_outcomes_dropped_offline",
+                "Downlink records of QoS 0 lost because their clients were away.",
+            ),
+            Self::Withheld => (
+                "downlink_outcomes_dropped_withheld",
+                "Downlink records that their sessions may not have by the access rules.",
+            ),
+        }
+    }
+}
+
+/// How many records came to what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DownlinkOutcomes(pub(crate) [u64; DownlinkOutcome::ALL.len()]);
+
+impl DownlinkOutcomes {
+    /// How many came to that.
+    #[must_use]
+    pub fn of(&self, outcome: DownlinkOutcome) -> u64 {
+        self.0[outcome as usize]
+    }
+}
+
 /// The way back, from Kafka to MQTT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DownlinkStatus {
@@ -65,14 +185,6 @@ pub struct DownlinkStatus {
     pub published: u64,
     /// Of them, those that all their sessions have.
     pub delivered: u64,
-    /// Of the delivered, those that had a subscriber: each session that should have it has it, in its connection or its queue.
-    pub heard: u64,
-    /// Records without a subscriber that are retained for the next one.
-    pub retained: u64,
-    /// Records that nobody had subscribed to, and that could not wait.
-    pub no_session: u64,
-    /// Records that should have waited for a subscriber, and for which there was no room.
-    pub no_room: u64,
     /// Records that wait for a subscriber now.
     pub held: u64,
     /// Records whose message expiry had passed before they were read, or while they waited for a subscriber.
@@ -85,6 +197,8 @@ pub struct DownlinkStatus {
     pub commits_failed: u64,
     /// Times the position was gone back to, because the broker had let go of messages.
     pub rewinds: u64,
+    /// What became of the records, each counted once; again those that are read again after going back.
+    pub outcomes: DownlinkOutcomes,
 }
 
 /// A snapshot of the bridge. Every message that a stored route took is counted once: as stored, refused, or waiting.
@@ -126,7 +240,7 @@ impl Status {
             Reachability::Reachable | Reachability::Slow { .. } => 0,
             Reachability::Unreachable { since, .. } => age(*since).as_secs(),
         };
-        vec![
+        let mut each = vec![
             (
                 "kafka_reachable",
                 "1 while Kafka answers, 0 while it does not.",
@@ -223,36 +337,6 @@ impl Status {
                 self.downlink.held,
             ),
             (
-                "downlink_outcomes_delivered",
-                "Downlink records by what became of them: all their sessions have it.",
-                self.downlink.heard,
-            ),
-            (
-                "downlink_outcomes_retained",
-                "Downlink records by what became of them: retained, without a subscriber now.",
-                self.downlink.retained,
-            ),
-            (
-                "downlink_outcomes_no_session",
-                "Downlink records by what became of them: nobody had subscribed.",
-                self.downlink.no_session,
-            ),
-            (
-                "downlink_outcomes_expired",
-                "Downlink records by what became of them: expired.",
-                self.downlink.expired,
-            ),
-            (
-                "downlink_outcomes_no_room",
-                "Downlink records by what became of them: too many waited for a subscriber.",
-                self.downlink.no_room,
-            ),
-            (
-                "downlink_outcomes_malformed",
-                "Downlink records by what became of them: no message.",
-                self.downlink.malformed,
-            ),
-            (
                 "downlink_malformed",
                 "Downlink records that are no message.",
                 self.downlink.malformed,
@@ -272,7 +356,12 @@ impl Status {
                 "Times the downlink went back to its committed position.",
                 self.downlink.rewinds,
             ),
-        ]
+        ];
+        each.extend(DownlinkOutcome::ALL.map(|outcome| {
+            let (name, help) = outcome.described();
+            (name, help, self.downlink.outcomes.of(outcome))
+        }));
+        each
     }
 }
 

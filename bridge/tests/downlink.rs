@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bridge::Bridge;
+use bridge::{Bridge, DownlinkOutcome};
 use broker::Broker;
 use broker::codec::{Qos, Version};
 use common::mqtt::{Client, Event};
@@ -293,4 +293,46 @@ fn what_is_no_message_becomes_a_dead_letter_and_the_rest_goes_on() {
     });
     assert_eq!(node.status().downlink.delivered, 1);
     assert_eq!(node.status().downlink.malformed, 0);
+}
+
+#[test]
+fn each_record_has_one_outcome() {
+    let kafka = Kafka::shared().bootstrap();
+    let config = config(kafka);
+    let node = Node::start(&config);
+    let mut client = Client::connect(node.address, Version::V5, "c1");
+    client.subscribe("here/#", Qos::AtLeastOnce);
+    let mut records: Vec<_> = (0..700)
+        .map(|number| Downlink::new(format!("here/{}", number % 7), "x").qos(1))
+        .collect();
+    records.extend((0..600).map(|number| Downlink::new(format!("nobody/{}", number % 7), "x")));
+    records.push(Downlink::new("here/1", "late").message_expiry_s(0));
+    records.push(Downlink::new("a/+", "no topic"));
+    log::append(kafka, &config.downlink.topic, &records);
+    let outcomes = || {
+        let outcomes = node.status().downlink.outcomes;
+        DownlinkOutcome::ALL.map(|outcome| (outcome, outcomes.of(outcome)))
+    };
+    wait_for("all have an outcome", || {
+        outcomes().iter().map(|(_, times)| times).sum::<u64>() >= 1_302
+    });
+    let mut came = outcomes().to_vec();
+    came.retain(|(_, times)| *times > 0);
+    // As much as the client may have in flight was sent, and the rest waits.
+    let [sent, waits, rest @ ..] = &came[..] else {
+        panic!("{came:?}")
+    };
+    assert_eq!(
+        (sent.0, waits.0, sent.1 + waits.1),
+        (DownlinkOutcome::Delivered, DownlinkOutcome::Queued, 700),
+        "{came:?}"
+    );
+    assert_eq!(
+        rest,
+        [
+            (DownlinkOutcome::NoSession, 600),
+            (DownlinkOutcome::Expired, 1),
+            (DownlinkOutcome::Malformed, 1)
+        ]
+    );
 }

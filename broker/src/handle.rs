@@ -10,6 +10,7 @@ use crate::budget::{Budget, Memory};
 use crate::death::OnDeath;
 use crate::limits::Limits;
 use crate::message::Message;
+use crate::outcome::{Delivered, Part};
 use crate::router::{Hit, Receiver, Router};
 use crate::sink::{Settlement, Token};
 use crate::stats::{Counters, Stats};
@@ -25,18 +26,19 @@ pub(crate) enum Inbox {
     Deliver {
         message: Message,
         receivers: Box<[Receiver]>,
-        delivered: Option<Delivered>,
+        delivered: Option<Part>,
     },
     /// A message for one session here, with what does not fit a plain receiver.
     DeliverHit {
         message: Message,
         hit: Box<Hit>,
-        delivered: Option<Delivered>,
+        delivered: Option<Part>,
     },
     /// Messages to route from here.
     Publish {
-        messages: Vec<Message>,
-        delivered: Option<Delivered>,
+        /// Each with its number in the publish.
+        messages: Vec<(u32, Message)>,
+        delivered: Option<Part>,
     },
     /// Publishes that the sink has settled.
     Settled(Vec<(Token, Settlement)>),
@@ -60,7 +62,7 @@ impl Inbox {
                 Self::DeliverHit { message, .. } => message.bytes() + size_of::<Hit>(),
                 Self::Publish { messages, .. } => messages
                     .iter()
-                    .map(|message| message.bytes() + size_of::<Message>())
+                    .map(|(_, message)| message.bytes() + size_of::<(u32, Message)>())
                     .sum(),
                 Self::Settled(batch) => size_of_val(&**batch),
                 Self::SinkReady | Self::Look | Self::Shutdown => 0,
@@ -351,16 +353,18 @@ impl Handle {
     }
 
     /// Publishes messages that no client of this node sent. They are routed and retained, and not offered to the sink.
-    /// Messages of one topic stay in order. `delivered` runs when every session that should have them has them.
+    /// Messages of one topic stay in order. `delivered` runs when every session that should have them has them, and hears
+    /// what became of each.
     pub fn publish(&self, messages: Vec<Message>, delivered: Option<Delivered>) {
         let workers = self.workers();
-        let mut by_worker: Vec<Vec<Message>> = vec![Vec::new(); workers];
-        for message in messages {
-            by_worker[self.0.home(message.topic())].push(message);
+        let delivered = delivered.map(|delivered| Part::all(messages.len(), delivered));
+        let mut by_worker: Vec<Vec<(u32, Message)>> = vec![Vec::new(); workers];
+        for (number, message) in (0..).zip(messages) {
+            by_worker[self.0.home(message.topic())].push((number, message));
         }
         for (mailbox, messages) in self.0.mailboxes.iter().zip(by_worker) {
             if !messages.is_empty() {
-                let delivered = delivered.as_ref().map(Delivered::fork);
+                let delivered = delivered.as_ref().map(Part::fork);
                 mailbox.send_one(Inbox::Publish {
                     messages,
                     delivered,
@@ -427,51 +431,6 @@ impl Handle {
             .map(|mailbox| mailbox.waiting_bytes() as u64)
             .sum();
         stats
-    }
-}
-
-struct Pending {
-    open: AtomicUsize,
-    then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-/// Runs a function when every part of a publish has arrived. Dropping a part without completing it means that it
-/// never arrived: then the function never runs.
-pub struct Delivered(Arc<Pending>);
-
-impl fmt::Debug for Delivered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivered")
-            .field("open", &self.0.open.load(Ordering::Relaxed))
-            .finish()
-    }
-}
-
-impl Delivered {
-    /// Runs `then` once all is delivered, on the thread that delivers the last of it: it should be short.
-    pub fn then(then: impl FnOnce() + Send + 'static) -> Self {
-        Self(Arc::new(Pending {
-            open: AtomicUsize::new(1),
-            then: Mutex::new(Some(Box::new(then))),
-        }))
-    }
-
-    pub(crate) fn fork(&self) -> Self {
-        self.0.open.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(&self.0))
-    }
-
-    pub(crate) fn complete(self) {
-        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1
-            && let Some(then) = self
-                .0
-                .then
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take()
-        {
-            then();
-        }
     }
 }
 

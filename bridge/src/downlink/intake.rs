@@ -14,9 +14,11 @@ use super::decode::{self, Decoded, Header, Malformed};
 use super::held::{At, Held, may_wait};
 use super::ledger::{Ledger, Positions, Weight};
 use super::mark::{Look, Resumption};
+use super::outcome;
 use super::wakes::{Guard, Wakes};
 use super::{Counters, count};
 use crate::config::Config;
+use crate::status::DownlinkOutcome;
 
 /// Records on their way to the broker.
 #[derive(Default)]
@@ -43,9 +45,8 @@ pub(super) struct Intake {
 }
 
 impl Batch {
-    fn push(&mut self, message: Message, is_heard: bool) {
+    fn push(&mut self, message: Message) {
         self.weight.messages += 1;
-        self.weight.unheard += u64::from(!is_heard);
         self.weight.bytes += message.bytes() as u64;
         self.messages.push(message);
     }
@@ -105,7 +106,7 @@ impl Intake {
             Ok(Decoded::Message(message)) => self.admit(batch, message, at, look, ledger),
             Ok(Decoded::Expired) => {
                 if look != Look::IfItExpires {
-                    count(&self.counters.expired, 1);
+                    self.counters.expired();
                 }
                 ledger.unhold(at);
             }
@@ -115,6 +116,7 @@ impl Intake {
                 if !self.bury(record, &headers.unwrap_or_default(), &malformed) {
                     return false;
                 }
+                self.counters.outcomes.count(DownlinkOutcome::Malformed);
                 batch.dead = true;
             }
         }
@@ -132,7 +134,7 @@ impl Intake {
         };
         let (look, gone) = resumption.look(offset);
         for offset in gone {
-            count(&self.counters.expired, 1);
+            self.counters.expired();
             ledger.unhold((partition, offset));
         }
         if look == Look::New {
@@ -154,38 +156,34 @@ impl Intake {
         if is_heard {
             for waiting in self.held.take(message.topic()) {
                 batch.released.push(waiting.at);
-                batch.push(waiting.message, true);
+                batch.push(waiting.message);
             }
         } else if may_wait(&message) {
             if self.held.hold(message, at) {
                 ledger.hold(at);
             } else {
-                count(&self.counters.no_room, 1);
+                self.counters.outcomes.count(DownlinkOutcome::NoRoom);
                 ledger.unhold(at);
             }
             return;
-        } else if message.retain() {
-            count(&self.counters.retained, 1);
-        } else {
-            count(&self.counters.no_session, 1);
         }
         if look == Look::Again {
             batch.released.push(at);
         }
-        batch.push(message, is_heard);
+        batch.push(message);
     }
 
     /// Looks whether what is held has a subscriber now, or has expired. Returns what goes to the broker.
     pub(super) fn look_at_held(&mut self, ledger: &mut Ledger) -> Batch {
         for at in self.held.take_expired(self.handle.now()) {
-            count(&self.counters.expired, 1);
+            self.counters.expired();
             ledger.unhold(at);
         }
         let mut batch = Batch::default();
         let handle = &self.handle;
         for waiting in self.held.take_heard(|topic| handle.has_subscriber(topic)) {
             batch.released.push(waiting.at);
-            batch.push(waiting.message, true);
+            batch.push(waiting.message);
         }
         batch
     }
@@ -246,9 +244,17 @@ impl Intake {
         count(&self.counters.published, batch.weight.messages);
         let number = ledger.open(batch.positions, batch.released, batch.weight);
         let guard = Guard::new(&self.wakes, number);
+        let retained: Vec<bool> = batch.messages.iter().map(Message::retain).collect();
         self.handle.publish(
             batch.messages,
-            Some(Delivered::then(move || guard.arrived())),
+            Some(Delivered::then(move |outcomes| {
+                let words = outcomes.iter().zip(retained);
+                guard.arrived(
+                    words
+                        .map(|(outcome, retain)| outcome::of(outcome, retain))
+                        .collect(),
+                );
+            })),
         );
         true
     }

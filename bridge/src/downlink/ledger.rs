@@ -20,8 +20,6 @@ pub(super) struct Weight {
     pub(super) records: u64,
     /// Messages.
     pub(super) messages: u64,
-    /// Of them, those for which there was no subscriber.
-    pub(super) unheard: u64,
     /// Bytes of the messages in memory.
     pub(super) bytes: u64,
 }
@@ -83,6 +81,11 @@ impl Ledger {
         number
     }
 
+    /// Whether the batch `number` is under way: none is from before a rewind.
+    pub(super) fn is_open(&self, number: u64) -> bool {
+        number >= self.front
+    }
+
     /// The batch `number` has arrived. Returns over how much the position has moved.
     pub(super) fn arrived(&mut self, number: u64) -> Weight {
         // A number from before a rewind is that of no batch.
@@ -101,7 +104,6 @@ impl Ledger {
             self.outstanding.bytes -= batch.weight.bytes;
             moved.records += batch.weight.records;
             moved.messages += batch.weight.messages;
-            moved.unheard += batch.weight.unheard;
             moved.bytes += batch.weight.bytes;
             self.safe.extend(batch.positions);
             for at in batch.released {
@@ -283,7 +285,6 @@ mod tests {
         Weight {
             records,
             messages: records,
-            unheard: 0,
             bytes: 100 * records,
         }
     }

@@ -15,18 +15,22 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::kafka;
+use crate::status::DownlinkOutcome;
 use crate::suspicions::Suspicions;
 
 /// How long the thread waits for librdkafka to let go of a consumer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A batch that has ended.
+pub(super) type Ended = (u64, Option<Vec<DownlinkOutcome>>);
 
 /// What the thread is woken for.
 #[derive(Default)]
 pub(super) struct Wakes {
     pub(super) thread: OnceLock<Thread>,
     pub(super) stop: AtomicBool,
-    /// Batches that have arrived (true) or were let go of by the broker (false).
-    ended: Mutex<Vec<(u64, bool)>>,
+    /// Batches that have arrived, each with what became of its messages, or were let go of by the broker (`None`).
+    ended: Mutex<Vec<Ended>>,
 }
 
 impl Wakes {
@@ -36,7 +40,7 @@ impl Wakes {
         }
     }
 
-    fn end(&self, batch: u64, arrived: bool) {
+    fn end(&self, batch: u64, arrived: Option<Vec<DownlinkOutcome>>) {
         self.ended
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -45,7 +49,7 @@ impl Wakes {
     }
 
     /// The batches that have ended since the last call.
-    pub(super) fn take_ended(&self) -> Vec<(u64, bool)> {
+    pub(super) fn take_ended(&self) -> Vec<Ended> {
         std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -58,7 +62,7 @@ impl Wakes {
 pub(super) struct Guard {
     wakes: Arc<Wakes>,
     batch: u64,
-    arrived: bool,
+    arrived: Option<Vec<DownlinkOutcome>>,
 }
 
 impl Guard {
@@ -66,18 +70,18 @@ impl Guard {
         Self {
             wakes: Arc::clone(wakes),
             batch,
-            arrived: false,
+            arrived: None,
         }
     }
 
-    pub(super) fn arrived(mut self) {
-        self.arrived = true;
+    pub(super) fn arrived(mut self, outcomes: Vec<DownlinkOutcome>) {
+        self.arrived = Some(outcomes);
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.wakes.end(self.batch, self.arrived);
+        self.wakes.end(self.batch, self.arrived.take());
     }
 }
 

@@ -11,6 +11,7 @@ use super::{Replays, Session};
 use crate::limits::SHARED_PAYLOAD_BYTES_MIN;
 use crate::message::{Message, MessageParts};
 use crate::outbox::Outbox;
+use crate::outcome::Fate;
 use crate::router::{Receiver, Share};
 use crate::stats::Local;
 use crate::time::Time;
@@ -148,20 +149,21 @@ impl Outgoing {
             .position(|one| one.packet_id == packet_id)
     }
 
-    fn queue_push(&mut self, delivery: Delivery, queue: QueueMax, counts: &mut Local) {
+    fn queue_push(&mut self, delivery: Delivery, queue: QueueMax, counts: &mut Local) -> Fate {
         let bytes = delivery.message.bytes() as u64;
         if !self.queue_has_room(bytes, queue) {
-            *if queue.is_cut {
-                &mut counts.dropped_memory
-            } else {
-                &mut counts.dropped_queue_full
-            } += 1;
-            return;
+            if queue.is_cut {
+                counts.dropped_memory += 1;
+                return Fate::Memory;
+            }
+            counts.dropped_queue_full += 1;
+            return Fate::QueueFull;
         }
         self.queue_bytes += bytes;
         counts.memory_queues += delivery.held();
         counts.queued += 1;
         self.queue.push_back(delivery);
+        Fate::Queued
     }
 
     fn queue_pop(&mut self, counts: &mut Local) -> Option<Delivery> {
@@ -377,14 +379,21 @@ impl Session {
         retain: bool,
         identifiers: (u32, &[u32]),
         sending: &mut Sending<'_>,
-    ) {
+    ) -> Fate {
         match self.send(routed, Qos::AtMostOnce, retain, None, identifiers, sending) {
             Sent::Yes => {
                 sending.counts.delivered_qos0 += 1;
                 sending.count_time(routed, retain);
+                Fate::Sent
             }
-            Sent::NoRoom => sending.counts.dropped_outbox_full += 1,
-            Sent::TooLarge => sending.counts.dropped_too_large += 1,
+            Sent::NoRoom => {
+                sending.counts.dropped_outbox_full += 1;
+                Fate::OutboxFull
+            }
+            Sent::TooLarge => {
+                sending.counts.dropped_too_large += 1;
+                Fate::TooLarge
+            }
         }
     }
 
@@ -395,7 +404,7 @@ impl Session {
         delivery: impl FnOnce(Message) -> Delivery,
         queue: QueueMax,
         sending: Result<&mut Sending<'_>, &mut Local>,
-    ) {
+    ) -> Fate {
         let window = usize::from(self.window);
         let flow = self.flow();
         let delivery = delivery(routed.message());
@@ -403,10 +412,12 @@ impl Session {
             Ok(sending)
                 if !flow.outgoing.has_messages_waiting() && flow.outgoing.sent() < window =>
             {
-                if let Err(delivery) = self.send_tracked(routed, delivery, sending) {
-                    self.flow()
-                        .outgoing
-                        .queue_push(delivery, queue, sending.counts);
+                match self.send_tracked(routed, delivery, sending) {
+                    Ok(fate) => fate,
+                    Err(delivery) => {
+                        let outgoing = &mut self.flow().outgoing;
+                        outgoing.queue_push(delivery, queue, sending.counts)
+                    }
                 }
             }
             Ok(sending) => flow.outgoing.queue_push(delivery, queue, sending.counts),
@@ -458,7 +469,7 @@ impl Session {
         routed: &mut Routed<'_>,
         delivery: Delivery,
         sending: &mut Sending<'_>,
-    ) -> Result<(), Delivery> {
+    ) -> Result<Fate, Delivery> {
         let packet_id = self.flow().outgoing.next_packet_id();
         let identifiers = (delivery.identifier, &delivery.more_identifiers[..]);
         match self.send(
@@ -478,11 +489,14 @@ impl Session {
                     packet_id,
                 };
                 self.flow().outgoing.in_flight.push_back(in_flight);
+                Ok(Fate::Sent)
             }
-            Sent::TooLarge => sending.counts.dropped_too_large += 1, // [MQTT-3.1.2-25]
-            Sent::NoRoom => return Err(delivery),
+            Sent::TooLarge => {
+                sending.counts.dropped_too_large += 1; // [MQTT-3.1.2-25]
+                Ok(Fate::TooLarge)
+            }
+            Sent::NoRoom => Err(delivery),
         }
-        Ok(())
     }
 
     /// Sends again what was in flight when the last connection went [MQTT-4.4.0-1], in its order, and as far as the

@@ -5,9 +5,10 @@ use codec::Qos;
 
 use super::Worker;
 use crate::budget::Pressure;
-use crate::handle::{Delivered, Inbox};
+use crate::handle::Inbox;
 use crate::limits::{SHARED_ASKED_MAX, TIMER_LOOK_MS, TIMER_TICK_MS, WORK_PUBLISH};
 use crate::message::Message;
+use crate::outcome::{Fate, Part};
 use crate::retained::Position;
 use crate::router::{Among, Hit, Query, Receiver, SessionId, Share, ShareStrategy};
 use crate::session::{Delivery, QueueMax, Routed, Sending};
@@ -46,7 +47,7 @@ impl Worker {
         &mut self,
         routed: &mut Routed<'_>,
         origin: Origin,
-        delivered: Option<&Delivered>,
+        delivered: Option<&Part>,
     ) {
         // Retained first: who subscribes meanwhile gets it by one way or the other, never by none.
         if routed.parts.retain {
@@ -74,7 +75,8 @@ impl Worker {
         for receiver in &found.receivers {
             let worker = receiver.session.worker();
             if worker == self.index {
-                self.deliver(routed, receiver, &[], None, queue);
+                let fate = self.deliver(routed, receiver, &[], None, queue);
+                count(delivered, fate);
             } else {
                 self.remote[worker].push(*receiver);
                 elsewhere = true;
@@ -88,7 +90,7 @@ impl Worker {
                 let entry = Inbox::Deliver {
                     message: routed.message(),
                     receivers: self.remote[worker].as_slice().into(),
-                    delivered: delivered.map(Delivered::fork),
+                    delivered: delivered.map(Part::fork),
                 };
                 self.remote[worker].clear();
                 self.posts[worker].push(entry);
@@ -143,9 +145,9 @@ impl Worker {
     }
 
     /// Sends a delivery that is no plain one to its worker.
-    pub(super) fn send_hit(&mut self, message: Message, hit: Hit, delivered: Option<&Delivered>) {
+    pub(super) fn send_hit(&mut self, message: Message, hit: Hit, delivered: Option<&Part>) {
         let worker = hit.receiver.session.worker();
-        let delivered = delivered.map(Delivered::fork);
+        let delivered = delivered.map(Part::fork);
         self.posts[worker].push(Inbox::DeliverHit {
             message,
             hit: Box::new(hit),
@@ -154,7 +156,12 @@ impl Worker {
     }
 
     /// A message from another worker for sessions here.
-    pub(super) fn deliver_all(&mut self, message: &Message, receivers: &[Receiver]) {
+    pub(super) fn deliver_all(
+        &mut self,
+        message: &Message,
+        receivers: &[Receiver],
+        delivered: Option<&Part>,
+    ) {
         self.work += WORK_PUBLISH + receivers.len() as u64;
         self.frames.reset();
         let mut routed = Routed {
@@ -163,7 +170,8 @@ impl Worker {
         };
         let queue = self.queue_max();
         for receiver in receivers {
-            self.deliver(&mut routed, receiver, &[], None, queue);
+            let fate = self.deliver(&mut routed, receiver, &[], None, queue);
+            count(delivered, fate);
         }
     }
 
@@ -173,7 +181,7 @@ impl Worker {
         &mut self,
         routed: &mut Routed<'_>,
         mut hit: Hit,
-        delivered: Option<&Delivered>,
+        delivered: Option<&Part>,
     ) {
         while self.is_here(&hit.receiver) {
             let Some((receiver, share)) = self.other_member(routed, &mut hit) else {
@@ -191,7 +199,8 @@ impl Worker {
                     queue.messages += usize::from(self.settings.limits.inflight_messages_max);
                     queue.bytes = u64::MAX;
                 }
-                self.deliver(routed, &receiver, &more_identifiers, share, queue);
+                let fate = self.deliver(routed, &receiver, &more_identifiers, share, queue);
+                count(delivered, fate);
                 if is_shared {
                     self.look_for_room(&receiver);
                 }
@@ -289,23 +298,23 @@ impl Worker {
         more_identifiers: &[u32],
         share: Option<Share>,
         queue: QueueMax,
-    ) {
+    ) -> Fate {
         if !self.may_receive(receiver, routed.parts.topic) {
             self.counts.deliveries_withheld += 1;
-            return;
+            return Fate::Withheld;
         }
         self.counts.deliveries += 1;
         // While it waited to be stored, for its worker or in the hands of another member [MQTT-3.3.2-5].
         if routed.parts.expires_at.is_some_and(|at| at < self.now) {
             self.counts.dropped_expired += 1;
-            return;
+            return Fate::Expired;
         }
         let Some(session) = self
             .sessions
             .get_mut_if(receiver.session.slot(), receiver.generation)
         else {
             self.counts.dropped_session_ended += 1;
-            return;
+            return Fate::SessionEnded;
         };
         let qos = routed.parts.qos.min(receiver.options.qos()); // [MQTT-3.8.4-8]
         let retain = routed.parts.retain && receiver.options.retain_as_published(); // [MQTT-3.3.1-12]
@@ -313,16 +322,14 @@ impl Worker {
         if qos == Qos::AtMostOnce {
             if self.relief.sheds(&self.connections, session.connection) {
                 self.counts.dropped_memory += 1;
-                return;
+                return Fate::Memory;
             }
-            match sending!(self, session.connection).filter(|_| online) {
-                Some(mut sending) => {
-                    let identifiers = (receiver.identifier, more_identifiers);
-                    session.deliver_at_most_once(routed, retain, identifiers, &mut sending);
-                }
-                None => self.counts.dropped_offline += 1,
-            }
-            return;
+            let Some(mut sending) = sending!(self, session.connection).filter(|_| online) else {
+                self.counts.dropped_offline += 1;
+                return Fate::Offline;
+            };
+            let identifiers = (receiver.identifier, more_identifiers);
+            return session.deliver_at_most_once(routed, retain, identifiers, &mut sending);
         }
         let delivery = |message| Delivery {
             message,
@@ -482,5 +489,12 @@ impl Worker {
             }
             self.pump(slot, session_slot);
         }
+    }
+}
+
+/// Counts what a delivery has come to, where somebody asks.
+pub(super) fn count(delivered: Option<&Part>, fate: Fate) {
+    if let Some(part) = delivered {
+        part.count(fate);
     }
 }

@@ -2,15 +2,16 @@
 
 use std::io;
 
-use super::deliver::Origin;
+use super::deliver::{Origin, count};
 use super::{Close, Worker};
 use crate::connection::Connection;
-use crate::handle::{Delivered, Inbox};
+use crate::handle::Inbox;
 use crate::limits::{
     INBOX_BYTES_PER_TURN_MAX, INBOX_ENTRIES_PER_TURN_MAX, TIMER_LOOK_MS, TIMER_TICK_MS,
     WORK_PER_TURN_MAX,
 };
 use crate::message::Message;
+use crate::outcome::{Fate, Part};
 use crate::session::{OFFLINE, Routed};
 use crate::time::Time;
 use crate::timers::Timer;
@@ -150,7 +151,7 @@ impl Worker {
                 receivers,
                 delivered,
             } => {
-                self.deliver_all(&message, &receivers);
+                self.deliver_all(&message, &receivers, delivered.as_ref());
                 complete(delivered);
             }
             Inbox::DeliverHit {
@@ -169,12 +170,15 @@ impl Worker {
             }
             Inbox::Publish {
                 messages,
-                delivered,
+                mut delivered,
             } => {
                 let mut messages = messages.into_iter();
                 while self.work < WORK_PER_TURN_MAX
-                    && let Some(message) = messages.next()
+                    && let Some((number, message)) = messages.next()
                 {
+                    if let Some(part) = &mut delivered {
+                        part.message = number;
+                    }
                     self.publish(&message, delivered.as_ref());
                 }
                 if messages.len() > 0 {
@@ -206,15 +210,16 @@ impl Worker {
         None
     }
 
-    fn publish(&mut self, message: &Message, delivered: Option<&Delivered>) {
-        let expired = message.expires_at().is_some_and(|at| at <= self.now);
-        if !expired {
-            let mut routed = Routed {
-                parts: message.parts(),
-                shared: Some(message.clone()),
-            };
-            self.route(&mut routed, Origin::Nobody, delivered);
+    fn publish(&mut self, message: &Message, delivered: Option<&Part>) {
+        if message.expires_at().is_some_and(|at| at <= self.now) {
+            count(delivered, Fate::Expired);
+            return;
         }
+        let mut routed = Routed {
+            parts: message.parts(),
+            shared: Some(message.clone()),
+        };
+        self.route(&mut routed, Origin::Nobody, delivered);
     }
 
     /// Fires the timers that are due.
@@ -538,7 +543,9 @@ fn fits_turn(inbox: &[Inbox]) -> usize {
         let before = bytes;
         bytes += match entry {
             Inbox::Deliver { message, .. } | Inbox::DeliverHit { message, .. } => message.bytes(),
-            Inbox::Publish { messages, .. } => messages.iter().map(Message::bytes).sum(),
+            Inbox::Publish { messages, .. } => {
+                messages.iter().map(|(_, message)| message.bytes()).sum()
+            }
             Inbox::Adopt(_)
             | Inbox::Settled(_)
             | Inbox::SinkReady
@@ -554,7 +561,7 @@ fn fits_turn(inbox: &[Inbox]) -> usize {
         .count()
 }
 
-fn complete(delivered: Option<Delivered>) {
+fn complete(delivered: Option<Part>) {
     if let Some(delivered) = delivered {
         delivered.complete();
     }

@@ -24,7 +24,7 @@ fn delivered() -> (Delivered, Arc<AtomicBool>) {
     let done = Arc::new(AtomicBool::new(false));
     let set = Arc::clone(&done);
     (
-        Delivered::then(move || set.store(true, Ordering::Relaxed)),
+        Delivered::then(move |_| set.store(true, Ordering::Relaxed)),
         done,
     )
 }

@@ -7,6 +7,7 @@ mod access;
 mod bad_input;
 mod connect;
 mod downlink;
+mod downlink_outcomes;
 mod flow_control;
 mod held;
 mod memory;

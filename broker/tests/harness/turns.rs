@@ -78,7 +78,7 @@ fn what_other_threads_publish_is_bounded_too_and_said_to_be_delivered_once_it_is
     };
     let delivered = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&delivered);
-    let then = Delivered::then(move || {
+    let then = Delivered::then(move |_| {
         counter.fetch_add(1, Ordering::Relaxed);
     });
     net.handle()
