@@ -17,6 +17,7 @@ fn message(topic: &str, level: u8, bytes: usize, expires_at: Option<Time>) -> Me
         retain: false,
         properties: &[],
         expires_at,
+        arrived_at: Time(0),
     })
 }
 
