@@ -386,6 +386,12 @@ async fn a_store_behind_its_group_is_read_from_where_the_store_is() {
     // Another directory: nothing is there at all.
     let mut other = test.config.clone();
     other.database = format!("sqlite:{}", test.dir.path().join("other.db").display());
+    let refused = start(other.clone()).await.expect_err("it is another store");
+    assert!(
+        matches!(refused, StartError::OtherStore { .. }),
+        "{refused}"
+    );
+    other.consumer.adopt_store = true;
     let served = Served::start(&other).await;
     until("it has all", || served.running.status().records == 100).await;
     served.assert_history("lobby", 100).await;

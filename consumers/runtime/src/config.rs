@@ -57,6 +57,9 @@ settings::section! {
         pub start_timeout_ms: u32 = 10_000, [100..=600_000, "milliseconds"];
         /// A partition in which more is to read but nothing comes for so long makes the reader be rebuilt.
         pub stall_timeout_ms: u32 = 30_000, [1_000..=3_600_000, "milliseconds"];
+        /// Take the group over from another store that is gone for good; refused while the group has members. To be set for
+        /// one start.
+        pub adopt_store: bool = false, ["true or false"];
         /// Kafka gives the partitions of a consumer that was silent for so long to others.
         pub session_timeout_ms: u32 = 10_000, [6_000..=1_800_000, "milliseconds, and what Kafka allows"];
         /// Further librdkafka properties, for example for TLS and SASL; they win over the other keys.

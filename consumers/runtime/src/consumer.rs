@@ -12,6 +12,7 @@ use crate::connect::{connect, make_dead_letter_topics};
 use crate::effects::Effects;
 use crate::error::StartError;
 use crate::handler::Handler;
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
 use crate::shared::Shared;
@@ -50,9 +51,15 @@ pub async fn start<H: Handler>(
     config.validate()?;
     let tokio = tokio::runtime::Handle::current();
     let connecting = config.clone();
+    let identity = handler.store().map(|store| Identity::new(store.identity()));
+    let claimed = identity.clone();
     let (connected, outlet) = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
         let timeout = Duration::from_millis(connecting.tuning.start_timeout_ms.into());
-        Ok((connect(&connecting, timeout)?, Outlet::new(&connecting)?))
+        let connected = connect(&connecting, timeout)?;
+        if let Some(identity) = claimed {
+            identity.claim(&connected.consumer, &connecting, timeout)?;
+        }
+        Ok((connected, Outlet::new(&connecting)?))
     })
     .await
     .map_err(|error| StartError::Client(error.to_string()))??;
@@ -76,6 +83,7 @@ pub async fn start<H: Handler>(
             shared: Arc::clone(&shared),
             metrics,
             outlet,
+            identity,
             calls_done: 0,
         },
         cluster: connected.cluster,

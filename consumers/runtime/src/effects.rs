@@ -6,6 +6,7 @@ use crate::batch::Batch;
 use crate::config::Config;
 use crate::fault::HandleError;
 use crate::handler::{Handler, Outcome};
+use crate::identity::Identity;
 use crate::metrics::{Metrics, STEP_HANDLE, STEP_PRODUCE};
 use crate::outlet::Outlet;
 use crate::shared::Shared;
@@ -18,6 +19,8 @@ pub(crate) struct Effects<H> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Metrics,
     pub(crate) outlet: Outlet,
+    /// Of the store, where the handler has one.
+    pub(crate) identity: Option<Identity>,
     /// Calls of the handler whose effects are all done.
     pub(crate) calls_done: u64,
 }

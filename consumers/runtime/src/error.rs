@@ -25,6 +25,26 @@ pub enum StartError {
         /// What librdkafka says.
         reason: String,
     },
+    /// The group is another store's.
+    #[error(
+        "the consumer group {group:?} works for another store (identity {owner}, this one is {own}), and two stores would share out its records: start with that store's database or --data directory, or, if it is gone for good and no instance with it runs, once with consumer.adopt_store = true, and this store goes on, filled with what Kafka still has"
+    )]
+    OtherStore {
+        /// The group.
+        group: String,
+        /// The identity of its store.
+        owner: String,
+        /// The identity of this one.
+        own: String,
+    },
+    /// The group cannot be used now.
+    #[error("the consumer group {group:?} cannot be used: {reason}")]
+    Group {
+        /// The group.
+        group: String,
+        /// Why not.
+        reason: String,
+    },
     /// A metric with the same name and the same labels is in the registry already.
     #[error("metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),

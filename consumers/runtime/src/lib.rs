@@ -28,6 +28,7 @@ mod fault;
 mod handler;
 mod health;
 pub mod http;
+mod identity;
 mod metrics;
 mod outlet;
 mod pattern;

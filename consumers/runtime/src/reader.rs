@@ -20,6 +20,7 @@ use crate::effects::Effects;
 use crate::fault::HandleError;
 use crate::handler::Handler;
 use crate::health::Health;
+use crate::identity::{Identity, Refusal};
 use crate::metrics::STEP_COMMIT;
 use crate::status::Gap;
 
@@ -31,6 +32,9 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How often stalled partitions and missing topics are looked for. A turn that takes longer stands out.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether another store has come to own the group.
+const OWNER_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Why reading ended.
 pub(crate) enum End {
@@ -53,6 +57,9 @@ pub(crate) struct Reader<'a, H> {
     status_at: Option<Instant>,
     /// Why it is not known from where to read.
     no_beginning: Option<String>,
+    /// When it is looked next whether the group is still this store's, and whether nothing may be handled before.
+    owner_due: Instant,
+    owner_unknown: bool,
 }
 
 impl<'a, H: Handler> Reader<'a, H> {
@@ -81,6 +88,8 @@ impl<'a, H: Handler> Reader<'a, H> {
             checked_at: now,
             status_at: None,
             no_beginning: None,
+            owner_due: now,
+            owner_unknown: true,
         }
     }
 
@@ -119,6 +128,7 @@ impl<'a, H: Handler> Reader<'a, H> {
         if let Some(reason) = self.no_beginning.take() {
             return Err(End::Rebuild(reason));
         }
+        self.check_owner()?;
         let fresh = self.assignment.fresh();
         if !fresh.is_empty() {
             self.handle(&fresh)?;
@@ -143,6 +153,35 @@ impl<'a, H: Handler> Reader<'a, H> {
             .is_none_or(|at| now.duration_since(at) >= STATUS_INTERVAL)
         {
             self.publish_status(now);
+        }
+        Ok(())
+    }
+
+    /// Stops a store that is not its group's. Partitions that were just given are not read before that is known.
+    fn check_owner(&mut self) -> Result<(), End> {
+        let Some(identity) = &self.effects.identity else {
+            return Ok(());
+        };
+        if Instant::now() < self.owner_due || self.assignment.slots().is_empty() {
+            return Ok(());
+        }
+        if !self.owner_unknown && self.health.is_unreachable() {
+            return Ok(());
+        }
+        let config = &self.effects.config;
+        let checked = identity.check(self.consumer, config, ASK_TIMEOUT);
+        self.owner_due = Instant::now() + OWNER_INTERVAL;
+        match checked {
+            Ok(()) => self.owner_unknown = false,
+            Err(Refusal::OtherStore(sentence)) => return Err(End::Fatal(sentence)),
+            Err(Refusal::Unknown(reason)) if self.owner_unknown => {
+                return Err(End::Rebuild(format!(
+                    "Kafka does not say whose the group is: {reason}"
+                )));
+            }
+            Err(Refusal::Unknown(reason)) => {
+                tracing::debug!(reason, "Kafka does not say whose the group is");
+            }
         }
         Ok(())
     }
@@ -283,6 +322,7 @@ impl<'a, H: Handler> Reader<'a, H> {
 
     fn assigned(&mut self, partitions: &[(String, i32)]) {
         self.effects.metrics.rebalances.inc();
+        (self.owner_due, self.owner_unknown) = (Instant::now(), true);
         tracing::info!(
             group = self.effects.config.group,
             partitions = partitions.len(),
@@ -399,13 +439,18 @@ impl<'a, H: Handler> Reader<'a, H> {
     /// Tells librdkafka what to commit: the next commit, also the one at a handover, takes it.
     fn store_offsets(&mut self, indices: &[usize]) {
         let mut list = TopicPartitionList::with_capacity(indices.len());
+        let mark = self.effects.identity.as_ref().and_then(Identity::mark);
         for &index in indices {
             let slot = &self.assignment.slots()[index];
-            if let Some(offset) = slot.next_offset
-                && let Err(error) =
-                    list.add_partition_offset(&slot.topic, slot.partition, Offset::Offset(offset))
-            {
+            let Some(offset) = slot.next_offset else {
+                continue;
+            };
+            let mut element = list.add_partition(&slot.topic, slot.partition);
+            if let Err(error) = element.set_offset(Offset::Offset(offset)) {
                 tracing::warn!(%error, offset, "an offset cannot be committed");
+            }
+            if let Some(mark) = &mark {
+                element.set_metadata(mark);
             }
         }
         if let Err(error) = self.consumer.store_offsets(&list) {

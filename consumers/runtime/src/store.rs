@@ -3,6 +3,7 @@
 //! What a backend keeps beside that is its own business. See [`Progress`] for how effects become idempotent.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::sqlite::{
@@ -51,6 +52,8 @@ pub fn is_whole<T>(rows: &[T]) -> bool {
 pub struct Store {
     writer: SqlitePool,
     reader: SqlitePool,
+    /// `None` in memory: such a store is a new one at each start.
+    identity: Option<Arc<str>>,
 }
 
 /// Why a store cannot be opened.
@@ -118,6 +121,8 @@ pub struct Schema {
 
 const PROGRESS_TABLES: &str = "
     CREATE TABLE IF NOT EXISTS store_owner (backend TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS store_identity (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL);
+    INSERT OR IGNORE INTO store_identity VALUES (1, lower(hex(randomblob(16))));
     CREATE TABLE IF NOT EXISTS store_progress (
         source INTEGER PRIMARY KEY,
         cluster TEXT NOT NULL,
@@ -188,15 +193,27 @@ impl Store {
             .await
             .map_err(open)?;
         // A database in memory belongs to its connection: readers have to share the writer's.
-        let reader = if url.contains(":memory:") || url.contains("mode=memory") {
+        let in_memory = url.contains(":memory:") || url.contains("mode=memory");
+        let reader = if in_memory {
             writer.clone()
         } else {
             SqlitePoolOptions::new()
                 .max_connections(READERS_MAX)
                 .connect_lazy_with(options.read_only(true).create_if_missing(false))
         };
-        let store = Self { writer, reader };
+        let mut store = Self {
+            writer,
+            reader,
+            identity: None,
+        };
         store.migrate(url, schema).await?;
+        if !in_memory {
+            let id: String = sqlx::query_scalar("SELECT id FROM store_identity")
+                .fetch_one(&store.writer)
+                .await
+                .map_err(open)?;
+            store.identity = Some(id.into());
+        }
         Ok(store)
     }
 
@@ -280,6 +297,12 @@ impl Store {
             }
             begun => begun,
         }
+    }
+
+    /// What tells this store from all others, wherever its file is moved; none for one in memory.
+    #[must_use]
+    pub fn identity(&self) -> Option<Arc<str>> {
+        self.identity.clone()
     }
 
     /// The connections for reading, for HTTP APIs.
