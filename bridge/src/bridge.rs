@@ -13,7 +13,8 @@ use crate::error::StartError;
 use crate::fault::Asker;
 use crate::kafka;
 use crate::lanes::Lanes;
-use crate::poller::{Clients, Poller};
+use crate::mender::Mender;
+use crate::poller::Poller;
 use crate::producer::new_producer;
 use crate::routes::Routes;
 use crate::sink::KafkaSink;
@@ -41,6 +42,7 @@ pub struct Bridge {
     sink: Arc<KafkaSink>,
     poller: Poller,
     watcher: Watcher,
+    _mender: Mender,
     downlink: Option<Downlink>,
     /// The node's name is this node's alone.
     claim: Option<Claim>,
@@ -65,18 +67,20 @@ impl Bridge {
             .filter(|_| !prepared.in_memory)
             .map(|topic| Claim::take(config, topic))
             .transpose()?;
-        let clients = Clients {
-            near: kafka::producer(config, prepared.batch_bytes_max),
-            far: kafka::far_producer(config, prepared.batch_bytes_max),
-        };
         let client_error = |error: KafkaError| StartError::Client(error.to_string());
         let suspicions = Arc::new(Suspicions::default());
-        let producer = new_producer(&clients.near, &suspicions, None).map_err(client_error)?;
+        let near = kafka::producer(config, prepared.batch_bytes_max);
+        let producer = new_producer(&near, &suspicions).map_err(client_error)?;
         let partitions = Arc::new(prepared.partitions);
         let sink = Arc::new(KafkaSink::new(
             config,
             routes,
-            Lanes::new(producer, partitions, prepared.batch_bytes_max),
+            Lanes::new(
+                producer,
+                partitions,
+                prepared.batch_bytes_max,
+                &prepared.limits,
+            ),
             Arc::new(Counters::default()),
         ));
         if prepared.round_trip >= FAR {
@@ -84,10 +88,12 @@ impl Bridge {
         }
         let poller = Poller::start(
             Arc::clone(&sink),
-            clients,
+            config,
+            prepared.batch_bytes_max,
             Arc::clone(&suspicions),
             handle.clone(),
         )?;
+        let mender = Mender::start(Arc::clone(&sink), config.clone())?;
         let asker = Asker::new(kafka::client(config)).map_err(client_error)?;
         let topic = topic.map(str::to_owned);
         let watcher = Watcher::start(
@@ -96,6 +102,7 @@ impl Bridge {
             asker,
             topic,
             handle.clone(),
+            Duration::from_secs(config.confirmation_wait_s),
         )?;
         let downlink = config
             .downlink
@@ -106,6 +113,7 @@ impl Bridge {
             sink,
             poller,
             watcher,
+            _mender: mender,
             downlink,
             claim,
             weaknesses: prepared.weaknesses.into(),
@@ -128,7 +136,7 @@ impl Bridge {
             .map_or(self.downlink_was, Downlink::status);
         let of_claim = self.claim.iter().filter_map(Claim::problem);
         let of_downlink = self.downlink.iter().filter_map(Downlink::problem);
-        let problems = of_claim.chain(of_downlink);
+        let problems = of_claim.chain(of_downlink).chain(self.sink.problems());
         self.sink.counters.status(
             self.watcher.reachability(),
             downlink,

@@ -36,6 +36,16 @@ settings::section! {
         pub require_replicas: bool = false, ["true or false"];
         /// How long the start waits for Kafka before it fails. A Kafka that goes away later is waited for without end.
         pub start_timeout_ms: u64 = 10_000, [100..=600_000, "milliseconds"];
+        /// What becomes of a message that Kafka refuses for good when its publisher, a 3.x client, cannot be told:
+        /// `"dead-letter"` puts it into the topic `TOPIC.dlq` with the reason, and acknowledges it when it is there;
+        /// `"close"` closes the connection, and a client that comes back and sends it again is closed again. A 5.0 client
+        /// gets a reason code.
+        pub refused_3x: Refused3x = Refused3x::DeadLetter, ["\"dead-letter\" or \"close\""];
+        /// How long messages wait for a topic that Kafka does not have any more before they are refused. With
+        /// `create_topics` the topic is made again.
+        pub missing_topic_wait_s: u64 = 60, [0..=86_400, "seconds"];
+        /// A partition that confirms nothing for so long, though messages wait for it, is a problem, and the node not ready.
+        pub confirmation_wait_s: u64 = 10, [1..=3_600, "seconds"];
         /// How messages are sent to Kafka.
         pub producer: ProducerConfig = ProducerConfig::default(), [section];
         /// How messages come back from Kafka to be published.
@@ -65,6 +75,9 @@ settings::section! {
         pub queue_messages_max: u32 = 200_000, [1..=10_000_000, "messages"];
         /// Payload bytes that may wait for Kafka's confirmation. Beside them a waiting message takes about 1 KB.
         pub queue_bytes_max: u64 = 128 * 1_048_576, [1..=QUEUE_BYTES_CEILING, "bytes, at least message_bytes_max"];
+        /// The share of both that messages of one Kafka topic may take, so that a topic which confirms nothing leaves room
+        /// to the others. A topic that is the only one may take all.
+        pub queue_topic_percent: u32 = 50, [1..=100, "percent"];
     }
 }
 
@@ -95,6 +108,16 @@ settings::section! {
         /// How often the position is committed: what a killed node may publish again.
         pub commit_interval_ms: u64 = 200, [10..=60_000, "milliseconds"];
     }
+}
+
+/// What becomes of a refused message whose publisher cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refused3x {
+    /// It is put aside, and acknowledged.
+    DeadLetter,
+    /// The connection is closed.
+    Close,
 }
 
 /// A compression of record batches.
@@ -128,7 +151,7 @@ const NODE: Kind<String> = Kind {
 /// Bytes that a record has beside its payload at least; a bound on batches below this would refuse everything.
 const MESSAGE_BYTES_MIN: u32 = 1_024;
 /// The largest message and batch that librdkafka can be set to.
-const MESSAGE_BYTES_CEILING: u32 = 1_000_000_000;
+pub(crate) const MESSAGE_BYTES_CEILING: u32 = 1_000_000_000;
 /// librdkafka counts its queue in units of 1,024 bytes, up to 31 bits of them.
 const QUEUE_BYTES_CEILING: u64 = 2_147_483_647 * 1_024;
 

@@ -11,7 +11,8 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::config::Config;
+use crate::config::{Config, MESSAGE_BYTES_CEILING};
+use crate::letters::LETTER_ROOM_BYTES;
 
 /// After this time without an answer a request to Kafka counts as lost, and the connection with it.
 const SOCKET_TIMEOUT_MS: u32 = 30_000;
@@ -54,6 +55,9 @@ pub(crate) fn producer(config: &Config, batch_bytes_max: u32) -> ClientConfig {
     client
         .set("acks", "all")
         .set("enable.idempotence", "true")
+        // When Kafka refuses a batch, nothing more is sent before that is sorted out: what comes behind would be stored
+        // before those of the batch that are sent again.
+        .set("enable.gapless.guarantee", "true")
         .set("max.in.flight", REQUESTS_IN_FLIGHT_MAX)
         // A message waits for Kafka however long that takes: giving up would lose what a publisher still waits for.
         .set("message.timeout.ms", "0")
@@ -81,6 +85,34 @@ pub(crate) fn far_producer(config: &Config, batch_bytes_max: u32) -> ClientConfi
     client
 }
 
+/// The producer of what goes alone: each message is a request of its own, and a refusal is about it.
+pub(crate) fn alone_producer(config: &Config) -> ClientConfig {
+    let mut client = producer(config, config.producer.batch_bytes_max);
+    client
+        .set("enable.gapless.guarantee", "false")
+        .set("batch.num.messages", "1")
+        .set("linger.ms", "0")
+        // It is asked elsewhere whether a topic is there.
+        .set("topic.metadata.propagation.max.ms", "1000");
+    client
+}
+
+/// The producer of the dead letters of what was refused.
+pub(crate) fn letter_producer(config: &Config) -> ClientConfig {
+    let largest = config.producer.message_bytes_max;
+    let largest = largest
+        .saturating_add(LETTER_ROOM_BYTES)
+        .min(MESSAGE_BYTES_CEILING);
+    let mut client = alone_producer(config);
+    client.set("message.max.bytes", largest.to_string()).set(
+        "queue.buffering.max.kbytes",
+        (config.producer.queue_bytes_max / 1_024 + u64::from(LETTER_ROOM_BYTES))
+            .min(2_147_483_647)
+            .to_string(),
+    );
+    client
+}
+
 /// The consumer of the downlink topic.
 pub(crate) fn downlink_consumer(config: &Config) -> ClientConfig {
     let mut client = client(config);
@@ -103,10 +135,45 @@ pub(crate) fn downlink_consumer(config: &Config) -> ClientConfig {
 /// The small producer of dead letters.
 pub(crate) fn dead_letter_producer(config: &Config) -> ClientConfig {
     let mut client = producer(config, config.producer.batch_bytes_max);
-    client.set("linger.ms", "0");
     // An idempotent producer can fail for good, and takes no dead letter from then on. One that comes twice does no harm.
     client.set("enable.idempotence", "false");
     client
+        .set("enable.gapless.guarantee", "false")
+        .set("linger.ms", "0");
+    client
+}
+
+/// Whether a message failed because Kafka does not have its topic or partition, as far as it was told.
+pub(crate) fn is_missing(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition
+    )
+}
+
+/// Whether a message failed because its producer did, and nothing is known of what Kafka thinks of it.
+pub(crate) fn is_purged(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::PurgeQueue | Code::PurgeInflight | Code::Fatal)
+}
+
+/// Whether a message failed with the order of its producer's requests: it may be stored or not, and only its publisher can
+/// decide to send it again.
+pub(crate) fn is_doubtful(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::OutOfOrderSequenceNumber
+            | Code::DuplicateSequenceNumber
+            | Code::UnknownProducerId
+            | Code::InvalidProducerEpoch
+    )
+}
+
+/// Whether it is too large, alone or with its batch.
+pub(crate) fn is_too_large(code: RDKafkaErrorCode) -> bool {
+    refusal(code) == Refusal::TooLarge
 }
 
 /// What a publisher is told about a message that Kafka will never take.
@@ -182,6 +249,8 @@ mod tests {
             producer(&config, 1_000_000),
             downlink_consumer(&config),
             dead_letter_producer(&config),
+            alone_producer(&config),
+            letter_producer(&config),
         ] {
             client.create_native_config().unwrap();
         }

@@ -11,63 +11,102 @@
 //!
 //! Order holds: a key has one gate, a gate one producer and one queue. The turn from near to far holds everything back
 //! until the near producer has nothing under way; there is no way back but a restart, since far is merely dearer.
+//!
+//! Kafka refuses a batch as a whole. What comes back then waits at its gate, which is shut: nothing passes it any more.
+//! From there each message that was refused among others goes alone, by a producer of its own and with nothing else of
+//! its partition under way, so that a refusal is about it. What is too large to share a batch goes that way at once. When
+//! nothing waits any more, the gate is open again.
 
 use std::collections::VecDeque;
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use broker::Token;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::OwnedHeaders;
-use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::Producer as _;
 
 use crate::partitions::Partitions;
-use crate::producer::{Producer, opaque};
+use crate::producer::{Errand, Held, Message, Producer, Run};
 
 /// librdkafka's `RD_KAFKA_IDEMP_MAX_INFLIGHT`, see above.
 const UNDER_WAY_MAX: usize = 5;
-/// A message on its way.
-pub(crate) struct Message<'m> {
-    pub(crate) topic: &'m str,
-    pub(crate) key: &'m str,
-    pub(crate) payload: &'m [u8],
-    pub(crate) headers: OwnedHeaders,
-    /// In milliseconds since the Unix epoch.
-    pub(crate) timestamp: i64,
-    pub(crate) token: Token,
-}
 
-impl Message<'_> {
-    fn send(self, producer: &Producer) -> Result<(), (RDKafkaErrorCode, Option<OwnedHeaders>)> {
-        let record = BaseRecord::with_opaque_to(self.topic, opaque(self.token))
-            .key(self.key)
-            .payload(self.payload)
-            .timestamp(self.timestamp)
-            .headers(self.headers);
-        producer.send(record).map_err(|(error, record)| {
-            let code = match error {
-                KafkaError::MessageProduction(code) => code,
-                _ => RDKafkaErrorCode::Fail,
-            };
-            (code, record.headers)
-        })
-    }
-}
-
-/// A message that waits at its gate.
-struct Held {
-    topic: Box<str>,
-    key: Box<str>,
-    payload: Box<[u8]>,
-    headers: OwnedHeaders,
-    timestamp: i64,
-    token: Token,
+/// How messages of a topic may go at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Footing {
+    /// Together.
+    Sound,
+    /// Each alone: Kafka refused some not long ago.
+    Alone,
+    /// Not at all: Kafka does not have the topic.
+    Waits,
 }
 
 #[derive(Default)]
 struct Gate {
+    /// Nothing passes by, also near Kafka. Set and cleared while nobody passes, or by who brings something to the queue.
+    shut: AtomicBool,
     /// Messages that its producer has and did not report on.
-    under_way: usize,
+    under_way: AtomicUsize,
+    /// Its producer has had something stored. Kafka knows the order of a producer's requests only from then on: of several
+    /// under way it would store the second though it refused the first.
+    proven: AtomicBool,
+    /// Messages that came, ever.
+    came: AtomicU64,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// What a producer gives back; more of it may come while it has some. It was before all that is here.
+    coming: VecDeque<Held>,
+    /// What is before what never went.
+    back: VecDeque<Held>,
     held: VecDeque<Held>,
+    /// One is under way alone, or judged.
+    trial: bool,
+}
+
+impl Queue {
+    fn front(&self) -> Option<&Held> {
+        self.back.front().or_else(|| self.held.front())
+    }
+
+    fn pop(&mut self) -> Option<Held> {
+        self.back.pop_front().or_else(|| self.held.pop_front())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.coming.is_empty() && self.front().is_none() && !self.trial
+    }
+
+    /// All has come back that will. With several requests under way, one that was behind a refused one may come last.
+    fn came_back(&mut self) {
+        let coming = self.coming.make_contiguous();
+        coming.sort_by_key(|held| held.note.place);
+        while let Some(held) = self.coming.pop_back() {
+            self.back.push_front(held);
+        }
+    }
+}
+
+impl Gate {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::SeqCst)
+    }
+
+    /// Far from Kafka: whether more may be under way.
+    fn has_room(&self) -> bool {
+        let most = match self.proven.load(Ordering::SeqCst) {
+            true => UNDER_WAY_MAX,
+            false => 1,
+        };
+        self.under_way.load(Ordering::SeqCst) < most
+    }
 }
 
 /// How far away Kafka is, as far as sending goes.
@@ -91,31 +130,43 @@ struct State {
 pub(crate) struct Lanes {
     state: RwLock<State>,
     partitions: Arc<Partitions>,
-    gates: Box<[Mutex<Gate>]>,
-    batch_bytes_max: usize,
+    gates: Box<[Gate]>,
+    /// The largest message of each topic that may share a batch.
+    limits: Box<[AtomicU64]>,
+    batch_bytes_max: AtomicU64,
+    /// Gates that were shut by who brought something.
+    called: Mutex<Vec<usize>>,
+    /// Whether there are some.
+    calls: AtomicBool,
 }
 
-/// What is refused while it is let through: whose it was, why, and its size.
-pub(crate) type Refusals = Vec<(Token, RDKafkaErrorCode, u64)>;
+/// Whether a failure says that there is no room now, and nothing of the message. A failed producer is about to be replaced.
+fn is_no_room(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::QueueFull | RDKafkaErrorCode::Fatal)
+}
 
 impl Lanes {
-    /// Lanes near Kafka, with one producer.
+    /// Lanes near Kafka, with one producer. `limits` is the largest message that each topic takes.
     pub(crate) fn new(
         producer: Producer,
         partitions: Arc<Partitions>,
         batch_bytes_max: u32,
+        limits: &[u64],
     ) -> Self {
-        let gates = (0..partitions.count().max(1))
-            .map(|_| Mutex::default())
-            .collect();
+        let limit = |topic| limits.get(topic).copied().unwrap_or(u64::MAX);
         Self {
             state: RwLock::new(State {
                 producers: [Arc::new(producer)].into(),
                 distance: Distance::Near,
             }),
+            gates: (0..partitions.count()).map(|_| Gate::default()).collect(),
+            limits: (0..partitions.topics())
+                .map(|topic| limit(topic).into())
+                .collect(),
             partitions,
-            gates,
-            batch_bytes_max: batch_bytes_max as usize,
+            batch_bytes_max: u64::from(batch_bytes_max).into(),
+            called: Mutex::default(),
+            calls: AtomicBool::new(false),
         }
     }
 
@@ -127,40 +178,97 @@ impl Lanes {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn gate(&self, number: usize) -> MutexGuard<'_, Gate> {
-        self.gates[number]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// The partitions of the routed topics.
+    pub(crate) fn partitions(&self) -> &Partitions {
+        &self.partitions
     }
 
-    /// Takes a message: for a producer, or for later.
-    pub(crate) fn send(&self, message: Message<'_>) -> Result<(), RDKafkaErrorCode> {
+    /// Takes a message: for a producer, or for later. An error is about room, or about a message whose publisher can be
+    /// told.
+    pub(crate) fn send(&self, mut message: Message<'_>) -> Result<(), RDKafkaErrorCode> {
         let state = self.read();
-        if state.distance == Distance::Near {
-            let sent = message.send(&state.producers[0]);
-            return sent.map_err(|(code, _)| code);
+        let number = message.note.number as usize;
+        let gate = &self.gates[number];
+        message.note.place = gate.came.fetch_add(1, Ordering::Relaxed);
+        let limit = &self.limits[message.note.topic as usize];
+        let small = message.note.size <= limit.load(Ordering::Relaxed);
+        if state.distance == Distance::Near && small && !gate.is_shut() {
+            return self.pass(number, message, &state.producers[0]);
         }
-        let number = self
-            .partitions
-            .number(message.topic, message.key.as_bytes());
-        let mut gate = self.gate(number);
-        if state.distance == Distance::Far && gate.held.is_empty() && gate.under_way < UNDER_WAY_MAX
-        {
-            message
-                .send(&state.producers[number % state.producers.len()])
-                .map_err(|(code, _)| code)?;
-            gate.under_way += 1;
-            return Ok(());
+        let mut queue = gate.queue();
+        let free = small && !gate.is_shut() && queue.is_idle();
+        let passes = match state.distance {
+            Distance::Near => free,
+            Distance::Turning => false,
+            Distance::Far => free && gate.has_room(),
+        };
+        if passes {
+            drop(queue);
+            return self.pass(
+                number,
+                message,
+                &state.producers[number % state.producers.len()],
+            );
         }
-        gate.held.push_back(Held {
-            topic: message.topic.into(),
-            key: message.key.into(),
-            payload: message.payload.into(),
-            headers: message.headers,
-            timestamp: message.timestamp,
-            token: message.token,
-        });
+        queue.held.push_back(message.hold());
+        if state.distance == Distance::Near || !small {
+            gate.shut.store(true, Ordering::SeqCst);
+            self.call(number);
+        }
         Ok(())
+    }
+
+    fn pass(
+        &self,
+        number: usize,
+        message: Message<'_>,
+        producer: &Producer,
+    ) -> Result<(), RDKafkaErrorCode> {
+        let gate = &self.gates[number];
+        let (topic, key, payload) = (message.topic, message.key, message.payload);
+        // It may be reported on before this returns.
+        gate.under_way.fetch_add(1, Ordering::SeqCst);
+        let Err((code, note, headers)) = message.send(producer) else {
+            return Ok(());
+        };
+        gate.under_way.fetch_sub(1, Ordering::SeqCst);
+        let too_large = code == RDKafkaErrorCode::MessageSizeTooLarge;
+        if is_no_room(code) || (too_large && !note.mute) {
+            return Err(code);
+        }
+        let message = Message {
+            topic,
+            key,
+            payload,
+            headers,
+            note,
+        };
+        let mut queue = gate.queue();
+        queue.held.push_back(Held {
+            alone: true,
+            ..message.hold()
+        });
+        gate.shut.store(true, Ordering::SeqCst);
+        self.call(number);
+        Ok(())
+    }
+
+    fn call(&self, number: usize) {
+        let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        called.push(number);
+        self.calls.store(true, Ordering::SeqCst);
+    }
+
+    /// The gates that were shut since the last call.
+    pub(crate) fn called(&self) -> Vec<usize> {
+        if !self.calls.swap(false, Ordering::SeqCst) {
+            return Vec::new();
+        }
+        let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut called = mem::take(&mut *called);
+        called.sort_unstable();
+        called.dedup();
+        called
     }
 
     /// The producers of the moment.
@@ -172,12 +280,24 @@ impl Lanes {
         self.read().distance
     }
 
-    /// Puts another producer in the place of a failed one. When this returns, nobody sends to the old one any more.
+    /// Puts another producer in the place of a failed one. When this returns, nobody sends to the old one any more, and
+    /// the gates that lead to it are shut.
     pub(crate) fn replace(&self, at: usize, producer: Producer) {
         let mut state = self.write();
         let mut producers = state.producers.to_vec();
         producers[at] = Arc::new(producer);
+        for gate in self.gates.iter().skip(at).step_by(producers.len()) {
+            gate.shut.store(true, Ordering::SeqCst);
+        }
         state.producers = producers.into();
+    }
+
+    /// All has come back of the producer that was replaced there; nothing has gone to the new one.
+    pub(crate) fn replaced(&self, at: usize) {
+        let producers = self.read().producers.len();
+        for gate in self.gates.iter().skip(at).step_by(producers) {
+            gate.proven.store(false, Ordering::SeqCst);
+        }
     }
 
     /// From now on everything that comes is held.
@@ -200,89 +320,151 @@ impl Lanes {
         self.partitions.producers()
     }
 
-    /// Whom a far producer tells of which partition a message was.
-    pub(crate) fn partitions(&self) -> Arc<Partitions> {
-        Arc::clone(&self.partitions)
-    }
-
-    /// Goes on with far producers, to which each message's gate is known.
-    pub(crate) fn turn(&self, producers: Vec<Producer>, refused: &mut Refusals) {
-        {
-            let mut state = self.write();
-            state.producers = producers.into_iter().map(Arc::new).collect();
-            state.distance = Distance::Far;
+    /// Goes on with far producers. The gates are to be moved on.
+    pub(crate) fn turn(&self, producers: Vec<Producer>) {
+        let mut state = self.write();
+        state.producers = producers.into_iter().map(Arc::new).collect();
+        state.distance = Distance::Far;
+        for gate in &self.gates {
+            gate.proven.store(false, Ordering::SeqCst);
         }
-        self.let_through(0..self.gates.len(), refused);
     }
 
-    /// Producers have reported on a message of each of these partitions.
-    pub(crate) fn landed(&self, numbers: &mut Vec<usize>, refused: &mut Refusals) {
-        for number in numbers.iter() {
-            let mut gate = self.gate(*number);
-            gate.under_way = gate.under_way.saturating_sub(1);
+    /// Lowers what a batch may be, and what of a topic may share one.
+    pub(crate) fn lower(&self, topic: u32, bytes: u64) {
+        self.limits[topic as usize].fetch_min(bytes, Ordering::Relaxed);
+        self.batch_bytes_max.fetch_min(bytes, Ordering::Relaxed);
+    }
+
+    /// The largest batch, before compression.
+    pub(crate) fn batch_bytes_max(&self) -> u64 {
+        self.batch_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Messages of one partition were stored that went with others. Returns whether the gate has to be moved on.
+    pub(crate) fn landed(&self, run: &Run) -> bool {
+        let gate = &self.gates[run.number as usize];
+        gate.proven.store(true, Ordering::SeqCst);
+        let messages = usize::try_from(run.messages).unwrap_or(usize::MAX);
+        gate.under_way.fetch_sub(messages, Ordering::SeqCst);
+        gate.is_shut() || self.distance() != Distance::Near
+    }
+
+    /// A message that went with others has come to another end.
+    pub(crate) fn lost(&self, number: u32) {
+        let gate = &self.gates[number as usize];
+        gate.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// A message comes back that went with others.
+    pub(crate) fn give_back(&self, held: Held) {
+        let gate = &self.gates[held.note.number as usize];
+        let mut queue = gate.queue();
+        gate.shut.store(true, Ordering::SeqCst);
+        gate.under_way.fetch_sub(1, Ordering::SeqCst);
+        queue.coming.push_back(held);
+    }
+
+    /// Nothing of a topic goes with others before it went alone.
+    pub(crate) fn shut(&self, topic: u32) {
+        for number in self.partitions.of_topic(topic) {
+            self.gates[number].shut.store(true, Ordering::SeqCst);
         }
-        numbers.sort_unstable();
-        numbers.dedup();
-        self.let_through(numbers.drain(..), refused);
     }
 
-    fn let_through(&self, numbers: impl Iterator<Item = usize>, refused: &mut Refusals) {
+    /// What went alone has come to an end, or `again`: it is tried again later.
+    pub(crate) fn tried(&self, number: u32, again: Option<Held>) {
+        let mut queue = self.gates[number as usize].queue();
+        queue.trial = false;
+        if let Some(held) = again {
+            queue.back.push_front(held);
+        }
+    }
+
+    /// Lets through what may go. What is refused at once is added to `judged`, as a trial.
+    pub(crate) fn advance(
+        &self,
+        number: usize,
+        alone: &Producer,
+        footing: Footing,
+        judged: &mut Vec<(RDKafkaErrorCode, Held)>,
+    ) {
         let state = self.read();
-        for number in numbers {
-            let producer = &state.producers[number % state.producers.len()];
-            let mut gate = self.gate(number);
-            while gate.under_way < UNDER_WAY_MAX && !gate.held.is_empty() {
-                if !gate.let_batch_through(producer, self.batch_bytes_max, refused) {
-                    break;
+        if state.distance == Distance::Turning {
+            return;
+        }
+        let gate = &self.gates[number];
+        let topic = self.partitions.name(number).0;
+        let producer = &state.producers[number % state.producers.len()];
+        let mut queue = gate.queue();
+        let mut batch = 0;
+        while !queue.trial {
+            if !queue.coming.is_empty() {
+                if gate.under_way.load(Ordering::SeqCst) > 0 {
+                    return;
                 }
+                queue.came_back();
             }
-        }
-    }
-
-    /// Lets through what a producer had no room for. Every gate with something held and nothing under way is one that
-    /// nobody will come back to.
-    pub(crate) fn look_for_stuck(&self, refused: &mut Refusals) {
-        if self.distance() == Distance::Far {
-            self.let_through(0..self.gates.len(), refused);
-        }
-    }
-}
-
-impl Gate {
-    /// Hands the producer one batch. Returns false when it has no room.
-    fn let_batch_through(
-        &mut self,
-        producer: &Producer,
-        bytes_max: usize,
-        refused: &mut Refusals,
-    ) -> bool {
-        let mut bytes = 0;
-        while let Some(held) = self.held.pop_front() {
-            let size = held.key.len() + held.payload.len();
-            if bytes > 0 && bytes + size > bytes_max {
-                self.held.push_front(held);
-                return true;
-            }
-            bytes += size;
-            let message = Message {
-                topic: &held.topic,
-                key: &held.key,
-                payload: &held.payload,
-                headers: held.headers,
-                timestamp: held.timestamp,
-                token: held.token,
+            let Some(front) = queue.front() else {
+                if footing == Footing::Sound {
+                    gate.shut.store(false, Ordering::SeqCst);
+                }
+                return;
             };
-            match message.send(producer) {
-                Ok(()) => self.under_way += 1,
-                // A failed producer is about to be replaced.
-                Err((RDKafkaErrorCode::QueueFull | RDKafkaErrorCode::Fatal, headers)) => {
-                    let headers = headers.unwrap_or_default();
-                    self.held.push_front(Held { headers, ..held });
-                    return false;
+            if footing == Footing::Waits {
+                return;
+            }
+            let size = front.note.size;
+            let limit = self.limits[front.note.topic as usize].load(Ordering::Relaxed);
+            let under_way = gate.under_way.load(Ordering::SeqCst);
+            if front.alone || footing == Footing::Alone || size > limit {
+                if under_way > 0 {
+                    return;
                 }
-                Err((code, _)) => refused.push((held.token, code, size as u64)),
+                let Some(mut held) = queue.pop() else { return };
+                held.note.errand = Errand::Trial;
+                queue.trial = true;
+                match held.send(topic, alone) {
+                    Ok(()) => {}
+                    Err((code, held)) if is_no_room(code) => {
+                        queue.trial = false;
+                        return queue.back.push_front(held);
+                    }
+                    Err(refused) => judged.push(refused),
+                }
+                return;
+            }
+            if state.distance == Distance::Far {
+                if batch > 0 && batch + size > self.batch_bytes_max() {
+                    batch = 0;
+                }
+                if (batch == 0 || !gate.proven.load(Ordering::SeqCst)) && !gate.has_room() {
+                    return;
+                }
+                batch += size;
+            }
+            let Some(mut held) = queue.pop() else { return };
+            held.note.errand = Errand::Message;
+            gate.under_way.fetch_add(1, Ordering::SeqCst);
+            if let Err((code, mut held)) = held.send(topic, producer) {
+                gate.under_way.fetch_sub(1, Ordering::SeqCst);
+                held.alone = !is_no_room(code);
+                let again = held.alone;
+                queue.back.push_front(held);
+                if !again {
+                    return;
+                }
             }
         }
-        true
+    }
+
+    /// The gates at which something may wait that nobody will come back to.
+    pub(crate) fn to_look_at(&self) -> Vec<usize> {
+        let far = self.distance() == Distance::Far;
+        let gates = self.gates.iter().enumerate();
+        gates
+            .filter(|(_, gate)| gate.is_shut() || far)
+            .map(|(number, _)| number)
+            .collect()
     }
 }

@@ -1,5 +1,7 @@
 //! The partitions of the routed topics, and which one a key belongs to.
 
+use std::ops::Range;
+
 /// Partitions that share a far producer, of those that one Kafka broker leads: they share the five requests that it may
 /// have under way there, and a partition of few messages sends each in its own.
 const PARTITIONS_PER_PRODUCER: usize = 2;
@@ -37,17 +39,49 @@ impl Partitions {
         all
     }
 
-    /// The number of the partition to which a key belongs.
-    pub(crate) fn number(&self, topic: &str, key: &[u8]) -> usize {
-        let found = self.topics.iter().find(|(name, ..)| **name == *topic);
-        found.map_or(0, |(_, first, partitions)| {
-            first + envelope::partition(key, *partitions) as usize
+    /// The numbers of a topic, and of the partition of it to which a key belongs.
+    pub(crate) fn find(&self, topic: &str, key: &[u8]) -> (u32, u32) {
+        let topics = self.topics.iter().zip(0..);
+        let found = topics.clone().find(|((name, ..), _)| **name == *topic).map(
+            |((_, first, partitions), at)| {
+                (
+                    at,
+                    *first as u32 + envelope::partition(key, *partitions) as u32,
+                )
+            },
+        );
+        found.unwrap_or_default()
+    }
+
+    /// How many topics there are, and at least one.
+    pub(crate) fn topics(&self) -> usize {
+        self.topics.len().max(1)
+    }
+
+    /// The name of a topic.
+    pub(crate) fn topic(&self, topic: u32) -> &str {
+        let found = self.topics.get(topic as usize);
+        found.map_or("", |(name, ..)| name)
+    }
+
+    /// The numbers of a topic's partitions.
+    pub(crate) fn of_topic(&self, topic: u32) -> Range<usize> {
+        let found = self.topics.get(topic as usize);
+        found.map_or(0..0, |(_, first, partitions)| {
+            *first..*first + *partitions as usize
         })
     }
 
-    /// How many there are.
+    /// A partition's topic, and which it is there.
+    pub(crate) fn name(&self, number: usize) -> (&str, usize) {
+        let mut topics = self.topics.iter().rev();
+        let found = topics.find(|(_, first, _)| *first <= number);
+        found.map_or(("", number), |(name, first, _)| (name, number - first))
+    }
+
+    /// How many partitions there are, and at least one.
     pub(crate) fn count(&self) -> usize {
-        self.count
+        self.count.max(1)
     }
 
     /// How many far producers they are worth.
@@ -71,8 +105,15 @@ mod tests {
         for topic in ["a", "b"] {
             for key in 0..200 {
                 let key = format!("key-{key}");
-                let number = partitions.number(topic, key.as_bytes());
-                assert_eq!(number, partitions.number(topic, key.as_bytes()));
+                let (at, number) = partitions.find(topic, key.as_bytes());
+                assert_eq!((at, number), partitions.find(topic, key.as_bytes()));
+                assert_eq!(partitions.topic(at), topic);
+                assert!(partitions.of_topic(at).contains(&(number as usize)));
+                let (name, partition) = partitions.name(number as usize);
+                assert_eq!(
+                    (name, partition + partitions.of_topic(at).start),
+                    (topic, number as usize)
+                );
                 seen.insert((topic, number));
             }
         }

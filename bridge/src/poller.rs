@@ -14,15 +14,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use broker::{Handle, Settlement, Token};
 use rdkafka::ClientConfig;
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{Producer as _, PurgeConfig};
 
+use crate::config::Config;
 use crate::kafka;
-use crate::lanes::{Distance, Refusals};
-use crate::producer::{Events, Producer, new_producer};
+use crate::lanes::Distance;
+use crate::producer::{Errand, Held, Producer, Reports, Run, new_producer};
 use crate::sink::KafkaSink;
-use crate::status::Counters;
 use crate::suspicions::Suspicions;
+use crate::topics;
+use refusals::Refusals;
 
 /// Between two looks while messages wait and Kafka answers.
 const TICK: Duration = Duration::from_millis(1);
@@ -38,8 +40,8 @@ const EVENTS_PER_BATCH_MAX: usize = 256;
 const LOOK: Duration = Duration::from_millis(100);
 /// What a failed producer gets to hand back its messages.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two log lines about refused messages: a publisher can cause them as fast as it sends.
-const WARN_PAUSE: Duration = Duration::from_secs(10);
+/// What Kafka gets to answer requests that are under way when a batch was refused.
+const ANSWERS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two attempts to make a new producer, also when each new one fails at once.
 const REBUILD_PAUSE: Duration = Duration::from_secs(1);
 
@@ -71,6 +73,19 @@ impl Outlet for Handle {
 pub(crate) struct Clients {
     pub(crate) near: ClientConfig,
     pub(crate) far: ClientConfig,
+    pub(crate) alone: ClientConfig,
+    pub(crate) letters: ClientConfig,
+}
+
+impl Clients {
+    pub(crate) fn new(config: &Config, batch_bytes_max: u32) -> Self {
+        Self {
+            near: kafka::producer(config, batch_bytes_max),
+            far: kafka::far_producer(config, batch_bytes_max),
+            alone: kafka::alone_producer(config),
+            letters: kafka::letter_producer(config),
+        }
+    }
 }
 
 /// How the poll thread is told to end.
@@ -91,22 +106,27 @@ pub(crate) struct Poller {
 impl Poller {
     pub(crate) fn start(
         sink: Arc<KafkaSink>,
-        clients: Clients,
+        config: &Config,
+        batch_bytes_max: u32,
         suspicions: Arc<Suspicions>,
         outlet: impl Outlet,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(Stop::default());
+        let clients = Clients::new(config, batch_bytes_max);
         let mut polling = Polling {
+            refusals: Refusals::new(config, &clients, Arc::clone(&suspicions)),
+            config: config.clone(),
             sink: Arc::clone(&sink),
             clients,
             suspicions,
             outlet,
             stop: Arc::clone(&stop),
-            warned_at: None,
             rebuild_at: Instant::now(),
             looked_at: Instant::now(),
-            landed: Vec::new(),
-            refusals: Vec::new(),
+            replacing: Replacing::No,
+            too_large: Vec::new(),
+            touched: Vec::new(),
+            reports: Reports::default(),
         };
         let thread = std::thread::Builder::new()
             .name("kafka-poll".to_owned())
@@ -145,20 +165,36 @@ impl Drop for Poller {
     }
 }
 
+/// Why messages come back just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Replacing {
+    /// Kafka refused them.
+    No,
+    /// Kafka refused some, and the producer stopped for it: all are sent again, those by themselves.
+    AfterRefusal,
+    /// The producer failed: what it did not confirm may be stored or not.
+    AfterFailure,
+}
+
 struct Polling<O> {
+    config: Config,
     sink: Arc<KafkaSink>,
     clients: Clients,
     suspicions: Arc<Suspicions>,
     outlet: O,
     stop: Arc<Stop>,
-    warned_at: Option<Instant>,
+    /// What became of what was refused.
+    refusals: Refusals,
     /// No new producer before this.
     rebuild_at: Instant,
     /// The last look at the gates.
     looked_at: Instant,
-    /// Working memory.
-    landed: Vec<usize>,
-    refusals: Refusals,
+    replacing: Replacing,
+    /// Topics of which a batch was too large.
+    too_large: Vec<u32>,
+    /// Working memory: gates to be moved on.
+    touched: Vec<usize>,
+    reports: Reports,
 }
 
 impl<O: Outlet> Polling<O> {
@@ -174,8 +210,16 @@ impl<O: Outlet> Polling<O> {
                 }
                 sound &= self.look_into(at, producer, &mut batch);
             }
+            for producer in self.refusals.producers() {
+                if self.poll(&producer, &mut batch) {
+                    last_event = Instant::now();
+                }
+            }
+            self.touched.extend(self.sink.lanes.called());
+            self.turn();
+            self.advance(&mut batch);
+            self.refusals.look(&self.sink, &mut batch);
             self.tell(&mut batch);
-            self.turn(&mut batch);
             if sound && self.sink.take_room() {
                 self.outlet.sink_ready();
             }
@@ -203,85 +247,161 @@ impl<O: Outlet> Polling<O> {
     fn poll(&mut self, producer: &Producer, batch: &mut Vec<(Token, Settlement)>) -> bool {
         let events = producer.context();
         let mut callbacks = {
-            let mut settled = events.settled();
-            settled.now_ms = now_ms();
-            settled.callbacks
+            let mut reports = events.reports();
+            reports.now_ms = now_ms();
+            reports.callbacks
         };
         let mut moved = false;
         for _ in 0..EVENTS_PER_BATCH_MAX {
             // Zero takes one event and does not wait. Any other time would be waited out, events or not.
             producer.poll(Duration::ZERO);
-            let now = events.settled().callbacks;
+            let now = events.reports().callbacks;
             if now == callbacks {
                 break;
             }
             callbacks = now;
             moved = true;
         }
-        self.take(events, batch);
+        self.take(producer, batch);
         moved
     }
 
     /// Counts what was settled and moves it into `batch`.
-    fn take(&mut self, events: &Events, batch: &mut Vec<(Token, Settlement)>) {
-        let (stored, refused, bytes) = {
-            let mut settled = events.settled();
-            if batch.is_empty() {
-                mem::swap(&mut settled.batch, batch);
-            } else {
-                batch.append(&mut settled.batch);
+    fn take(&mut self, producer: &Producer, batch: &mut Vec<(Token, Settlement)>) {
+        let events = producer.context();
+        let mut reports = mem::take(&mut self.reports);
+        {
+            let mut new = events.reports();
+            reports.callbacks = new.callbacks;
+            reports.now_ms = new.now_ms;
+            mem::swap(&mut *new, &mut reports);
+            new.callbacks = reports.callbacks;
+        }
+        batch.append(&mut reports.batch);
+        let mut done = 0;
+        for run in reports.runs.drain(..) {
+            done += self.stored(&run);
+            if self.sink.lanes.landed(&run) {
+                self.touched.push(run.number as usize);
             }
-            mem::swap(&mut settled.landed, &mut self.landed);
-            if settled.stored > 0 {
-                self.sink.counters.add_times(&mem::take(&mut settled.times));
+        }
+        for note in reports.trials.drain(..) {
+            done += self.stored(&note.run());
+            if note.token != Token::NONE {
+                batch.push((note.token, Settlement::Stored));
             }
-            (
-                mem::take(&mut settled.stored),
-                mem::take(&mut settled.refused),
-                mem::take(&mut settled.bytes),
-            )
-        };
-        let counters: &Counters = &self.sink.counters;
-        let mut done = stored;
-        counters.stored.fetch_add(stored, Ordering::Relaxed);
-        counters.bytes_done.fetch_add(bytes, Ordering::Relaxed);
-        for (code, count) in refused {
-            if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_PAUSE) {
-                self.warned_at = Some(Instant::now());
-                tracing::warn!(%code, count, "Kafka refused messages for good");
-            }
-            counters.count_refused(kafka::refusal(code), count);
-            done += count;
+            let partitions = self.sink.lanes.partitions();
+            let now = Instant::now();
+            self.sink.troubles.stored(partitions.topic(note.topic), now);
+            self.sink.lanes.tried(note.number, None);
+            self.touched.push(note.number as usize);
         }
         if done > 0 {
-            counters.done.fetch_add(done, Ordering::SeqCst);
+            let times = mem::take(&mut reports.times);
+            self.sink.counters.add_times(&times);
+            self.sink.counters.done.fetch_add(done, Ordering::SeqCst);
         }
-        if !self.landed.is_empty() {
-            let mut refusals = mem::take(&mut self.refusals);
-            self.sink.lanes.landed(&mut self.landed, &mut refusals);
-            self.refuse(refusals, batch);
+        for note in reports.letters.drain(..) {
+            self.refusals.letter_stored(&self.sink, &note, batch);
         }
+        let doubtful = |(code, _): &(RDKafkaErrorCode, Held)| kafka::is_doubtful(*code);
+        // What was behind a refused batch has lost its place, and nothing else.
+        let behind = reports.back.iter().any(doubtful)
+            && producer
+                .client()
+                .fatal_error()
+                .is_some_and(|(code, _)| code == RDKafkaErrorCode::GaplessGuarantee);
+        for (code, held) in reports.back.drain(..) {
+            let code = match kafka::is_doubtful(code) && behind {
+                true => RDKafkaErrorCode::PurgeQueue,
+                false => code,
+            };
+            self.came_back(code, held, batch);
+        }
+        self.reports = reports;
     }
 
-    /// What was refused when it was handed to a producer at last.
-    fn refuse(&mut self, mut refusals: Refusals, batch: &mut Vec<(Token, Settlement)>) {
-        for (token, code, bytes) in refusals.drain(..) {
-            let refusal = kafka::refusal(code);
-            let counters = &self.sink.counters;
-            counters.count_refused(refusal, 1);
-            counters.bytes_done.fetch_add(bytes, Ordering::Relaxed);
-            counters.done.fetch_add(1, Ordering::SeqCst);
-            if token != Token::NONE {
-                batch.push((token, Settlement::Refused(refusal)));
+    /// Counts what was stored, but for that it is done.
+    fn stored(&self, run: &Run) -> u64 {
+        let counters = &self.sink.counters;
+        counters.stored.fetch_add(run.messages, Ordering::Relaxed);
+        counters.bytes_done.fetch_add(run.bytes, Ordering::Relaxed);
+        self.sink.waits.done(run);
+        run.messages
+    }
+
+    /// A message was not stored.
+    fn came_back(
+        &mut self,
+        code: RDKafkaErrorCode,
+        mut held: Held,
+        batch: &mut Vec<(Token, Settlement)>,
+    ) {
+        let number = held.note.number as usize;
+        match held.note.errand {
+            Errand::Letter(_) => self.refusals.letter_back(&self.sink, code, held, batch),
+            Errand::Trial => {
+                self.judge(code, held, batch);
+                self.touched.push(number);
+            }
+            Errand::Message
+                if self.replacing == Replacing::AfterFailure || kafka::is_doubtful(code) =>
+            {
+                self.sink.lanes.lost(held.note.number);
+                self.touched.push(number);
+                self.refusals.refuse(&self.sink, code, &held, batch);
+            }
+            Errand::Message => {
+                held.alone = !kafka::is_purged(code);
+                if kafka::is_too_large(code) && !self.too_large.contains(&held.note.topic) {
+                    self.too_large.push(held.note.topic);
+                }
+                self.sink.lanes.give_back(held);
+                self.touched.push(number);
             }
         }
-        self.refusals = refusals;
     }
 
-    /// Goes from near to far when that is due, and looks after what waits at the gates there.
-    fn turn(&mut self, batch: &mut Vec<(Token, Settlement)>) {
+    /// What went alone was not stored.
+    fn judge(&mut self, code: RDKafkaErrorCode, held: Held, batch: &mut Vec<(Token, Settlement)>) {
+        let number = held.note.number;
+        let again = self.refusals.judge(&self.sink, code, held, batch);
+        self.sink.lanes.tried(number, again);
+    }
+
+    /// Lets through what may go at the gates where something happened.
+    fn advance(&mut self, batch: &mut Vec<(Token, Settlement)>) {
+        if self.touched.is_empty() {
+            return;
+        }
+        let mut touched = mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        let mut judged = Vec::new();
+        for number in touched.drain(..) {
+            let Some(alone) = self.refusals.alone() else {
+                self.touched.push(number);
+                continue;
+            };
+            loop {
+                let footing = self.refusals.footing(&self.sink, number);
+                self.sink
+                    .lanes
+                    .advance(number, &alone, footing, &mut judged);
+                let Some((code, held)) = judged.pop() else {
+                    break;
+                };
+                self.judge(code, held, batch);
+            }
+        }
+        if self.touched.is_empty() {
+            self.touched = touched;
+        }
+    }
+
+    /// Goes from near to far when that is due, and looks after what waits at the gates.
+    fn turn(&mut self) {
         let lanes = &self.sink.lanes;
-        let mut refusals = mem::take(&mut self.refusals);
         match lanes.distance() {
             Distance::Near if self.sink.wants_far() => {
                 tracing::info!("Kafka is far away: several requests under way from now on");
@@ -290,26 +410,24 @@ impl<O: Outlet> Polling<O> {
             Distance::Turning if lanes.may_turn() && Instant::now() >= self.rebuild_at => {
                 self.rebuild_at = Instant::now() + REBUILD_PAUSE;
                 let producers: KafkaResult<Vec<_>> = (0..lanes.far_producers())
-                    .map(|_| {
-                        let partitions = Some(lanes.partitions());
-                        new_producer(&self.clients.far, &self.suspicions, partitions)
-                    })
+                    .map(|_| new_producer(&self.clients.far, &self.suspicions))
                     .collect();
                 match producers {
-                    Ok(producers) => lanes.turn(producers, &mut refusals),
+                    Ok(producers) => {
+                        lanes.turn(producers);
+                        self.touched.extend(lanes.to_look_at());
+                    }
                     Err(error) => {
                         tracing::error!(%error, "no new producers could be made; it is tried again");
                     }
                 }
             }
-            Distance::Far if self.looked_at.elapsed() >= LOOK => {
-                self.looked_at = Instant::now();
-                lanes.look_for_stuck(&mut refusals);
-            }
             _ => {}
         }
-        self.refuse(refusals, batch);
-        self.tell(batch);
+        if self.looked_at.elapsed() >= LOOK {
+            self.looked_at = Instant::now();
+            self.touched.extend(self.sink.lanes.to_look_at());
+        }
     }
 
     fn tell(&self, batch: &mut Vec<(Token, Settlement)>) {
@@ -334,37 +452,62 @@ impl<O: Outlet> Polling<O> {
             producer.context().troubled.store(false, Ordering::Relaxed);
             return true;
         };
-        if Instant::now() < self.rebuild_at {
+        let after = if code == RDKafkaErrorCode::GaplessGuarantee {
+            Replacing::AfterRefusal
+        } else if Instant::now() < self.rebuild_at {
             return false;
+        } else {
+            self.rebuild_at = Instant::now() + REBUILD_PAUSE;
+            Replacing::AfterFailure
+        };
+        match after {
+            Replacing::AfterRefusal => {
+                tracing::warn!(
+                    reason,
+                    "Kafka refused a batch: its messages go one by one, and the others again"
+                );
+            }
+            _ => tracing::error!(%code, reason, "the producer has failed and is made anew"),
         }
-        self.rebuild_at = Instant::now() + REBUILD_PAUSE;
-        tracing::error!(%code, reason, "the producer has failed and is made anew");
-        self.rebuild(at, producer, batch)
+        self.replacing = after;
+        let replaced = self.rebuild(at, producer, batch);
+        self.replacing = Replacing::No;
+        replaced
     }
 
-    /// Replaces a failed producer. What it had not confirmed is refused: it may be in Kafka or not, and only the
-    /// publisher can decide to send it again.
+    /// Replaces a failed producer. After a refusal everything that it has comes back and is sent again. What it had not
+    /// confirmed when it failed is refused: it may be in Kafka or not, and only the publisher can decide to send it again.
     fn rebuild(
         &mut self,
         at: usize,
         failed: &Producer,
         batch: &mut Vec<(Token, Settlement)>,
     ) -> bool {
-        let lanes = &self.sink.lanes;
-        let (client, partitions) = match lanes.distance() {
-            Distance::Far => (&self.clients.far, Some(lanes.partitions())),
-            Distance::Near | Distance::Turning => (&self.clients.near, None),
+        if self.replacing == Replacing::AfterRefusal {
+            self.learn_limits();
+        }
+        let client = match self.sink.lanes.distance() {
+            Distance::Far => &self.clients.far,
+            Distance::Near | Distance::Turning => &self.clients.near,
         };
-        match new_producer(client, &self.suspicions, partitions) {
-            Ok(producer) => lanes.replace(at, producer),
+        match new_producer(client, &self.suspicions) {
+            Ok(producer) => self.sink.lanes.replace(at, producer),
             Err(error) => {
                 tracing::error!(%error, "no new producer could be made; it is tried again");
                 return false;
             }
         }
-        failed.purge(PurgeConfig::default().queue().inflight());
+        let waits_for_answers = self.replacing == Replacing::AfterRefusal;
+        let answers_until = Instant::now() + ANSWERS_TIMEOUT;
         let deadline = Instant::now() + PURGE_TIMEOUT;
         while failed.in_flight_count() > 0 && Instant::now() < deadline {
+            // What was asked of other Kafka brokers is still answered.
+            let purge = PurgeConfig::default().queue();
+            if waits_for_answers && Instant::now() < answers_until {
+                failed.purge(purge);
+            } else {
+                failed.purge(purge.inflight());
+            }
             if !self.poll(failed, batch) {
                 std::thread::sleep(TICK);
             }
@@ -376,11 +519,32 @@ impl<O: Outlet> Polling<O> {
                 "the failed producer kept messages"
             );
         }
+        self.sink.lanes.replaced(at);
+        self.touched.extend(self.sink.lanes.to_look_at());
         self.sink
             .counters
             .producer_rebuilds
             .fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    /// Asks how large a message the topics take now of which a batch was too large, and makes batches no larger.
+    fn learn_limits(&mut self) {
+        for topic in mem::take(&mut self.too_large) {
+            let name = self.sink.lanes.partitions().topic(topic);
+            if let Some(limit) = topics::limit(&self.config, name) {
+                tracing::warn!(
+                    kafka_topic = name,
+                    bytes = limit,
+                    "Kafka takes smaller messages for this topic"
+                );
+                self.sink.lanes.lower(topic, limit);
+            }
+        }
+        let batch_bytes_max = self.sink.lanes.batch_bytes_max().max(1).to_string();
+        for client in [&mut self.clients.near, &mut self.clients.far] {
+            client.set("batch.size", &batch_bytes_max);
+        }
     }
 }
 
@@ -389,6 +553,8 @@ fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }
+
+mod refusals;
 
 #[cfg(test)]
 mod tests;

@@ -7,31 +7,177 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use broker::{Settlement, Times, Token};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, ProducerContext};
-use rdkafka::{ClientConfig, ClientContext, Message as _, Timestamp};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext, Message as _};
 
 use crate::kafka;
-use crate::partitions::Partitions;
 use crate::suspicions::Suspicions;
 
-// A token has to pass through librdkafka's opaque pointer.
-const _: () = assert!(usize::BITS >= u64::BITS);
-
-/// A producer whose messages carry a token.
+/// A producer whose messages carry a note.
 pub(crate) type Producer = BaseProducer<Events>;
+
+/// What goes with a message through librdkafka and comes back with what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Note {
+    /// Whose acknowledgement waits for it.
+    pub(crate) token: Token,
+    /// Whether a refusal can be told to that publisher by closing its connection alone.
+    pub(crate) mute: bool,
+    /// The number of its Kafka topic, see [`crate::partitions`].
+    pub(crate) topic: u32,
+    /// The number of its partition.
+    pub(crate) number: u32,
+    /// Its place among all messages of its partition; of one publisher, the order in which they came.
+    pub(crate) place: u64,
+    /// Payload and key, in bytes.
+    pub(crate) bytes: u64,
+    /// What it takes in a batch, headers included.
+    pub(crate) size: u64,
+    /// When the sink took it: milliseconds since the Unix epoch.
+    pub(crate) taken_ms: i64,
+    pub(crate) errand: Errand,
+}
+
+impl Note {
+    /// It as a run of its own.
+    pub(crate) fn run(&self) -> Run {
+        Run {
+            topic: self.topic,
+            number: self.number,
+            messages: 1,
+            bytes: self.bytes,
+        }
+    }
+}
+
+/// As what a message is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// Among others.
+    Message,
+    /// Alone, so that a refusal is about it.
+    Trial,
+    /// As the dead letter of a message that was refused for this.
+    Letter(RDKafkaErrorCode),
+}
+
+/// A message to be handed to librdkafka.
+pub(crate) struct Message<'m> {
+    pub(crate) topic: &'m str,
+    pub(crate) key: &'m str,
+    pub(crate) payload: &'m [u8],
+    pub(crate) headers: OwnedHeaders,
+    pub(crate) note: Box<Note>,
+}
+
+/// What librdkafka did not take, and why.
+pub(crate) type NotTaken = (RDKafkaErrorCode, Box<Note>, OwnedHeaders);
+
+impl Message<'_> {
+    pub(crate) fn send(self, producer: &Producer) -> Result<(), NotTaken> {
+        let taken_ms = self.note.taken_ms;
+        let record = BaseRecord::with_opaque_to(self.topic, self.note)
+            .key(self.key)
+            .payload(self.payload)
+            .timestamp(taken_ms)
+            .headers(self.headers);
+        producer.send(record).map_err(|(error, record)| {
+            let code = match error {
+                KafkaError::MessageProduction(code) => code,
+                _ => RDKafkaErrorCode::Fail,
+            };
+            let headers = record.headers.unwrap_or_default();
+            (code, record.delivery_opaque, headers)
+        })
+    }
+
+    /// A copy of it, to be sent later.
+    pub(crate) fn hold(self) -> Held {
+        Held {
+            key: self.key.into(),
+            payload: self.payload.into(),
+            headers: self.headers,
+            note: self.note,
+            alone: false,
+        }
+    }
+}
+
+/// A message that is not at librdkafka's: it waits for its turn, or came back.
+pub(crate) struct Held {
+    pub(crate) key: Box<str>,
+    pub(crate) payload: Box<[u8]>,
+    pub(crate) headers: OwnedHeaders,
+    pub(crate) note: Box<Note>,
+    /// Kafka refused it among others: it goes alone.
+    pub(crate) alone: bool,
+}
+
+impl Held {
+    fn back(message: &BorrowedMessage<'_>, note: Box<Note>) -> Self {
+        // Keys are topics and what templates make of them: text, as they went.
+        let key = String::from_utf8_lossy(message.key().unwrap_or_default());
+        let headers = message.headers().map(|headers| headers.detach());
+        Self {
+            key: key.into(),
+            payload: message.payload().unwrap_or_default().into(),
+            headers: headers.unwrap_or_default(),
+            note,
+            alone: false,
+        }
+    }
+
+    /// Hands it to `producer`, or gives it back with why not.
+    pub(crate) fn send(
+        self,
+        topic: &str,
+        producer: &Producer,
+    ) -> Result<(), (RDKafkaErrorCode, Self)> {
+        let message = Message {
+            topic,
+            key: &self.key,
+            payload: &self.payload,
+            headers: self.headers,
+            note: self.note,
+        };
+        match message.send(producer) {
+            Ok(()) => Ok(()),
+            Err((code, note, headers)) => Err((
+                code,
+                Self {
+                    key: self.key,
+                    payload: self.payload,
+                    headers,
+                    note,
+                    alone: self.alone,
+                },
+            )),
+        }
+    }
+}
+
+/// Messages of one partition, one after the other, that Kafka confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) topic: u32,
+    pub(crate) number: u32,
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+}
 
 /// What one batch of events brought.
 #[derive(Default)]
-pub(crate) struct Settled {
+pub(crate) struct Reports {
     pub(crate) batch: Vec<(Token, Settlement)>,
-    pub(crate) stored: u64,
-    /// There are few reasons at a time.
-    pub(crate) refused: Vec<(RDKafkaErrorCode, u64)>,
-    /// Payload and key bytes of what was stored or refused.
-    pub(crate) bytes: u64,
-    /// Of far producers: the numbers of the partitions whose messages were reported on.
-    pub(crate) landed: Vec<usize>,
+    /// What was stored of what went among others.
+    pub(crate) runs: Vec<Run>,
+    /// What was stored and went alone.
+    pub(crate) trials: Vec<Note>,
+    /// Dead letters that were stored.
+    pub(crate) letters: Vec<Note>,
+    /// What was not stored.
+    pub(crate) back: Vec<(RDKafkaErrorCode, Held)>,
     /// How long Kafka took to confirm what was stored, from the moment the sink took it.
     pub(crate) times: Times,
     /// The time of the last look, milliseconds since the Unix epoch.
@@ -42,18 +188,16 @@ pub(crate) struct Settled {
 
 /// What librdkafka calls back, on the thread that polls.
 pub(crate) struct Events {
-    settled: Mutex<Settled>,
+    reports: Mutex<Reports>,
     /// There was an error of the producer as a whole, to be looked into.
     pub(crate) troubled: AtomicBool,
     suspicions: Arc<Suspicions>,
-    /// Of far producers.
-    partitions: Option<Arc<Partitions>>,
 }
 
 impl Events {
     /// What came since the last look.
-    pub(crate) fn settled(&self) -> MutexGuard<'_, Settled> {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn reports(&self) -> MutexGuard<'_, Reports> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -63,87 +207,62 @@ impl ClientContext for Events {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.settled().callbacks += 1;
+        self.reports().callbacks += 1;
         self.troubled.store(true, Ordering::Relaxed);
         tracing::debug!(%error, reason, "the producer has trouble");
         self.suspicions.report(kafka::describe(&error));
     }
 }
 
-impl ProducerContext for Events {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let mut settled = self.settled();
-        settled.callbacks += 1;
-        let (Ok(message) | Err((_, message))) = result;
-        let key = message.key().unwrap_or_default();
-        settled.bytes += (key.len() + message.payload_len()) as u64;
-        if let Some(partitions) = &self.partitions {
-            let number = partitions.number(message.topic(), key);
-            settled.landed.push(number);
+impl Reports {
+    fn stored(&mut self, note: Note) {
+        match note.errand {
+            Errand::Letter(_) => return self.letters.push(note),
+            Errand::Trial => return self.trials.push(note),
+            Errand::Message => {}
         }
-        let settlement = match result {
-            Ok(_) => {
-                settled.stored += 1;
-                // The sink's own time. A topic may stand at the broker's instead, which says nothing of when it was taken.
-                if let Timestamp::CreateTime(taken_ms) = message.timestamp() {
-                    let ms = settled.now_ms.saturating_sub(taken_ms);
-                    settled.times.add(u64::try_from(ms).unwrap_or(0));
-                }
-                Settlement::Stored
+        match self.runs.last_mut() {
+            Some(run) if run.number == note.number => {
+                run.messages += 1;
+                run.bytes += note.bytes;
             }
-            Err((error, _)) => {
-                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-                match settled.refused.iter_mut().find(|(known, _)| *known == code) {
-                    Some((_, count)) => *count += 1,
-                    None => settled.refused.push((code, 1)),
-                }
-                Settlement::Refused(kafka::refusal(code))
-            }
-        };
-        let token = token(opaque);
-        if token != Token::NONE {
-            settled.batch.push((token, settlement));
+            _ => self.runs.push(note.run()),
+        }
+        if note.token != Token::NONE {
+            self.batch.push((note.token, Settlement::Stored));
         }
     }
 }
 
-/// Makes a producer; a far one gets `partitions`.
+impl ProducerContext for Events {
+    type DeliveryOpaque = Box<Note>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, note: Box<Note>) {
+        let mut reports = self.reports();
+        reports.callbacks += 1;
+        match result {
+            Ok(_) => {
+                let ms = reports.now_ms.saturating_sub(note.taken_ms);
+                reports.times.add(u64::try_from(ms).unwrap_or(0));
+                reports.stored(*note);
+            }
+            Err((error, message)) => {
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+                reports.back.push((code, Held::back(message, note)));
+            }
+        }
+    }
+}
+
+/// Makes a producer.
 pub(crate) fn new_producer(
     config: &ClientConfig,
     suspicions: &Arc<Suspicions>,
-    partitions: Option<Arc<Partitions>>,
 ) -> KafkaResult<Producer> {
     let events = Events {
-        settled: Mutex::default(),
+        reports: Mutex::default(),
         troubled: AtomicBool::new(false),
         suspicions: Arc::clone(suspicions),
-        partitions,
     };
     BaseProducer::from_config_and_context(config, events)
-}
-
-/// The number that stands for `token` in librdkafka.
-pub(crate) fn opaque(token: Token) -> usize {
-    // Lossless by the assertion above.
-    usize::try_from(token.0).unwrap_or(usize::MAX)
-}
-
-/// The token that `opaque` stands for.
-pub(crate) fn token(opaque: usize) -> Token {
-    Token(opaque as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_token_passes_through_librdkafka() {
-        for number in [0, 1, u64::from(u32::MAX) + 1, u64::MAX - 1] {
-            assert_eq!(token(opaque(Token(number))), Token(number));
-        }
-        assert_eq!(token(opaque(Token::NONE)), Token::NONE);
-    }
 }

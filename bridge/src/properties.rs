@@ -18,6 +18,7 @@ const OWN_PROPERTIES: &[&str] = &[
     "delivery.timeout.ms",
     "enable.auto.commit",
     "enable.auto.offset.store",
+    "enable.gapless.guarantee",
     "enable.idempotence",
     "group.id",
     "linger.ms",

@@ -9,24 +9,31 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use broker::codec::{Property, Qos};
+use broker::codec::{Property, Qos, Version};
 use broker::{Incoming, Sink, Token, Verdict};
 use envelope::Fields;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
 
-use crate::config::Config;
+use crate::config::{Config, Refused3x};
 use crate::kafka;
-use crate::lanes::{Lanes, Message};
+use crate::lanes::Lanes;
+use crate::producer::{Errand, Message, Note};
 use crate::routes::{Ack, Deliver, Routes, Store};
 use crate::status::Counters;
+use crate::troubles::Troubles;
+use crate::waits::Waits;
 
 /// The share of the queue that QoS 0 may fill, as a divisor: the rest is for messages that somebody is told about.
 const QOS0_QUEUE_DIVISOR: u64 = 2;
 /// Headers of a message without MQTT 5 properties. librdkafka makes room for more by itself.
 const HEADERS_USUAL: usize = 6;
+/// What a record and its batch have beside key, payload and headers, at most.
+const RECORD_OVERHEAD_BYTES: u64 = 128;
+/// What a header has beside its name and value, at most.
+const HEADER_OVERHEAD_BYTES: usize = 8;
 
 /// The [`Sink`] that appends publishes to Kafka.
 pub struct KafkaSink {
@@ -34,7 +41,11 @@ pub struct KafkaSink {
     node: Box<str>,
     messages_max: u64,
     bytes_max: u64,
+    /// Whether what is refused becomes a dead letter when its publisher cannot be told.
+    letters: bool,
     pub(crate) lanes: Lanes,
+    pub(crate) waits: Waits,
+    pub(crate) troubles: Troubles,
     /// Set when Kafka turns out to be far away.
     far: AtomicBool,
     pub(crate) counters: Arc<Counters>,
@@ -70,6 +81,14 @@ impl KafkaSink {
             node: config.node_name().into(),
             messages_max: config.producer.queue_messages_max.into(),
             bytes_max: config.producer.queue_bytes_max,
+            letters: config.refused_3x == Refused3x::DeadLetter,
+            waits: Waits::new(
+                lanes.partitions(),
+                config.producer.queue_messages_max.into(),
+                config.producer.queue_bytes_max,
+                config.producer.queue_topic_percent,
+            ),
+            troubles: Troubles::default(),
             lanes,
             far: AtomicBool::new(false),
             counters,
@@ -101,14 +120,36 @@ impl KafkaSink {
         }
     }
 
+    /// This node's name.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// What is wrong with single topics and partitions, each in one sentence.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let partitions = self.lanes.partitions();
+        self.troubles.problems(Instant::now(), |topic| {
+            let numbers = 0..u32::try_from(partitions.topics()).unwrap_or(u32::MAX);
+            let mut of_topic = numbers.filter(|number| partitions.topic(*number) == topic);
+            of_topic
+                .next()
+                .map_or(0, |number| self.waits.waiting(number))
+        })
+    }
+
     /// If somebody was turned away and there is room again: forgets it, and returns true once.
     pub(crate) fn take_room(&self) -> bool {
+        let of_topic = self.waits.take_room();
+        of_topic | self.take_room_of_all()
+    }
+
+    fn take_room_of_all(&self) -> bool {
         if !self.full.load(Ordering::Relaxed) {
             return false;
         }
         // A few places would be taken at once and everybody turned away again, so wait for an eighth.
         let then = self.waiting_when_full.load(Ordering::Relaxed);
-        let room = self.counters.waiting() <= then - then / 8;
+        let room = self.counters.waiting() <= then.saturating_sub((then / 8).max(1));
         room && self.full.swap(false, Ordering::SeqCst)
     }
 
@@ -145,20 +186,41 @@ impl KafkaSink {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        self.lanes.send(Message {
+        let (headers, headers_size) = headers(
+            publish,
+            &self.node,
+            u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
+            header,
+        );
+        let (topic, number) = self.lanes.partitions().find(&store.topic, key.as_bytes());
+        let bytes = (key.len() + publish.payload.len()) as u64;
+        let note = Note {
+            token,
+            mute: self.letters && token != Token::NONE && publish.version != Version::V5,
+            topic,
+            number,
+            place: 0,
+            bytes,
+            size: bytes + headers_size + RECORD_OVERHEAD_BYTES,
+            // It fits for the next hundred thousand years.
+            taken_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+            errand: Errand::Message,
+        };
+        let run = note.run();
+        self.waits.begin(&run);
+        self.counters.count_bytes(bytes);
+        let sent = self.lanes.send(Message {
             topic: &store.topic,
             key,
             payload: publish.payload,
-            headers: headers(
-                publish,
-                &self.node,
-                u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
-                header,
-            ),
-            // Both fit for the next hundred thousand years.
-            timestamp: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
-            token,
-        })
+            headers,
+            note: Box::new(note),
+        });
+        if sent.is_err() {
+            self.waits.cancel(&run);
+            self.counters.uncount_bytes(bytes);
+        }
+        sent
     }
 
     /// Whether no more messages may wait. Of QoS 0 it is a share of the queue, since nobody is told about it.
@@ -189,6 +251,18 @@ impl Sink for KafkaSink {
             }
             return self.no_room(publish.qos);
         }
+        let divisor = match publish.qos {
+            Qos::AtMostOnce => QOS0_QUEUE_DIVISOR,
+            _ => 1,
+        };
+        let topic = self.lanes.partitions().find(&store.topic, &[]).0;
+        if self.waits.is_full(topic, divisor) {
+            if publish.qos != Qos::AtMostOnce {
+                self.waits.set_full(topic);
+                self.wake_poll_thread();
+            }
+            return self.no_room(publish.qos);
+        }
         let token = if store.ack == Ack::Received {
             Token::NONE
         } else {
@@ -197,12 +271,7 @@ impl Sink for KafkaSink {
         let before = self.counters.accepted.fetch_add(1, Ordering::SeqCst);
         let sent = SCRATCH.with_borrow_mut(|Scratch { key, header }| {
             let key = route.key(publish.topic, publish.client_id, key);
-            let bytes = (key.len() + publish.payload.len()) as u64;
-            let sent = self.send(publish, store, key, header, token);
-            if sent.is_ok() {
-                self.counters.count_bytes(bytes);
-            }
-            sent
+            self.send(publish, store, key, header, token)
         });
         match sent {
             Ok(()) => {
@@ -252,7 +321,8 @@ fn headers(
     node: &str,
     received_at_micros: u64,
     scratch: &mut String,
-) -> OwnedHeaders {
+) -> (OwnedHeaders, u64) {
+    let mut size = 0;
     let mut fields = Fields {
         topic: publish.topic,
         qos: u8::from(publish.qos),
@@ -278,6 +348,7 @@ fn headers(
         publish.properties.user_properties(),
         scratch,
         |key, value| {
+            size += key.len() + value.len() + HEADER_OVERHEAD_BYTES;
             headers = headers.take().map(|headers| {
                 headers.insert(Header {
                     key,
@@ -286,5 +357,5 @@ fn headers(
             });
         },
     );
-    headers.unwrap_or_default()
+    (headers.unwrap_or_default(), size as u64)
 }

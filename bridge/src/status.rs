@@ -220,6 +220,8 @@ pub struct Status {
     pub dropped: u64,
     /// Times a publisher of QoS 1 or 2 was held because there was no room.
     pub held: u64,
+    /// Of the messages refused for good, those that are dead letters, acknowledged.
+    pub dead_lettered: u64,
     /// Times the producer had to be made anew.
     pub producer_rebuilds: u64,
     /// From the moment a message was taken to Kafka's confirmation.
@@ -295,6 +297,11 @@ impl Status {
                 "kafka_refused_other",
                 "Messages refused for good: any other reason.",
                 self.refused.other,
+            ),
+            (
+                "kafka_dead_lettered",
+                "Of the messages refused for good, those put into a dead-letter topic and acknowledged.",
+                self.dead_lettered,
             ),
             (
                 "kafka_dropped",
@@ -418,6 +425,7 @@ pub(crate) struct Counters {
     unknown_topic: AtomicU64,
     quota: AtomicU64,
     other: AtomicU64,
+    pub(crate) dead_lettered: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) held: AtomicU64,
     pub(crate) producer_rebuilds: AtomicU64,
@@ -441,6 +449,11 @@ impl Counters {
 
     pub(crate) fn count_bytes(&self, bytes: u64) {
         self.bytes_accepted.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes back what [`Counters::count_bytes`] counted.
+    pub(crate) fn uncount_bytes(&self, bytes: u64) {
+        self.bytes_accepted.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Payload and key bytes under way.
@@ -483,6 +496,7 @@ impl Counters {
                 quota: read(&self.quota),
                 other: read(&self.other),
             },
+            dead_lettered: read(&self.dead_lettered),
             dropped: read(&self.dropped),
             held: read(&self.held),
             producer_rebuilds: read(&self.producer_rebuilds),

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::fault::Asker;
 use crate::kafka;
+use crate::letters::{self, LETTER_ROOM_BYTES};
 use crate::partitions::Partitions;
 
 /// Between two looks at whether new topics have their leaders.
@@ -29,6 +30,10 @@ const SAFE_MIN_INSYNC: &str = "2";
 /// Questions that measure the round trip, unless it is clearly long.
 const ROUND_TRIPS: usize = 8;
 const CLEARLY_FAR: Duration = Duration::from_millis(20);
+
+/// What a look for a topic may take while the node runs, and a question about its settings.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+const LIMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 struct Quiet;
 
@@ -48,6 +53,8 @@ pub(crate) struct Prepared {
     pub(crate) batch_bytes_max: u32,
     /// The partitions of the topics that routes store in.
     pub(crate) partitions: Partitions,
+    /// The largest message that each of these topics takes, by its number.
+    pub(crate) limits: Vec<u64>,
     /// The least time that an answer took.
     pub(crate) round_trip: Duration,
     /// What weakens the promise that an acknowledged message is never lost, each in one sentence.
@@ -86,6 +93,7 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, StartError> {
         return Ok(Prepared {
             batch_bytes_max: config.producer.batch_bytes_max,
             partitions,
+            limits: Vec::new(),
             round_trip: Duration::ZERO,
             weaknesses: Vec::new(),
             in_memory: true,
@@ -104,11 +112,51 @@ pub(crate) fn prepare(config: &Config) -> Result<Prepared, StartError> {
     }
     Ok(Prepared {
         batch_bytes_max: batch_bytes_max(config, &described),
+        limits: limits(&partitions, &described),
         partitions,
         round_trip: round_trip(&asker, config, timeout)?,
         weaknesses,
         in_memory: false,
     })
+}
+
+/// Looks whether Kafka has `topic` and each partition of it a leader, and with `make` makes it when it is not there.
+pub(crate) fn look_for(config: &Config, topic: &str, make: bool) -> Result<bool, StartError> {
+    let deadline = Instant::now() + LOOK_TIMEOUT;
+    let client_error = |error: KafkaError| StartError::Client(error.to_string());
+    let client = kafka::client(config);
+    let asker = Asker::new(client.clone()).map_err(client_error)?;
+    let known = metadata(&asker, config, None, LOOK_TIMEOUT)?;
+    if has_topic(&known, topic) {
+        let mut found = known.topics().iter();
+        let led = |partition: &MetadataPartition| partition.leader() >= 0;
+        return Ok(found.any(|of| of.name() == topic && of.partitions().iter().all(led)));
+    }
+    if !make {
+        return Ok(false);
+    }
+    let admin = AdminClient::from_config_and_context(&client, Quiet).map_err(client_error)?;
+    let brokers = known.brokers().len();
+    create((&admin, &asker), config, &[topic], brokers, deadline)?;
+    Ok(true)
+}
+
+/// The largest message that `topic` takes now, if Kafka tells.
+pub(crate) fn limit(config: &Config, topic: &str) -> Option<u64> {
+    let admin = AdminClient::from_config_and_context(&kafka::client(config), Quiet).ok()?;
+    let asked = [ResourceSpecifier::Topic(topic)];
+    let options = AdminOptions::new().request_timeout(Some(LIMIT_TIMEOUT));
+    let described = kafka::wait(admin.describe_configs(&asked, &options)).ok()?;
+    let described: Vec<_> = described.into_iter().flatten().collect();
+    number(&described, topic, "max.message.bytes")
+}
+
+fn limits(partitions: &Partitions, described: &[ConfigResource]) -> Vec<u64> {
+    let topics = 0..u32::try_from(partitions.topics()).unwrap_or(u32::MAX);
+    let limit = |topic| number(described, partitions.topic(topic), "max.message.bytes");
+    topics
+        .map(|topic| limit(topic).unwrap_or(u64::MAX))
+        .collect()
 }
 
 fn partitions(config: &Config, metadata: &Metadata) -> Partitions {
@@ -192,16 +240,27 @@ fn create(
         0 => -1,
         given => given,
     };
+    // What is refused for its size has room there.
+    let largest_letter = config
+        .producer
+        .message_bytes_max
+        .saturating_add(2 * LETTER_ROOM_BYTES)
+        .to_string();
     let new: Vec<NewTopic<'_>> = topics
         .iter()
-        .map(|topic| {
+        .map(|name| {
             let topic = NewTopic::new(
-                topic,
+                name,
                 config.partitions,
                 TopicReplication::Fixed(replication),
             );
-            if replication >= SAFE_REPLICAS as i32 {
+            let topic = if replication >= SAFE_REPLICAS as i32 {
                 topic.set("min.insync.replicas", SAFE_MIN_INSYNC)
+            } else {
+                topic
+            };
+            if letters::is_topic(name) {
+                topic.set("max.message.bytes", &largest_letter)
             } else {
                 topic
             }

@@ -16,6 +16,7 @@ use crate::fault::Asker;
 use crate::sink::KafkaSink;
 use crate::status::Reachability;
 use crate::suspicions::{Suspicion, Suspicions};
+use crate::waits::{Silence, Silent};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -189,6 +190,7 @@ impl Watcher {
         asker: Asker,
         topic: Option<String>,
         handle: Handle,
+        confirmation_wait: Duration,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
@@ -197,7 +199,8 @@ impl Watcher {
             .name("kafka-watch".to_owned())
             .spawn(move || {
                 let topic = topic.as_deref();
-                handle.vital(|| watch(&of_thread, &sink, &suspicions, &asker, topic));
+                let silence = Silence::new(&sink.waits, confirmation_wait);
+                handle.vital(|| watch(&of_thread, &sink, &suspicions, &asker, topic, silence));
             })?;
         of_reports.set_watch(thread.thread().clone());
         Ok(Self {
@@ -229,6 +232,7 @@ fn watch(
     suspicions: &Suspicions,
     asker: &Asker,
     topic: Option<&str>,
+    mut silence: Silence,
 ) {
     let mut watch = Watch::new(Instant::now());
     while !shared.stop.load(Ordering::SeqCst) {
@@ -256,8 +260,20 @@ fn watch(
             }
         }
         publish(shared, &watch.reachability, sink);
+        let silent = silence.look(&sink.waits, Instant::now());
+        sink.troubles
+            .set_silent(silent.iter().map(|silent| say(silent, sink)).collect());
         std::thread::park_timeout(LOOK);
     }
+}
+
+fn say(silent: &Silent, sink: &KafkaSink) -> String {
+    let (topic, partition) = sink.lanes.partitions().name(silent.number);
+    format!(
+        "{topic}/{partition} has had no confirmation for {} s, {} wait",
+        silent.lasting.as_secs(),
+        silent.waiting
+    )
 }
 
 /// Makes the state known, and says so in the log when it has changed.

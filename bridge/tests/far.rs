@@ -151,7 +151,7 @@ fn a_line_that_gets_long_is_slow_and_goes_on() {
     let config = many_partitions(kafka.bootstrap());
     let node = Node::start(&config);
     let address = node.address;
-    let messages = 300;
+    let messages = 200;
     let publishing = thread::spawn(move || {
         publish_all(
             address,

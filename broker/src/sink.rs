@@ -67,6 +67,8 @@ pub enum Verdict {
 pub enum Settlement {
     /// It is stored: the publisher may be told.
     Stored,
+    /// It is kept elsewhere than where it belongs: the publisher may be told, and it is not delivered as stored.
+    SetAside,
     /// It is refused for good: the publisher is told so.
     Refused(Refusal),
 }

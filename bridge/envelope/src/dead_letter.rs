@@ -25,6 +25,12 @@ pub const EXCEPTION_CLASS: &str = "__connect.errors.exception.class.name";
 /// The error in words.
 pub const EXCEPTION_MESSAGE: &str = "__connect.errors.exception.message";
 
+/// Whether a header of this name is one of these.
+#[must_use]
+pub fn is_header(name: &str) -> bool {
+    name.starts_with("__connect.errors.")
+}
+
 /// Where a record came from and why it is a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeadLetter<'a> {
@@ -32,8 +38,8 @@ pub struct DeadLetter<'a> {
     pub topic: &'a str,
     /// The partition in which it was.
     pub partition: i32,
-    /// Its offset there.
-    pub offset: i64,
+    /// Its offset there; none of what Kafka never took.
+    pub offset: Option<i64>,
     /// The consumer group that gave up.
     pub group: &'a str,
     /// The step that failed.
@@ -53,10 +59,12 @@ impl DeadLetter<'_> {
             ORIGINAL_PARTITION,
             Decimal::new(u64::try_from(self.partition).unwrap_or(0)).as_bytes(),
         );
-        f(
-            ORIGINAL_OFFSET,
-            Decimal::new(u64::try_from(self.offset).unwrap_or(0)).as_bytes(),
-        );
+        if let Some(offset) = self.offset {
+            f(
+                ORIGINAL_OFFSET,
+                Decimal::new(u64::try_from(offset).unwrap_or(0)).as_bytes(),
+            );
+        }
         f(CONNECTOR_NAME, self.group.as_bytes());
         f(STAGE, self.stage.as_bytes());
         f(EXCEPTION_CLASS, self.class.as_bytes());
@@ -73,7 +81,7 @@ mod tests {
         let letter = DeadLetter {
             topic: "chat.messages",
             partition: 3,
-            offset: 42,
+            offset: Some(42),
             group: "chat",
             stage: "VALUE_CONVERTER",
             class: "Json",

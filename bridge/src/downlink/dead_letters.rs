@@ -84,7 +84,7 @@ impl DeadLetters {
         let letter = DeadLetter {
             topic: message.topic(),
             partition: message.partition(),
-            offset: message.offset(),
+            offset: Some(message.offset()),
             group: &self.group,
             stage: STAGE,
             class: malformed.class(),

@@ -96,18 +96,22 @@ impl Fixture {
         change(&mut config);
         config.validate().unwrap();
         let batch_bytes_max = config.producer.batch_bytes_max;
-        let clients = Clients {
-            near: kafka::producer(&config, batch_bytes_max),
-            far: kafka::far_producer(&config, batch_bytes_max),
-        };
         let suspicions = Arc::default();
-        let producer = new_producer(&clients.near, &suspicions, None).unwrap();
+        let near = kafka::producer(&config, batch_bytes_max);
+        let producer = new_producer(&near, &suspicions).unwrap();
         let routes = Routes::compile(&config.routes).unwrap();
         let partitions = Partitions::new([(TOPIC, vec![1])].into_iter());
-        let lanes = Lanes::new(producer, Arc::new(partitions), batch_bytes_max);
+        let lanes = Lanes::new(producer, Arc::new(partitions), batch_bytes_max, &[]);
         let sink = Arc::new(KafkaSink::new(&config, routes, lanes, Arc::default()));
         let heard = Heard::default();
-        let poller = Poller::start(Arc::clone(&sink), clients, suspicions, heard.clone()).unwrap();
+        let poller = Poller::start(
+            Arc::clone(&sink),
+            &config,
+            batch_bytes_max,
+            suspicions,
+            heard.clone(),
+        )
+        .unwrap();
         Self {
             heard,
             sink,
@@ -291,21 +295,25 @@ fn what_kafka_refuses_for_good_is_settled_with_the_reason() {
         (
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
             Refusal::TooLarge,
+            2,
         ),
         (
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_POLICY_VIOLATION,
             Refusal::Quota,
+            2,
         ),
         (
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD,
             Refusal::Other,
+            1,
         ),
     ];
     let kafka = Fixture::start(|_| {});
-    for (token, (error, refusal)) in (0..).zip(reasons) {
+    // Each is refused among others and then alone; after a refusal that is not about the size, the next go alone at once.
+    for (token, (error, refusal, times)) in (0..).zip(reasons) {
         kafka
             .cluster
-            .request_errors(RDKafkaApiKey::Produce, &[error]);
+            .request_errors(RDKafkaApiKey::Produce, &vec![error; times]);
         assert_eq!(kafka.publish(token), PENDING);
         kafka.wait("it is settled", |heard, _| {
             heard.settled.contains_key(&token)

@@ -189,6 +189,16 @@ impl Incoming {
         });
     }
 
+    /// The publish of that sequence is not delivered, though its publisher may be told that it was taken.
+    pub(crate) fn withhold(&mut self, sequence: Sequence) {
+        let at = usize::from(sequence.wrapping_sub(self.first));
+        if let Some(owed) = self.owed.get_mut(at)
+            && owed.settled.is_none()
+        {
+            owed.deferred = None;
+        }
+    }
+
     /// The sink settled the publish of that sequence: whether something can be answered now. Nothing happens when it
     /// is not one that waits.
     pub(crate) fn settle(&mut self, sequence: Sequence, reason: ReasonCode) -> bool {

@@ -492,19 +492,27 @@ impl Worker {
                 self.counts.sink_stored += 1;
                 ReasonCode::SUCCESS
             }
+            Settlement::SetAside => {
+                self.counts.sink_refused += 1;
+                ReasonCode::SUCCESS
+            }
             Settlement::Refused(refusal) => {
                 self.counts.sink_refused += 1;
                 refusal.reason()
             }
         };
+        let set_aside = settlement == Settlement::SetAside;
         let slot = token.session().slot();
         let Some(session) = self.sessions.get_mut_if(slot, token.generation()) else {
-            return self.settled_departed(token, reason);
+            return self.settled_departed(token, reason, set_aside);
         };
         let connection = session.connection;
         let Some(flow) = &mut session.flow else {
             return;
         };
+        if set_aside {
+            flow.incoming.withhold(token.sequence());
+        }
         if flow.incoming.settle(token.sequence(), reason) {
             self.answer(slot);
             self.unhold_if_full(connection);
@@ -513,13 +521,16 @@ impl Worker {
 
     /// A publish of a session that has ended is settled. It is delivered if that had to wait until it was stored. After the
     /// last one the session's slot may be used again.
-    fn settled_departed(&mut self, token: Token, reason: ReasonCode) {
+    fn settled_departed(&mut self, token: Token, reason: ReasonCode, set_aside: bool) {
         let key = (token.session().slot(), token.generation());
         let Entry::Occupied(mut departed) = self.departed.entry(key) else {
             return;
         };
         let (incoming, client) = departed.get_mut();
         let client = *client;
+        if set_aside {
+            incoming.withhold(token.sequence());
+        }
         if !incoming.settle(token.sequence(), reason) {
             return;
         }

@@ -291,7 +291,7 @@ impl Outlet {
                     let letter = DeadLetter {
                         topic: &poison.topic,
                         partition: poison.partition,
-                        offset: poison.offset,
+                        offset: Some(poison.offset),
                         group: &self.config.group,
                         stage: poison.stage.name(),
                         class: poison.class,
