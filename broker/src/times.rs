@@ -11,6 +11,7 @@ pub const TIMES_UP_TO_MS: [u64; 14] = [
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Times {
     counts: [u64; TIMES_UP_TO_MS.len() + 1],
+    count: u64,
     sum_ms: u64,
 }
 
@@ -18,19 +19,19 @@ impl Times {
     /// Counts one that took so many milliseconds.
     #[inline]
     pub fn add(&mut self, ms: u64) {
-        self.add_many(ms, 1);
+        self.count += 1;
+        if ms == 0 {
+            self.counts[0] += 1; // nearly all, where nothing waits
+        } else {
+            self.add_longer(ms);
+        }
     }
 
-    /// Counts several that took as long.
-    #[inline]
-    pub fn add_many(&mut self, ms: u64, times: u64) {
-        let step = if ms <= TIMES_UP_TO_MS[0] {
-            0 // nearly all, where nothing waits
-        } else {
-            TIMES_UP_TO_MS.partition_point(|up_to| *up_to < ms)
-        };
-        self.counts[step] += times;
-        self.sum_ms = self.sum_ms.wrapping_add(ms.wrapping_mul(times));
+    #[inline(never)]
+    fn add_longer(&mut self, ms: u64) {
+        let step = TIMES_UP_TO_MS.partition_point(|up_to| *up_to < ms);
+        self.counts[step] += 1;
+        self.sum_ms = self.sum_ms.wrapping_add(ms);
     }
 
     /// Adds those of another.
@@ -38,6 +39,7 @@ impl Times {
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count += more;
         }
+        self.count += other.count;
         self.sum_ms = self.sum_ms.wrapping_add(other.sum_ms);
     }
 
@@ -50,7 +52,7 @@ impl Times {
     /// How many.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.count
     }
 
     /// All of their times together, in milliseconds.
@@ -64,11 +66,22 @@ impl Times {
 #[derive(Debug, Default)]
 pub(crate) struct SharedTimes {
     counts: [AtomicU64; TIMES_UP_TO_MS.len() + 1],
+    count: AtomicU64,
     sum_ms: AtomicU64,
 }
 
 impl SharedTimes {
+    #[inline]
     pub(crate) fn publish(&self, times: &Times) {
+        // Most turns have nothing new.
+        if self.count.load(Ordering::Relaxed) != times.count {
+            self.publish_all(times);
+        }
+    }
+
+    #[inline(never)]
+    fn publish_all(&self, times: &Times) {
+        self.count.store(times.count, Ordering::Relaxed);
         for (shared, count) in self.counts.iter().zip(&times.counts) {
             shared.store(*count, Ordering::Relaxed);
         }
@@ -77,7 +90,9 @@ impl SharedTimes {
 
     pub(crate) fn add_to(&self, times: &mut Times) {
         for (count, shared) in times.counts.iter_mut().zip(&self.counts) {
-            *count += shared.load(Ordering::Relaxed);
+            let of_step = shared.load(Ordering::Relaxed);
+            *count += of_step;
+            times.count += of_step;
         }
         let sum_ms = self.sum_ms.load(Ordering::Relaxed);
         times.sum_ms = times.sum_ms.wrapping_add(sum_ms);
@@ -114,7 +129,9 @@ mod tests {
     #[test]
     fn many_workers_times_add_up() {
         let mut one = Times::default();
-        one.add_many(7, 3);
+        for _ in 0..3 {
+            one.add(7);
+        }
         let shared = SharedTimes::default();
         shared.publish(&one);
         let mut all = one.clone();
