@@ -11,6 +11,10 @@ const ADVICE: &[(&str, &str)] = &[
         "TLS is spoken to a port that does not speak it: check security.protocol and the port",
     ),
     (
+        "SSL connection closed",
+        "TLS is spoken to a port that does not speak it: check security.protocol and the port",
+    ),
+    (
         "verif",
         "Kafka speaks TLS, but its certificate is not trusted: check ssl.ca.location",
     ),
@@ -60,6 +64,10 @@ mod tests {
             (
                 "Connect to ipv4#127.0.0.1:1 failed: Connection refused",
                 "is it running",
+            ),
+            (
+                "Disconnected: SSL connection closed by peer",
+                "does not speak it",
             ),
             ("no answer", "is it running"),
         ] {
