@@ -136,8 +136,8 @@ pub(crate) fn downlink_consumer(config: &Config) -> ClientConfig {
 pub(crate) fn dead_letter_producer(config: &Config) -> ClientConfig {
     let mut client = producer(config, config.producer.batch_bytes_max);
     // An idempotent producer can fail for good, and takes no dead letter from then on. One that comes twice does no harm.
-    client.set("enable.idempotence", "false");
     client
+        .set("enable.idempotence", "false")
         .set("enable.gapless.guarantee", "false")
         .set("linger.ms", "0");
     client

@@ -21,6 +21,7 @@
 
 mod bridge;
 mod claim;
+mod clock;
 mod config;
 mod downlink;
 mod embedded;

@@ -4,19 +4,22 @@
 //! event but cannot say that a batch of them has ended, and one wake of the broker's workers per batch is what makes
 //! acknowledgements cheap. It also replaces a producer that has failed for good.
 
+mod refusals;
+
 use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use broker::{Handle, Settlement, Token};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{Producer as _, PurgeConfig};
 
+use crate::clock;
 use crate::config::Config;
 use crate::kafka;
 use crate::lanes::Distance;
@@ -248,7 +251,7 @@ impl<O: Outlet> Polling<O> {
         let events = producer.context();
         let mut callbacks = {
             let mut reports = events.reports();
-            reports.now_ms = now_ms();
+            reports.now_ms = clock::now_ms();
             reports.callbacks
         };
         let mut moved = false;
@@ -312,9 +315,10 @@ impl<O: Outlet> Polling<O> {
                 .fatal_error()
                 .is_some_and(|(code, _)| code == RDKafkaErrorCode::GaplessGuarantee);
         for (code, held) in reports.back.drain(..) {
-            let code = match kafka::is_doubtful(code) && behind {
-                true => RDKafkaErrorCode::PurgeQueue,
-                false => code,
+            let code = if kafka::is_doubtful(code) && behind {
+                RDKafkaErrorCode::PurgeQueue
+            } else {
+                code
             };
             self.came_back(code, held, batch);
         }
@@ -547,14 +551,6 @@ impl<O: Outlet> Polling<O> {
         }
     }
 }
-
-/// Milliseconds since the Unix epoch.
-fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
-}
-
-mod refusals;
 
 #[cfg(test)]
 mod tests;

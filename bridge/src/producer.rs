@@ -35,7 +35,7 @@ pub(crate) struct Note {
     /// What it takes in a batch, headers included.
     pub(crate) size: u64,
     /// When the sink took it: milliseconds since the Unix epoch.
-    pub(crate) taken_ms: i64,
+    pub(crate) taken_ms: u64,
     pub(crate) errand: Errand,
 }
 
@@ -76,7 +76,7 @@ pub(crate) type NotTaken = (RDKafkaErrorCode, Box<Note>, OwnedHeaders);
 
 impl Message<'_> {
     pub(crate) fn send(self, producer: &Producer) -> Result<(), NotTaken> {
-        let taken_ms = self.note.taken_ms;
+        let taken_ms = i64::try_from(self.note.taken_ms).unwrap_or(i64::MAX);
         let record = BaseRecord::with_opaque_to(self.topic, self.note)
             .key(self.key)
             .payload(self.payload)
@@ -181,7 +181,7 @@ pub(crate) struct Reports {
     /// How long Kafka took to confirm what was stored, from the moment the sink took it.
     pub(crate) times: Times,
     /// The time of the last look, milliseconds since the Unix epoch.
-    pub(crate) now_ms: i64,
+    pub(crate) now_ms: u64,
     /// Callbacks of any kind, ever: an empty queue is one whose poll moves nothing.
     pub(crate) callbacks: u64,
 }
@@ -243,7 +243,7 @@ impl ProducerContext for Events {
         match result {
             Ok(_) => {
                 let ms = reports.now_ms.saturating_sub(note.taken_ms);
-                reports.times.add(u64::try_from(ms).unwrap_or(0));
+                reports.times.add(ms);
                 reports.stored(*note);
             }
             Err((error, message)) => {

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use broker::codec::{Property, Qos, Version};
 use broker::{Incoming, Sink, Token, Verdict};
@@ -17,6 +17,7 @@ use envelope::Fields;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
 
+use crate::clock;
 use crate::config::{Config, Refused3x};
 use crate::kafka;
 use crate::lanes::Lanes;
@@ -183,9 +184,7 @@ impl KafkaSink {
         header: &mut String,
         token: Token,
     ) -> Result<(), RDKafkaErrorCode> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = clock::since_epoch();
         let (headers, headers_size) = headers(
             publish,
             &self.node,
@@ -202,8 +201,7 @@ impl KafkaSink {
             place: 0,
             bytes,
             size: bytes + headers_size + RECORD_OVERHEAD_BYTES,
-            // It fits for the next hundred thousand years.
-            taken_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+            taken_ms: clock::millis(now),
             errand: Errand::Message,
         };
         let run = note.run();

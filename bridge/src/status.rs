@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use broker::{Refusal, Times};
@@ -435,10 +435,13 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) fn add_times(&self, times: &Times) {
+        self.produce_times().merge(times);
+    }
+
+    fn produce_times(&self) -> MutexGuard<'_, Times> {
         self.produce_times
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .merge(times);
     }
 
     /// Messages under way. Sequentially consistent, because the poll thread goes to sleep on a zero.
@@ -500,11 +503,7 @@ impl Counters {
             dropped: read(&self.dropped),
             held: read(&self.held),
             producer_rebuilds: read(&self.producer_rebuilds),
-            produce_times: self
-                .produce_times
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            produce_times: self.produce_times().clone(),
             weaknesses,
             problems,
             downlink,

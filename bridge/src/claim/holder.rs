@@ -6,7 +6,8 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::clock;
 
 /// The first part of a description; other members of the group are none of ours.
 const MARK: &str = "millstream-node";
@@ -44,11 +45,7 @@ impl Holder {
         static PARTS: AtomicU32 = AtomicU32::new(0);
         let pid = std::process::id();
         Self {
-            since_ms: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| {
-                    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-                }),
+            since_ms: clock::now_ms(),
             part: PARTS.fetch_add(1, Ordering::Relaxed),
             pid,
             started: started(pid).unwrap_or_default(),

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use broker::{Delivered, Handle, Message};
 use rdkafka::Message as _;
@@ -17,6 +16,7 @@ use super::mark::{Look, Resumption};
 use super::outcome;
 use super::wakes::{Guard, Wakes};
 use super::{Counters, count};
+use crate::clock;
 use crate::config::Config;
 use crate::status::DownlinkOutcome;
 
@@ -89,11 +89,7 @@ impl Intake {
         if look == Look::Done {
             return true;
         }
-        let now_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis();
-        let now_ms = u64::try_from(now_ms).unwrap_or(u64::MAX);
+        let now_ms = clock::now_ms();
         let headers = decode::headers(record.headers());
         let decoded = match &headers {
             Ok(headers) => {

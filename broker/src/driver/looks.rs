@@ -282,16 +282,22 @@ mod tests {
         got
     }
 
-    #[test]
-    fn no_client_is_closed_for_silence_before_what_it_sent_was_read() {
-        let mut driver = driver();
+    /// A client whose reads end soon, so that the driver can be turned meanwhile.
+    fn connect(driver: &Driver) -> TcpStream {
         let address = driver.listener.as_ref().unwrap().local_addr().unwrap();
-        let mut client = TcpStream::connect(address).unwrap();
+        let client = TcpStream::connect(address).unwrap();
         client
             .set_read_timeout(Some(Duration::from_millis(1)))
             .unwrap();
-        let connect = b"\x10\x0d\0\x04MQTT\x04\x02\0\x05\0\x01c"; // keep-alive 5 s
-        client.write_all(connect).unwrap();
+        client
+    }
+
+    #[test]
+    fn no_client_is_closed_for_silence_before_what_it_sent_was_read() {
+        let mut driver = driver();
+        let mut client = connect(&driver);
+        let packet = b"\x10\x0d\0\x04MQTT\x04\x02\0\x05\0\x01c"; // keep-alive 5 s
+        client.write_all(packet).unwrap();
         let began = Instant::now();
         read(&mut driver, &mut client, began, 4);
         client.write_all(&[0xc0, 0]).unwrap();
@@ -312,11 +318,7 @@ mod tests {
     #[test]
     fn no_client_is_closed_for_a_late_connect_before_what_it_sent_was_read() {
         let mut driver = driver();
-        let address = driver.listener.as_ref().unwrap().local_addr().unwrap();
-        let mut client = TcpStream::connect(address).unwrap();
-        client
-            .set_read_timeout(Some(Duration::from_millis(1)))
-            .unwrap();
+        let mut client = connect(&driver);
         let began = Instant::now();
         let handle = Handle(driver.shared());
         while handle.stats().connections == 0 {
