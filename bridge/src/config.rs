@@ -38,8 +38,8 @@ settings::section! {
         pub start_timeout_ms: u64 = 10_000, [100..=600_000, "milliseconds"];
         /// What becomes of a message that Kafka refuses for good when its publisher, a 3.x client, cannot be told:
         /// `"dead-letter"` puts it into the topic `TOPIC.dlq` with the reason, and acknowledges it when it is there;
-        /// `"close"` closes the connection, and a client that comes back and sends it again is closed again. A 5.0 client
-        /// gets a reason code.
+        /// `"close"` closes the connection, and when the client is back its publishes wait, longer each time
+        /// (broker.limits.refused_pause_ms_max). A 5.0 client gets a reason code.
         pub refused_3x: Refused3x = Refused3x::DeadLetter, ["\"dead-letter\" or \"close\""];
         /// How long messages wait for a topic that Kafka does not have any more before they are refused. With
         /// `create_topics` the topic is made again.

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use bridge::{Config, Refused3x, RouteConfig};
 use broker::codec::{Properties, Qos, ReasonCode, Version};
 use common::mqtt::{Client, Event};
@@ -176,6 +178,50 @@ fn where_refusals_close_a_3_1_1_publisher_is_disconnected() {
     let mut other = Client::connect(node.address, Version::V311, &unique("c"));
     other.publish("a/b", Qos::AtLeastOnce, b"fits", Properties::default());
     acknowledged(&mut other, 1);
+}
+
+#[test]
+fn where_refusals_close_a_client_that_comes_back_with_it_is_let_wait_and_does_not_loop() {
+    let kafka = Kafka::shared().bootstrap();
+    let mut config = with_a_modest_topic(kafka);
+    config.refused_3x = Refused3x::Close;
+    let node = Node::start(&config);
+    let id = unique("c");
+    let bad = noise(5_000);
+    let begin = Instant::now();
+    let mut closed_after = Vec::new();
+    // As clients do that know nothing better: back at once, and all of it again.
+    while closed_after.len() < 3 {
+        let mut client = Client::connect(node.address, Version::V311, &id);
+        client.publish("a/b", Qos::AtLeastOnce, &bad, Properties::default());
+        client.publish("a/b", Qos::AtLeastOnce, b"behind", Properties::default());
+        loop {
+            match client.next(DEADLINE) {
+                Some(Event::Closed) => break,
+                // What was behind it on an earlier connection is stored by now.
+                Some(Event::PubAck { packet_id: 2, .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        closed_after.push(begin.elapsed());
+    }
+    // At once, after one second, after two more.
+    assert!(
+        closed_after[2] >= Duration::from_secs(3),
+        "{closed_after:?}"
+    );
+    // Without the bad one it goes on, after a while.
+    let mut client = Client::connect(node.address, Version::V311, &id);
+    client.publish("a/b", Qos::AtLeastOnce, b"good", Properties::default());
+    let texts = || -> Vec<String> {
+        let stored = log::read_all(kafka, stored_in(&config));
+        stored.iter().map(log::Record::text).collect()
+    };
+    wait_for("the good one is stored", || {
+        texts().last().is_some_and(|text| text == "good")
+    });
+    assert_eq!(node.status().refused.too_large, 3);
+    assert!(texts().len() <= 4, "{:?}", texts());
 }
 
 #[test]

@@ -88,8 +88,8 @@ settings::section! {
         /// for what is received: who subscribes to a wider filter gets all but what is denied.
         pub rules: Vec<Rule> = Vec::new(), ["list of rules"];
         /// What becomes of a publish that the rules refuse, or that goes to a topic of the broker's own (`$…`), when a client of
-        /// 3.1 or 3.1.1 sent it, which cannot be told: `drop` acknowledges it, `close` closes the connection (and the client may
-        /// send it again for ever). 5.0 clients get reason 0x87.
+        /// 3.1 or 3.1.1 sent it, which cannot be told: `drop` acknowledges it, `close` closes the connection, and when
+        /// the client is back its publishes wait, longer each time (limits.refused_pause_ms_max). 5.0 clients get reason 0x87.
         pub refused_publish_3x: RefusedPublish = RefusedPublish::Drop, ["\"drop\" or \"close\""];
     }
 }

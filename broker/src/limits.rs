@@ -73,6 +73,9 @@ settings::section! {
         pub read_ahead_bytes_max: u64 = 65_536, [0.., "bytes"];
         /// The same of all clients of this node together.
         pub read_ahead_node_bytes_max: u64 = 256 * 1_048_576, [0.., "bytes"];
+        /// The longest that publishes of a 3.x client wait that is back after it was closed because one was refused (where
+        /// refusals close): a second the first time, twice as long each further time. The rest that it sends is answered.
+        pub refused_pause_ms_max: u64 = 60_000, [0.., "milliseconds; 0: they do not wait"];
         /// Bytes of wills whose sessions have ended and that Kafka had no room for: they are delivered, and stored when it has,
         /// unless their clients are back by then. Beyond it they are not stored, and counted.
         pub waiting_wills_bytes_max: u64 = 64 * 1_048_576, [0.., "bytes"];
@@ -139,6 +142,10 @@ pub(crate) const LINGER_BYTES_MAX: u32 = 1_048_576;
 pub(crate) const WILL_RETRY_MS: u64 = 1_000;
 /// Wills that are turned away before a worker asks no more: the sink may have room for others, but not often.
 pub(crate) const WILLS_ASKED_MAX: usize = 64;
+/// How long the publishes of a client wait at first that was closed for a refused one.
+pub(crate) const REFUSED_PAUSE_MS_MIN: u64 = 1_000;
+/// Clients of which a worker remembers that it closed them for a refused publish.
+pub(crate) const REFUSED_CLIENTS_MAX: usize = 4_096;
 /// Between two log lines about the same thing, where it may happen very often.
 pub(crate) const LOG_PAUSE_MS: u64 = 1_000;
 /// How long a worker lets connections wait after `accept` failed for want of files or memory.

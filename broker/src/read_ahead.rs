@@ -8,7 +8,7 @@ use crate::time::Time;
 /// Bytes that a time takes at which packets came.
 pub(crate) const TIME_BYTES: usize = size_of::<(Time, u32)>();
 
-/// See the module. It is there only while something is in it.
+/// See the module. It is there only while something is in it, or may not go on.
 #[derive(Debug, Default)]
 pub(crate) struct ReadAhead {
     /// The packets. What is before `start` has been handled.
@@ -25,6 +25,8 @@ pub(crate) struct ReadAhead {
     pub(crate) has_gap: bool,
     /// The kernel looks after the connection's end, since it is not read from.
     pub(crate) is_probed: bool,
+    /// Until then they wait, whatever else they have waited for is over.
+    pub(crate) paused_until: Option<Time>,
     /// On the list of those that wait until the node has room.
     pub(crate) waits_for_node: bool,
 }

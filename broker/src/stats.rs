@@ -156,6 +156,8 @@ counters! {
     sink_pending,
     /// Clients whose publishes wait now until the sink settles or takes one.
     publishers_held,
+    /// Times that a client's publishes had to wait because it had been closed for a refused one.
+    publishers_paused,
     /// Publishes that were read and wait now, because their client's publishes do.
     publishes_read_ahead,
     /// Publishes that were read and waited when their client's connection ended: dropped, and none was acknowledged.

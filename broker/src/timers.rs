@@ -20,6 +20,8 @@ pub(crate) enum Timer {
     Linger { connection: u32, generation: u16 },
     /// The will of a session without connection is due, or its end.
     Session { session: u32, generation: u16 },
+    /// The publishes of a client that was closed for a refused one have waited long enough.
+    Refused { connection: u32, generation: u16 },
     /// Clients wait until the node has room to read them ahead.
     ReadAhead,
     /// Wills wait to be stored.

@@ -11,6 +11,7 @@ mod memory;
 mod packets;
 mod pressure;
 mod publish;
+mod refused;
 mod subscribe;
 mod sys;
 mod turn;
@@ -108,6 +109,7 @@ pub(crate) struct Worker {
     counts: Local,
     /// Connections held because the sink had no room.
     held_by_sink: Vec<u32>,
+    refused: refused::RefusedClients,
     waiting_wills: wills::WaitingWills,
     /// Connections not read from because the node has read enough ahead.
     wait_for_node: Vec<u32>,
@@ -160,6 +162,7 @@ impl Worker {
             timers,
             counts: Local::default(),
             held_by_sink: Vec::new(),
+            refused: refused::RefusedClients::default(),
             waiting_wills: wills::WaitingWills::default(),
             wait_for_node: Vec::new(),
             departed: HashMap::new(),

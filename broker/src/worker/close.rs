@@ -104,6 +104,9 @@ impl Worker {
         self.release_held(slot);
         self.count_close(&close);
         self.log_close(session, &close);
+        if matches!(close, Close::PublishRefused) {
+            self.note_refused(session);
+        }
         let mut says_something = matches!(close, Close::ConnectRefused | Close::PublishRefused);
         if session != OFFLINE {
             if let (Version::V5, Some(reason), Some(outbox)) =

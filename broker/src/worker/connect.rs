@@ -261,6 +261,14 @@ impl Worker {
                 return self.close(slot, Close::ConnectRefused);
             }
         }
+        if version != Version::V5 && !self.refused.is_empty() {
+            let client_id = self
+                .sessions
+                .get(session_slot)
+                .map_or("", |session| &session.client_id);
+            let client = self.client_hash(client_id);
+            self.pause_refused(slot, client);
+        }
         if session_present {
             self.tell_shares(session_slot);
             self.resume(slot, session_slot);

@@ -271,8 +271,13 @@ impl Worker {
         step
     }
 
-    /// A publisher's publishes go on.
-    fn unhold(&mut self, slot: u32) {
+    /// A publisher's publishes go on, unless they wait for a time.
+    pub(super) fn unhold(&mut self, slot: u32) {
+        let paused_until = |connection: &Connection| connection.ahead()?.paused_until;
+        let paused_until = self.connections.slab.get(slot).and_then(paused_until);
+        if paused_until.is_some_and(|until| until > self.now) {
+            return;
+        }
         let was_read = self.room(slot) > 0;
         if let Some(connection) = self.connections.slab.get_mut(slot)
             && connection.is_held()

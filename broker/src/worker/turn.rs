@@ -351,6 +351,14 @@ impl Worker {
                 session,
                 generation,
             } => self.session_due(session, generation),
+            Timer::Refused {
+                connection: slot,
+                generation,
+            } => {
+                if self.connections.slab.get_mut_if(slot, generation).is_some() {
+                    self.unhold(slot);
+                }
+            }
             Timer::ReadAhead => self.read_ahead_due(),
             Timer::Wills => self.wills_timer(),
             Timer::Retained => {

@@ -15,6 +15,7 @@ mod offline;
 mod publish_in;
 mod publish_out;
 mod random;
+mod refused_again;
 mod replay;
 mod retained;
 mod shared;

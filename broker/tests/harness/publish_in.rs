@@ -128,8 +128,8 @@ fn a_denied_publish_closes_a_3x_client_where_the_operator_wants_it() {
         });
         let mut subscriber = net.join("s");
         subscriber.subscribe("#", 2);
-        let join = net.client("p").version(version);
         for level in [1, 2] {
+            let join = net.client(&format!("p{level}")).version(version);
             let mut publisher = join.connect();
             publisher.publish("secret/t", level, "x");
             let said: &[&str] = match (version, level) {
@@ -140,7 +140,7 @@ fn a_denied_publish_closes_a_3x_client_where_the_operator_wants_it() {
             assert_eq!(publisher.got(), said);
         }
         // QoS 0 has no answer.
-        let mut publisher = join.connect();
+        let mut publisher = net.client("p").version(version).connect();
         publisher.publish("secret/t", 0, "x");
         publisher.publish("open/t", 0, "y");
         assert_eq!(publisher.got(), NOTHING);

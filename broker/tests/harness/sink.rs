@@ -215,7 +215,7 @@ fn a_refusal_closes_a_3x_client() {
             store.refused(&net, [0], Refusal::TooLarge);
             assert_eq!(publisher.got(), ["closed"]);
             store.answer_always(Verdict::Refused(Refusal::TooLarge));
-            let mut publisher = net.client("p").version(version).connect();
+            let mut publisher = net.client("q").version(version).connect();
             publisher.publish("t", level, "x");
             assert_eq!(publisher.got(), ["closed"]);
             let stats = net.stats();
@@ -239,6 +239,8 @@ fn what_was_stored_behind_a_refusal_does_not_hold_up_a_3x_client_that_returns() 
     publisher.publish_with(&publish(2).dup());
     publisher.publish_with(&publish(3).dup());
     assert_eq!(publisher.got(), NOTHING);
+    // Refused one, it has to wait.
+    net.advance_s(2);
     store.stored(&net, [3]);
     assert_eq!(publisher.got(), ["PUBACK #2", "PUBREC #3"]);
 }
