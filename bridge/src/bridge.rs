@@ -136,12 +136,17 @@ impl Bridge {
             .map_or(self.downlink_was, Downlink::status);
         let of_claim = self.claim.iter().filter_map(Claim::problem);
         let of_downlink = self.downlink.iter().filter_map(Downlink::problem);
-        let problems = of_claim.chain(of_downlink).chain(self.sink.problems());
+        let reachability = self.watcher.reachability();
+        // Of a Kafka that is away as a whole it is said elsewhere.
+        let partly = self.downlink.iter().filter(|_| reachability.answers());
+        let cut_off = partly.filter_map(Downlink::cut_off);
+        let problems = of_claim.chain(of_downlink).chain(cut_off);
+        let problems = problems.chain(self.sink.problems()).collect();
         self.sink.counters.status(
-            self.watcher.reachability(),
+            reachability,
             downlink,
             Arc::clone(&self.weaknesses),
-            problems.collect(),
+            problems,
         )
     }
 

@@ -2,18 +2,20 @@
 //!
 //! One thread reads, decodes, hands over in batches, and commits. Every node reads all of the topic, each under a
 //! consumer group of its own, so partitions are assigned here and not by the group's protocol. The position is committed
-//! over messages that every session which should have them has ([`ledger`]); a broken record is put among the dead
-//! letters first ([`dead_letters`]). What becomes of a record: [`intake`]. Where reading begins: [`position`]. What waits
+//! over messages that every session which should have them has ([`ledger`]). A broken record becomes a dead letter, written
+//! by one node of all ([`letters`]). What becomes of a record: [`intake`]. Where reading begins: [`position`]. What waits
 //! for a subscriber: [`held`], and what Kafka is told of it: [`mark`].
 
-mod dead_letters;
 mod decode;
 mod held;
 mod intake;
 mod ledger;
+mod letters;
 mod mark;
 mod outcome;
 mod position;
+mod reach;
+mod seen;
 mod wakes;
 
 use std::sync::Arc;
@@ -27,6 +29,10 @@ use rdkafka::error::{KafkaError, KafkaResult};
 
 use self::intake::{Batch, Intake};
 use self::ledger::{Ledger, Positions};
+use self::letters::Letters;
+use self::reach::Reach;
+pub(crate) use self::reach::STATISTICS_MS;
+use self::seen::Seen;
 use self::wakes::{Events, Wakes, close, consumer};
 use crate::config::Config;
 use crate::error::StartError;
@@ -85,7 +91,10 @@ fn count(counter: &AtomicU64, by: u64) {
 pub(crate) struct Downlink {
     wakes: Arc<Wakes>,
     counters: Arc<Counters>,
+    topic: String,
+    reach: Arc<Reach>,
     thread: Option<JoinHandle<()>>,
+    letters: Option<Letters>,
 }
 
 impl Downlink {
@@ -97,25 +106,38 @@ impl Downlink {
     ) -> Result<Self, StartError> {
         let wakes = Arc::new(Wakes::default());
         let counters = Arc::new(Counters::default());
-        let reading = Reading::new(config, handle, &wakes, &counters, suspicions)?;
+        let seen = Arc::new(Seen::default());
+        let reach = Arc::new(Reach::default());
+        let shared = (&wakes, &counters, &seen, &reach);
+        let reading = Reading::new(config, handle, shared, suspicions)?;
+        let letters = Letters::start(config, &seen, &counters)?;
         let thread = std::thread::Builder::new()
             .name("kafka-downlink".to_owned())
             .spawn(move || reading.run())?;
         Ok(Self {
             wakes,
             counters,
+            topic: config.downlink.topic.clone(),
+            reach,
             thread: Some(thread),
+            letters: Some(letters),
         })
     }
 
     /// That it has stopped by itself, in a sentence. The clients of the node stay: they publish as before.
     pub(crate) fn problem(&self) -> Option<String> {
         let has_died = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
-        has_died.then(|| {
+        let died = has_died.then(|| {
             "the downlink has stopped (its thread panicked): what backends answer reaches no client of this node until the \
              node is started again"
                 .to_owned()
-        })
+        });
+        died.or_else(|| self.letters.as_ref().and_then(Letters::problem))
+    }
+
+    /// The partitions that it cannot read, in a sentence.
+    pub(crate) fn cut_off(&self) -> Option<String> {
+        self.reach.problem(&self.topic, Instant::now())
     }
 
     pub(crate) fn status(&self) -> DownlinkStatus {
@@ -138,11 +160,13 @@ impl Downlink {
     pub(crate) fn stop(&mut self) {
         self.wakes.stop.store(true, Ordering::SeqCst);
         self.wakes.wake();
+        self.letters.iter().for_each(Letters::stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             tracing::error!("the thread of the downlink panicked");
         }
+        self.letters = None;
     }
 }
 
@@ -152,12 +176,22 @@ impl Drop for Downlink {
     }
 }
 
+/// What the thread shares with others.
+type Shared<'s> = (
+    &'s Arc<Wakes>,
+    &'s Arc<Counters>,
+    &'s Arc<Seen>,
+    &'s Arc<Reach>,
+);
+
 /// What the thread works with.
 struct Reading {
     config: Config,
     wakes: Arc<Wakes>,
     counters: Arc<Counters>,
     suspicions: Arc<Suspicions>,
+    seen: Arc<Seen>,
+    reach: Arc<Reach>,
     consumer: BaseConsumer<Events>,
     ledger: Ledger,
     intake: Intake,
@@ -171,12 +205,11 @@ impl Reading {
     fn new(
         config: &Config,
         handle: Handle,
-        wakes: &Arc<Wakes>,
-        counters: &Arc<Counters>,
+        (wakes, counters, seen, reach): Shared<'_>,
         suspicions: Arc<Suspicions>,
     ) -> Result<Self, StartError> {
         let topic = &config.downlink.topic;
-        let consumer = consumer(config, wakes, &suspicions)?;
+        let consumer = consumer(config, wakes, &suspicions, reach)?;
         let timeout = Duration::from_millis(config.start_timeout_ms);
         let position = |what, error: &KafkaError| StartError::Position {
             group: config.downlink_group(),
@@ -200,9 +233,14 @@ impl Reading {
         position::list(topic, &position::first(&resumed))
             .and_then(|list| consumer.assign(&list))
             .map_err(|error| position("taken", &error))?;
+        for (partition, resumption) in &resumed {
+            seen.begins(*partition, resumption.offset.max(resumption.only_expiring));
+        }
         Ok(Self {
             ledger: Ledger::new(&resumed),
-            intake: Intake::new(config, handle, wakes, counters, resumed),
+            intake: Intake::new(config, handle, wakes, counters, seen, resumed),
+            seen: Arc::clone(seen),
+            reach: Arc::clone(reach),
             config: config.clone(),
             wakes: Arc::clone(wakes),
             counters: Arc::clone(counters),
@@ -283,25 +321,15 @@ impl Reading {
         let mut batch = Batch::default();
         while !self.wakes.stopping() && self.has_room(&batch) {
             let callbacks = self.consumer.context().callbacks();
-            let taken = match self.consumer.poll(Duration::ZERO) {
+            match self.consumer.poll(Duration::ZERO) {
                 Some(Ok(record)) => self.intake.take(&mut batch, &record, &mut self.ledger),
-                Some(Err(error)) => {
-                    self.warn(&error);
-                    true
-                }
+                Some(Err(error)) => self.warn(&error),
                 None if self.consumer.context().callbacks() == callbacks => break,
-                None => true,
-            };
-            if !taken {
-                return;
+                None => {}
             }
-            let whole = batch.weight.records >= BATCH_RECORDS_MAX;
-            if whole
-                && !self
-                    .intake
-                    .hand_over(std::mem::take(&mut batch), &mut self.ledger)
-            {
-                return;
+            if batch.weight.records >= BATCH_RECORDS_MAX {
+                let whole = std::mem::take(&mut batch);
+                self.intake.hand_over(whole, &mut self.ledger);
             }
         }
         self.intake.hand_over(batch, &mut self.ledger);
@@ -357,7 +385,8 @@ impl Reading {
             "the broker let go of downlink messages: they are read again"
         );
         let resumed = self.ledger.resumptions();
-        let renewed = consumer(&self.config, &self.wakes, &self.suspicions).and_then(|consumer| {
+        let renewed = consumer(&self.config, &self.wakes, &self.suspicions, &self.reach);
+        let renewed = renewed.and_then(|consumer| {
             position::list(&self.config.downlink.topic, &position::first(&resumed))
                 .and_then(|list| consumer.assign(&list))
                 .map_err(|error| StartError::Client(error.to_string()))?;
@@ -406,6 +435,7 @@ impl Reading {
                 "the downlink topic has new partitions"
             );
             for (partition, offset) in added {
+                self.seen.begins(partition, offset);
                 self.ledger.add_partition(partition, offset);
             }
         }
@@ -432,7 +462,10 @@ mod tests {
             Downlink {
                 wakes,
                 counters: Arc::default(),
+                topic: String::new(),
+                reach: Arc::default(),
                 thread: Some(std::thread::spawn(move || life(&of_thread))),
+                letters: None,
             }
         };
         let mut at_work = downlink(|wakes| {

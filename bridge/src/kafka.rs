@@ -12,6 +12,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::{Config, MESSAGE_BYTES_CEILING};
+use crate::downlink::STATISTICS_MS;
 use crate::letters::LETTER_ROOM_BYTES;
 
 /// After this time without an answer a request to Kafka counts as lost, and the connection with it.
@@ -97,7 +98,7 @@ pub(crate) fn alone_producer(config: &Config) -> ClientConfig {
     client
 }
 
-/// The producer of the dead letters of what was refused.
+/// The producer of dead letters.
 pub(crate) fn letter_producer(config: &Config) -> ClientConfig {
     let largest = config.producer.message_bytes_max;
     let largest = largest
@@ -128,18 +129,33 @@ pub(crate) fn downlink_consumer(config: &Config) -> ClientConfig {
         .set("enable.auto.offset.store", "false")
         // Only for a position that Kafka does not have any more: go on with the oldest record that is left.
         .set("auto.offset.reset", "earliest")
+        .set("statistics.interval.ms", STATISTICS_MS.to_string())
         .set("queued.max.messages.kbytes", PREFETCH_KIB_MAX.to_string());
     client
 }
 
-/// The small producer of dead letters.
-pub(crate) fn dead_letter_producer(config: &Config) -> ClientConfig {
-    let mut client = producer(config, config.producer.batch_bytes_max);
-    // An idempotent producer can fail for good, and takes no dead letter from then on. One that comes twice does no harm.
+/// The consumer by which nodes agree who writes the dead letters of which partition of the downlink. It reads nothing.
+pub(crate) fn letters_member(config: &Config, group: &str) -> ClientConfig {
+    let mut client = client(config);
     client
-        .set("enable.idempotence", "false")
-        .set("enable.gapless.guarantee", "false")
-        .set("linger.ms", "0");
+        .set("group.id", group)
+        .set("session.timeout.ms", "6000")
+        .set("heartbeat.interval.ms", "1000")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false");
+    client
+}
+
+/// The consumer of records of the downlink that are looked at once more.
+pub(crate) fn letters_reader(config: &Config, group: &str) -> ClientConfig {
+    let mut client = client(config);
+    client
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        // What Kafka does not have any more needs no letter.
+        .set("auto.offset.reset", "earliest")
+        .set("queued.max.messages.kbytes", PREFETCH_KIB_MAX.to_string());
     client
 }
 
@@ -248,19 +264,13 @@ mod tests {
         for client in [
             producer(&config, 1_000_000),
             downlink_consumer(&config),
-            dead_letter_producer(&config),
+            letters_member(&config, "g"),
+            letters_reader(&config, "g"),
             alone_producer(&config),
             letter_producer(&config),
         ] {
             client.create_native_config().unwrap();
         }
-    }
-
-    #[test]
-    fn the_producer_of_dead_letters_cannot_fail_for_good_and_waits_for_all_replicas() {
-        let client = dead_letter_producer(&Config::default());
-        assert_eq!(client.get("enable.idempotence"), Some("false"));
-        assert_eq!(client.get("acks"), Some("all"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Dead letters of messages that Kafka refused: the message with its headers, and why it is where it is.
+//! Dead letters: the record with its headers, and why it is where it is. Of messages that Kafka refused, and of records of
+//! the downlink topic that are no messages.
 
 use envelope::dead_letter::{self, DeadLetter};
 use rdkafka::error::RDKafkaErrorCode;
@@ -25,6 +26,38 @@ pub(crate) fn is_topic(topic: &str) -> bool {
     topic.ends_with(SUFFIX)
 }
 
+/// Whether a dead letter with this payload may be shortened.
+pub(crate) fn is_long(payload: &[u8]) -> bool {
+    payload.len() > PAYLOAD_LEFT_BYTES
+}
+
+/// What is left of a payload that is too large for a dead letter, and how the letter's message says so.
+pub(crate) fn shorten<'p>(payload: &'p [u8], message: &str) -> (&'p [u8], String) {
+    let says = format!(
+        "{message} (the payload of {} bytes is too large for a dead letter: these are its first {PAYLOAD_LEFT_BYTES})",
+        payload.len()
+    );
+    (&payload[..PAYLOAD_LEFT_BYTES.min(payload.len())], says)
+}
+
+/// The headers of a dead letter: the record's `own`, and then what it is.
+pub(crate) fn headers<'h>(
+    own: impl Iterator<Item = (&'h str, Option<&'h [u8]>)>,
+    letter: &DeadLetter<'_>,
+) -> OwnedHeaders {
+    let mut headers = Some(OwnedHeaders::new());
+    let mut add = |key: &str, value: Option<&[u8]>| {
+        headers = headers
+            .take()
+            .map(|headers| headers.insert(Header { key, value }));
+    };
+    // A letter that is written once more has its own words already.
+    own.filter(|(key, _)| !dead_letter::is_header(key))
+        .for_each(|(key, value)| add(key, value));
+    letter.for_each_header(|key, value| add(key, Some(value)));
+    headers.unwrap_or_default()
+}
+
 /// Makes a dead letter of a message for `topic` and its `partition`, which Kafka refused for `code`. `node` is who gave up.
 pub(crate) fn write(
     held: Held,
@@ -35,30 +68,27 @@ pub(crate) fn write(
 ) -> Held {
     let mut held = held;
     held.note.errand = Errand::Letter(code);
-    finish(held, topic, partition, node, code, code.to_string())
-}
-
-impl Held {
-    /// Whether a dead letter of it may be shortened.
-    pub(crate) fn is_long(&self) -> bool {
-        self.payload.len() > PAYLOAD_LEFT_BYTES
-    }
+    finish(held, topic, partition, node, code, &code.to_string())
 }
 
 /// The same with the first bytes of the payload alone.
-pub(crate) fn shorten(
+pub(crate) fn write_shorter(
     held: Held,
     topic: &str,
     partition: usize,
     node: &str,
     code: RDKafkaErrorCode,
 ) -> Held {
-    let len = held.payload.len();
-    let says = format!(
-        "{code} (the payload of {len} bytes is too large for a dead letter: these are its first {PAYLOAD_LEFT_BYTES})"
-    );
-    let payload = held.payload[..PAYLOAD_LEFT_BYTES.min(len)].into();
-    finish(Held { payload, ..held }, topic, partition, node, code, says)
+    let (left, says) = shorten(&held.payload, &code.to_string());
+    let payload = left.into();
+    finish(
+        Held { payload, ..held },
+        topic,
+        partition,
+        node,
+        code,
+        &says,
+    )
 }
 
 fn finish(
@@ -67,7 +97,7 @@ fn finish(
     partition: usize,
     node: &str,
     code: RDKafkaErrorCode,
-    message: String,
+    message: &str,
 ) -> Held {
     let class = format!("{code:?}");
     let letter = DeadLetter {
@@ -77,23 +107,9 @@ fn finish(
         group: node,
         stage: STAGE,
         class: &class,
-        message: &message,
+        message,
     };
-    let mut headers = Some(OwnedHeaders::new_with_capacity(held.headers.count() + 6));
-    let mut add = |key: &str, value: Option<&[u8]>| {
-        headers = headers
-            .take()
-            .map(|headers| headers.insert(Header { key, value }));
-    };
-    // A letter that is written once more has its own words already.
-    let own = held
-        .headers
-        .iter()
-        .filter(|header| !dead_letter::is_header(header.key));
-    own.for_each(|header| add(header.key, header.value));
-    letter.for_each_header(|key, value| add(key, Some(value)));
-    Held {
-        headers: headers.unwrap_or_default(),
-        ..held
-    }
+    let own = held.headers.iter().map(|header| (header.key, header.value));
+    let headers = headers(own, &letter);
+    Held { headers, ..held }
 }

@@ -191,7 +191,7 @@ pub struct DownlinkStatus {
     pub expired: u64,
     /// Records that are no message.
     pub malformed: u64,
-    /// Of them, those that are in the dead-letter topic.
+    /// Of them, and of those of other nodes, what this node put into the dead-letter topic.
     pub dead_lettered: u64,
     /// Commits of the position that failed; they are tried again.
     pub commits_failed: u64,
@@ -350,7 +350,7 @@ impl Status {
             ),
             (
                 "downlink_dead_lettered",
-                "Downlink records put into the dead-letter topic.",
+                "Downlink records that this node put into the dead-letter topic.",
                 self.downlink.dead_lettered,
             ),
             (

@@ -259,7 +259,7 @@ fn create(
             } else {
                 topic
             };
-            if letters::is_topic(name) {
+            if letters::is_topic(name) || **name == *config.downlink.dead_letter_topic {
                 topic.set("max.message.bytes", &largest_letter)
             } else {
                 topic

@@ -12,6 +12,7 @@ use broker::codec::{Qos, Version};
 use common::mqtt::{Client, Event};
 use common::{DEADLINE, Node, config, log, unique, wait_for};
 use envelope::Downlink;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use testkit::kafka::Kafka;
 
 fn numbers(range: std::ops::Range<u32>) -> Vec<Downlink> {
@@ -293,6 +294,97 @@ fn what_is_no_message_becomes_a_dead_letter_and_the_rest_goes_on() {
     });
     assert_eq!(node.status().downlink.delivered, 1);
     assert_eq!(node.status().downlink.malformed, 0);
+}
+
+#[test]
+fn of_several_nodes_one_writes_the_dead_letter_and_another_goes_on_where_it_ended() {
+    let kafka = Kafka::shared().bootstrap();
+    let first = config(kafka);
+    let second = bridge::Config {
+        node: unique("second"),
+        ..first.clone()
+    };
+    let append = |numbers: std::ops::Range<u32>| {
+        let broken: Vec<log::Raw> = numbers
+            .map(|number| {
+                let key = format!("no/topic/+/{number}");
+                (
+                    Some(key.into_bytes()),
+                    Some(number.to_string().into_bytes()),
+                    vec![],
+                )
+            })
+            .collect();
+        log::append_raw(kafka, &first.downlink.topic, &broken);
+    };
+    let letters = || log::read_all(kafka, &first.downlink.dead_letter_topic);
+    let written = |node: &Node| node.status().downlink.dead_lettered;
+
+    let (one, other) = (Node::start(&first), Node::start(&second));
+    append(0..30);
+    for node in [&one, &other] {
+        wait_for("each node sees all", || {
+            node.status().downlink.malformed == 30
+        });
+    }
+    wait_for("each has a letter", || {
+        written(&one) + written(&other) >= 30
+    });
+
+    // Whatever was the matter of the one is the other's.
+    one.stop();
+    let before = written(&other);
+    append(30..60);
+    wait_for("the other writes them", || written(&other) >= before + 30);
+    other.stop();
+
+    // While nobody is there; and the first node reads for itself what the second has written letters of.
+    append(60..70);
+    let node = Node::start(&first);
+    wait_for("it reads on", || node.status().downlink.malformed == 40);
+    wait_for("it writes what is left", || written(&node) >= 10);
+    node.stop();
+    let mut texts: Vec<u32> = letters()
+        .iter()
+        .map(|letter| letter.text().parse().unwrap())
+        .collect();
+    texts.sort_unstable();
+    assert!(texts.iter().copied().eq(0..70), "{texts:?}");
+}
+
+#[test]
+fn a_broken_record_too_large_for_its_dead_letter_is_cut() {
+    let kafka = Kafka::shared().bootstrap();
+    let config = config(kafka);
+    let dlq = &config.downlink.dead_letter_topic;
+    let modest = NewTopic::new(dlq, 1, TopicReplication::Fixed(1)).set("max.message.bytes", "3000");
+    let created =
+        log::block_on(log::admin(kafka).create_topics([&modest], &AdminOptions::new())).unwrap();
+    assert!(created.iter().all(Result::is_ok), "{created:?}");
+    let node = Node::start(&config);
+    // Bytes that no compression makes smaller.
+    let mut state = 7_u32;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    })
+    .take(5_000)
+    .collect();
+    let small = (Some(b"a/+".to_vec()), Some(b"small".to_vec()), vec![]);
+    let large = (Some(b"a/+".to_vec()), Some(noise.clone()), vec![]);
+    log::append_raw(kafka, &config.downlink.topic, &[small, large]);
+    wait_for("both have a letter", || {
+        node.status().downlink.dead_lettered == 2
+    });
+    let letters = log::read_all(kafka, dlq);
+    let payloads: Vec<_> = letters.iter().map(|letter| &letter.payload).collect();
+    assert_eq!(
+        payloads,
+        [&Some(b"small".to_vec()), &Some(noise[..512].to_vec())]
+    );
+    let message = letters[1].header("__connect.errors.exception.message");
+    let message = message.unwrap_or_default();
+    assert!(message.contains("payload of 5000 bytes"), "{message}");
 }
 
 #[test]

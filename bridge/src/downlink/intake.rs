@@ -1,5 +1,5 @@
-//! What becomes of a record that was read: a message in a batch for the broker, one that is held for a subscriber, a dead
-//! letter, or nothing.
+//! What becomes of a record that was read: a message in a batch for the broker, one that is held for a subscriber, a case
+//! for the dead letters, or nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use broker::{Delivered, Handle, Message};
 use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;
 
-use super::dead_letters::DeadLetters;
-use super::decode::{self, Decoded, Header, Malformed};
+use super::decode::{self, Decoded, Malformed};
 use super::held::{At, Held, may_wait};
 use super::ledger::{Ledger, Positions, Weight};
 use super::mark::{Look, Resumption};
 use super::outcome;
+use super::seen::Seen;
 use super::wakes::{Guard, Wakes};
 use super::{Counters, count};
 use crate::clock;
@@ -28,17 +28,15 @@ pub(super) struct Batch {
     /// Records in it that were held.
     released: Vec<At>,
     pub(super) weight: Weight,
-    /// Whether some of them became dead letters that are not confirmed.
-    dead: bool,
 }
 
 /// See the module.
 pub(super) struct Intake {
-    config: Config,
     handle: Handle,
     wakes: Arc<Wakes>,
     counters: Arc<Counters>,
-    dead_letters: Option<DeadLetters>,
+    /// For who writes the dead letters.
+    seen: Arc<Seen>,
     held: Held,
     /// Partitions of which something is read again.
     resumed: BTreeMap<i32, Resumption>,
@@ -62,32 +60,31 @@ impl Intake {
         handle: Handle,
         wakes: &Arc<Wakes>,
         counters: &Arc<Counters>,
+        seen: &Arc<Seen>,
         resumed: BTreeMap<i32, Resumption>,
     ) -> Self {
         let bounds = &config.downlink;
         Self {
             held: Held::new(bounds.held_messages_max, bounds.held_bytes_max),
             resumed,
-            config: config.clone(),
+            seen: Arc::clone(seen),
             handle,
             wakes: Arc::clone(wakes),
             counters: Arc::clone(counters),
-            dead_letters: None,
         }
     }
 
-    /// Adds a record to the batch. Returns false when the stop came before it could be dealt with: then the batch must not
-    /// be handed over, and its records come again after the restart.
+    /// Adds a record to the batch.
     pub(super) fn take(
         &mut self,
         batch: &mut Batch,
         record: &BorrowedMessage<'_>,
         ledger: &mut Ledger,
-    ) -> bool {
+    ) {
         let at = (record.partition(), record.offset());
         let look = self.look(at, ledger);
         if look == Look::Done {
-            return true;
+            return;
         }
         let now_ms = clock::now_ms();
         let headers = decode::headers(record.headers());
@@ -109,18 +106,21 @@ impl Intake {
             // To a node that Kafka did not know it is the others' matter.
             Err(_) if look == Look::IfItExpires => {}
             Err(malformed) => {
-                if !self.bury(record, &headers.unwrap_or_default(), &malformed) {
-                    return false;
-                }
+                let (partition, offset) = at;
+                tracing::warn!(
+                    partition,
+                    offset,
+                    "a downlink record cannot be published: {malformed}"
+                );
+                self.seen.broken(partition, offset);
+                count(&self.counters.malformed, 1);
                 self.counters.outcomes.count(DownlinkOutcome::Malformed);
-                batch.dead = true;
             }
         }
         batch.weight.records += 1;
         if look != Look::Again {
             batch.positions.insert(at.0, at.1 + 1);
         }
-        true
     }
 
     /// What a record is to this node; it lets go of held ones that Kafka has not any more.
@@ -195,48 +195,12 @@ impl Intake {
         self.resumed = resumed;
     }
 
-    /// Puts a record among the dead letters. Returns false when the stop came first.
-    fn bury(
-        &mut self,
-        record: &BorrowedMessage<'_>,
-        headers: &[Header<'_>],
-        malformed: &Malformed,
-    ) -> bool {
-        count(&self.counters.malformed, 1);
-        let (partition, offset) = (record.partition(), record.offset());
-        tracing::warn!(
-            partition,
-            offset,
-            "a downlink record cannot be published: {malformed}"
-        );
-        if self.dead_letters.is_none() {
-            match DeadLetters::new(&self.config) {
-                Ok(dead_letters) => self.dead_letters = Some(dead_letters),
-                // The record itself stays where it is, and the line above tells where.
-                Err(error) => tracing::error!(%error, "no producer for dead letters"),
-            }
-        }
-        match &self.dead_letters {
-            Some(dead_letters) => {
-                dead_letters.send(record, headers, malformed, || self.wakes.stopping())
-            }
-            None => true,
-        }
-    }
-
-    /// Hands a batch to the broker. Returns false when the stop came before its dead letters were confirmed.
-    pub(super) fn hand_over(&self, batch: Batch, ledger: &mut Ledger) -> bool {
+    /// Hands a batch to the broker.
+    pub(super) fn hand_over(&self, batch: Batch, ledger: &mut Ledger) {
         if batch.is_empty() {
-            return true;
+            return;
         }
-        if batch.dead
-            && let Some(dead_letters) = &self.dead_letters
-        {
-            match dead_letters.confirm(|| self.wakes.stopping()) {
-                Some(confirmed) => count(&self.counters.dead_lettered, confirmed),
-                None => return false,
-            }
-        }
+        self.seen.read_to(&batch.positions);
         count(&self.counters.published, batch.weight.messages);
         let number = ledger.open(batch.positions, batch.released, batch.weight);
         let guard = Guard::new(&self.wakes, number);
@@ -252,6 +216,5 @@ impl Intake {
                 );
             })),
         );
-        true
     }
 }

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
+use super::reach::Reach;
 use crate::config::Config;
 use crate::error::StartError;
 use crate::kafka;
@@ -92,11 +93,18 @@ pub(super) struct Events {
     /// What Kafka was told since the last look, and how often it could not be.
     commits: Mutex<Commits>,
     suspicions: Arc<Suspicions>,
+    topic: String,
+    reach: Arc<Reach>,
 }
 
 impl ClientContext for Events {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         kafka::log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.callbacks.fetch_add(1, Ordering::Relaxed);
+        self.reach.observe(&statistics, &self.topic, Instant::now());
     }
 
     fn error(&self, error: KafkaError, _: &str) {
@@ -156,11 +164,14 @@ pub(super) fn consumer(
     config: &Config,
     wakes: &Arc<Wakes>,
     suspicions: &Arc<Suspicions>,
+    reach: &Arc<Reach>,
 ) -> Result<BaseConsumer<Events>, StartError> {
     let events = Events {
         callbacks: AtomicU64::new(0),
         commits: Mutex::default(),
         suspicions: Arc::clone(suspicions),
+        topic: config.downlink.topic.clone(),
+        reach: Arc::clone(reach),
     };
     let mut consumer =
         BaseConsumer::from_config_and_context(&kafka::downlink_consumer(config), events)
@@ -172,7 +183,7 @@ pub(super) fn consumer(
 
 /// Lets go of a consumer. librdkafka tells Kafka the last position first, and waits for the answer without end when Kafka is
 /// away; so another thread does it, and is left alone after [`CLOSE_TIMEOUT`].
-pub(super) fn close(consumer: BaseConsumer<Events>) {
+pub(super) fn close<C: ConsumerContext + 'static>(consumer: BaseConsumer<C>) {
     let (done, closed) = sync_channel::<()>(1);
     let closing = std::thread::Builder::new()
         .name("downlink-close".to_owned())
@@ -183,7 +194,7 @@ pub(super) fn close(consumer: BaseConsumer<Events>) {
     // Without a thread the closure, and the consumer in it, was dropped right there.
     if closing.is_ok() && closed.recv_timeout(CLOSE_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
         tracing::warn!(
-            "the downlink's consumer could not be closed in time: Kafka may not have the last position, and what follows it comes again"
+            "a consumer of the downlink could not be closed in time: Kafka may not have the last position, and what follows it comes again"
         );
     }
 }

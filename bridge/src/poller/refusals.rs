@@ -238,9 +238,10 @@ impl Refusals {
         if kafka::is_purged(code) {
             return self.waiting.push_back(letter);
         }
-        let too_large = kafka::is_too_large(code) && letter.is_long();
+        let too_large = kafka::is_too_large(code) && letters::is_long(&letter.payload);
         if too_large {
-            let shorter = letters::shorten(letter, topic, partition, sink.node(), refused_for);
+            let shorter =
+                letters::write_shorter(letter, topic, partition, sink.node(), refused_for);
             return self.send_letter(sink, shorter, batch);
         }
         tracing::error!(
