@@ -1,7 +1,7 @@
 //! What is wrong with a connection to Kafka, in words that lead to the mend. librdkafka tells it in its log, while the
 //! question that fails for it only says that time has run out.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,7 +43,11 @@ impl Fault {
 
 /// Who asks Kafka about its topics, with a connection that nobody else uses: among the messages a question would take the
 /// place of some.
-pub(crate) struct Asker(BaseProducer<Listener>);
+pub(crate) struct Asker {
+    client: BaseProducer<Listener>,
+    /// How many brokers there were in the last answer.
+    brokers: AtomicUsize,
+}
 
 /// Events of librdkafka's that are taken at a time.
 const EVENTS_MAX: usize = 1_024;
@@ -51,21 +55,30 @@ const EVENTS_MAX: usize = 1_024;
 impl Asker {
     pub(crate) fn new(mut config: ClientConfig) -> KafkaResult<Self> {
         config.set_log_level(RDKafkaLogLevel::Info);
-        BaseProducer::from_config_and_context(&config, Listener::default()).map(Self)
+        let client = BaseProducer::from_config_and_context(&config, Listener::default())?;
+        Ok(Self {
+            client,
+            brokers: AtomicUsize::new(0),
+        })
     }
 
-    /// What Kafka says of `topic`, or of all.
+    /// What Kafka says of `topic`, or of all. Where there are several brokers and the first that is asked says nothing, it
+    /// is asked once more: librdkafka has given that one up then.
     pub(crate) fn ask(&self, topic: Option<&str>, patience: Duration) -> Result<Metadata, Fault> {
-        let answer = self.0.client().fetch_metadata(topic, patience);
+        let ask = || self.client.client().fetch_metadata(topic, patience);
+        let several = self.brokers.load(Ordering::Relaxed) > 1;
+        let answer = ask().or_else(|error| if several { ask() } else { Err(error) });
         self.listen();
         match answer {
             Ok(metadata) => {
+                let brokers = metadata.brokers().len();
+                self.brokers.store(brokers, Ordering::Relaxed);
                 // What was wrong is over.
-                *self.0.context().last() = None;
+                *self.client.context().last() = None;
                 Ok(metadata)
             }
             Err(error) => {
-                let last = self.0.context().last().clone();
+                let last = self.client.context().last().clone();
                 Err(last.unwrap_or_else(|| Fault::new(kafka::describe(&error))))
             }
         }
@@ -73,10 +86,10 @@ impl Asker {
 
     /// Takes what librdkafka has to say: it keeps it until it is asked.
     fn listen(&self) {
-        let heard = || self.0.context().heard.load(Ordering::Relaxed);
+        let heard = || self.client.context().heard.load(Ordering::Relaxed);
         for _ in 0..EVENTS_MAX {
             let before = heard();
-            self.0.poll(Duration::ZERO);
+            self.client.poll(Duration::ZERO);
             if heard() == before {
                 return;
             }

@@ -9,8 +9,9 @@
 //! that time, its thread polls without a pause. So a gate for each partition holds what librdkafka could not send, and
 //! lets it through as one batch when the answers have come.
 //!
-//! Order holds: a key has one gate, a gate one producer and one queue. The turn from near to far holds everything back
-//! until the near producer has nothing under way; there is no way back but a restart, since far is merely dearer.
+//! Order holds: a key has one gate, a gate one producer and one queue. In the turn from near to far each gate holds back what
+//! comes until the near producer has nothing of it under way, and no gate waits for another: one whose leader is sick may
+//! take for ever. There is no way back but a restart, since far is merely dearer.
 //!
 //! Kafka refuses a batch as a whole. What comes back then waits at its gate, which is shut: nothing passes it any more.
 //! From there each message that was refused among others goes alone, by a producer of its own and with nothing else of
@@ -48,6 +49,8 @@ struct Gate {
     shut: AtomicBool,
     /// Messages that its producer has and did not report on.
     under_way: AtomicUsize,
+    /// While the lanes turn: it has, too. Set by who holds the queue.
+    has_turned: AtomicBool,
     /// Its producer has had something stored. Kafka knows the order of a producer's requests only from then on: of several
     /// under way it would store the second though it refused the first.
     proven: AtomicBool,
@@ -99,6 +102,19 @@ impl Gate {
         self.shut.load(Ordering::SeqCst)
     }
 
+    /// While the lanes turn: whether it has turned, or does now.
+    fn turns(&self) -> bool {
+        if self.has_turned.load(Ordering::SeqCst) {
+            return true;
+        }
+        if self.under_way.load(Ordering::SeqCst) > 0 {
+            return false;
+        }
+        self.proven.store(false, Ordering::SeqCst);
+        self.has_turned.store(true, Ordering::SeqCst);
+        true
+    }
+
     /// Far from Kafka: whether more may be under way.
     fn has_room(&self) -> bool {
         let most = match self.proven.load(Ordering::SeqCst) {
@@ -113,7 +129,7 @@ impl Gate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Distance {
     Near,
-    /// The near producer is emptied, and what comes is held.
+    /// Each gate on its own: the near producer has something left of some.
     Turning,
     Far,
 }
@@ -123,6 +139,8 @@ pub(crate) type Producers = Arc<[Arc<Producer>]>;
 
 struct State {
     producers: Producers,
+    /// The near producer, while the lanes turn.
+    left: Option<Arc<Producer>>,
     distance: Distance,
 }
 
@@ -157,6 +175,7 @@ impl Lanes {
         Self {
             state: RwLock::new(State {
                 producers: [Arc::new(producer)].into(),
+                left: None,
                 distance: Distance::Near,
             }),
             gates: (0..partitions.count()).map(|_| Gate::default()).collect(),
@@ -199,7 +218,7 @@ impl Lanes {
         let free = small && !gate.is_shut() && queue.is_idle();
         let passes = match state.distance {
             Distance::Near => free,
-            Distance::Turning => false,
+            Distance::Turning => free && gate.turns() && gate.has_room(),
             Distance::Far => free && gate.has_room(),
         };
         if passes {
@@ -276,6 +295,11 @@ impl Lanes {
         Arc::clone(&self.read().producers)
     }
 
+    /// The near producer, while the lanes turn.
+    pub(crate) fn left(&self) -> Option<Arc<Producer>> {
+        self.read().left.clone()
+    }
+
     pub(crate) fn distance(&self) -> Distance {
         self.read().distance
     }
@@ -300,33 +324,30 @@ impl Lanes {
         }
     }
 
-    /// From now on everything that comes is held.
-    pub(crate) fn begin_turn(&self) {
-        self.write().distance = Distance::Turning;
-    }
-
-    /// Whether the near producer is empty.
-    pub(crate) fn may_turn(&self) -> bool {
-        let state = self.read();
-        state.distance == Distance::Turning
-            && state
-                .producers
-                .iter()
-                .all(|producer| producer.in_flight_count() == 0)
-    }
-
     /// How many far producers are wanted.
     pub(crate) fn far_producers(&self) -> usize {
         self.partitions.producers()
     }
 
-    /// Goes on with far producers. The gates are to be moved on.
+    /// Turns to far producers. When this returns, nobody sends to the near one any more.
     pub(crate) fn turn(&self, producers: Vec<Producer>) {
         let mut state = self.write();
+        state.left = state.producers.first().cloned();
         state.producers = producers.into_iter().map(Arc::new).collect();
-        state.distance = Distance::Far;
-        for gate in &self.gates {
-            gate.proven.store(false, Ordering::SeqCst);
+        state.distance = Distance::Turning;
+    }
+
+    /// Ends the turn when the near producer has nothing left.
+    pub(crate) fn end_turn(&self) {
+        let mut state = self.write();
+        let is_empty = |left: &Arc<Producer>| left.in_flight_count() == 0;
+        if state.distance == Distance::Turning && state.left.as_ref().is_none_or(is_empty) {
+            // Under the lock nobody sends: what was not turned has nothing under way.
+            self.gates.iter().for_each(|gate| {
+                gate.turns();
+            });
+            state.left = None;
+            state.distance = Distance::Far;
         }
     }
 
@@ -390,13 +411,13 @@ impl Lanes {
         judged: &mut Vec<(RDKafkaErrorCode, Held)>,
     ) {
         let state = self.read();
-        if state.distance == Distance::Turning {
-            return;
-        }
         let gate = &self.gates[number];
         let topic = self.partitions.name(number).0;
         let producer = &state.producers[number % state.producers.len()];
         let mut queue = gate.queue();
+        if state.distance == Distance::Turning && !gate.turns() {
+            return;
+        }
         let mut batch = 0;
         while !queue.trial {
             if !queue.coming.is_empty() {
@@ -434,7 +455,7 @@ impl Lanes {
                 }
                 return;
             }
-            if state.distance == Distance::Far {
+            if state.distance != Distance::Near {
                 if batch > 0 && batch + size > self.batch_bytes_max() {
                     batch = 0;
                 }
@@ -460,7 +481,7 @@ impl Lanes {
 
     /// The gates at which something may wait that nobody will come back to.
     pub(crate) fn to_look_at(&self) -> Vec<usize> {
-        let far = self.distance() == Distance::Far;
+        let far = self.distance() != Distance::Near;
         let gates = self.gates.iter().enumerate();
         gates
             .filter(|(_, gate)| gate.is_shut() || far)

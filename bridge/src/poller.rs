@@ -211,7 +211,14 @@ impl<O: Outlet> Polling<O> {
                 if self.poll(producer, &mut batch) {
                     last_event = Instant::now();
                 }
-                sound &= self.look_into(at, producer, &mut batch);
+                sound &= self.look_into(Some(at), producer, &mut batch);
+            }
+            if let Some(left) = self.sink.lanes.left() {
+                if self.poll(&left, &mut batch) {
+                    last_event = Instant::now();
+                }
+                self.look_into(None, &left, &mut batch);
+                self.sink.lanes.end_turn();
             }
             for producer in self.refusals.producers() {
                 if self.poll(&producer, &mut batch) {
@@ -407,17 +414,14 @@ impl<O: Outlet> Polling<O> {
     fn turn(&mut self) {
         let lanes = &self.sink.lanes;
         match lanes.distance() {
-            Distance::Near if self.sink.wants_far() => {
-                tracing::info!("Kafka is far away: several requests under way from now on");
-                lanes.begin_turn();
-            }
-            Distance::Turning if lanes.may_turn() && Instant::now() >= self.rebuild_at => {
+            Distance::Near if self.sink.wants_far() && Instant::now() >= self.rebuild_at => {
                 self.rebuild_at = Instant::now() + REBUILD_PAUSE;
                 let producers: KafkaResult<Vec<_>> = (0..lanes.far_producers())
                     .map(|_| new_producer(&self.clients.far, &self.suspicions))
                     .collect();
                 match producers {
                     Ok(producers) => {
+                        tracing::info!("Kafka is far away: several requests under way from now on");
                         lanes.turn(producers);
                         self.touched.extend(lanes.to_look_at());
                     }
@@ -442,10 +446,10 @@ impl<O: Outlet> Polling<O> {
     }
 
     /// An error of the producer as a whole may be the end of it: an idempotent producer that does not know any more what
-    /// Kafka has sends nothing again. Returns whether the producer of the moment can send.
+    /// Kafka has sends nothing again. Returns whether it can send. `at` is its place; the one that is left has none.
     fn look_into(
         &mut self,
-        at: usize,
+        at: Option<usize>,
         producer: &Producer,
         batch: &mut Vec<(Token, Settlement)>,
     ) -> bool {
@@ -483,7 +487,7 @@ impl<O: Outlet> Polling<O> {
     /// confirmed when it failed is refused: it may be in Kafka or not, and only the publisher can decide to send it again.
     fn rebuild(
         &mut self,
-        at: usize,
+        at: Option<usize>,
         failed: &Producer,
         batch: &mut Vec<(Token, Settlement)>,
     ) -> bool {
@@ -491,14 +495,16 @@ impl<O: Outlet> Polling<O> {
             self.learn_limits();
         }
         let client = match self.sink.lanes.distance() {
-            Distance::Far => &self.clients.far,
-            Distance::Near | Distance::Turning => &self.clients.near,
+            Distance::Near => &self.clients.near,
+            Distance::Far | Distance::Turning => &self.clients.far,
         };
-        match new_producer(client, &self.suspicions) {
-            Ok(producer) => self.sink.lanes.replace(at, producer),
-            Err(error) => {
-                tracing::error!(%error, "no new producer could be made; it is tried again");
-                return false;
+        if let Some(at) = at {
+            match new_producer(client, &self.suspicions) {
+                Ok(producer) => self.sink.lanes.replace(at, producer),
+                Err(error) => {
+                    tracing::error!(%error, "no new producer could be made; it is tried again");
+                    return false;
+                }
             }
         }
         let waits_for_answers = self.replacing == Replacing::AfterRefusal;
@@ -523,7 +529,9 @@ impl<O: Outlet> Polling<O> {
                 "the failed producer kept messages"
             );
         }
-        self.sink.lanes.replaced(at);
+        if let Some(at) = at {
+            self.sink.lanes.replaced(at);
+        }
         self.touched.extend(self.sink.lanes.to_look_at());
         self.sink
             .counters

@@ -246,15 +246,18 @@ fn watch(
             let patience = watch.patience();
             let asked = Instant::now();
             let answer = asker.ask(topic, patience);
-            let answer = answer.map(|_| asked.elapsed()).or_else(|fault| {
-                // What was confirmed meanwhile is an answer, too; only that it took so long remains.
-                if sink.counters.stored.load(Ordering::Relaxed) > stored {
-                    Ok(patience)
-                } else {
-                    Err(format!("{}: {}", fault.cause, fault.advice))
+            let answer = answer.map(|_| asked.elapsed());
+            let confirmed = sink.counters.stored.load(Ordering::Relaxed) > stored;
+            match answer {
+                // What was confirmed meanwhile is an answer, too: one of several brokers may have nothing to say. It tells
+                // nothing of how far Kafka is.
+                Err(_) if confirmed => watch.proven(Instant::now()),
+                answer => {
+                    let answer =
+                        answer.map_err(|fault| format!("{}: {}", fault.cause, fault.advice));
+                    watch.answered(Instant::now(), SystemTime::now(), answer);
                 }
-            });
-            watch.answered(Instant::now(), SystemTime::now(), answer);
+            }
             if watch.is_far() {
                 sink.is_far();
             }

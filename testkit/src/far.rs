@@ -1,11 +1,12 @@
 //! A network that takes its time: a proxy that delivers each byte later by half a round trip, both ways. Nothing waits for
-//! anything else, so what is under way is bounded by those who talk alone, as on a long line.
+//! anything else, so what is under way is bounded by those who talk alone, as on a long line. It can be cut: then
+//! connections stand, and nothing comes through.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,11 +20,22 @@ pub struct Far {
 struct Shared {
     target: OnceLock<SocketAddr>,
     one_way_micros: AtomicU64,
+    is_cut: Mutex<bool>,
+    mended: Condvar,
 }
 
 impl Shared {
     fn one_way(&self) -> Duration {
         Duration::from_micros(self.one_way_micros.load(Ordering::Relaxed))
+    }
+
+    fn is_cut(&self) -> MutexGuard<'_, bool> {
+        self.is_cut.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_while_cut(&self) {
+        let waited = self.mended.wait_while(self.is_cut(), |is_cut| *is_cut);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -69,6 +81,17 @@ impl Far {
         let one_way = u64::try_from(round_trip.as_micros() / 2).expect("a sensible time");
         self.shared.one_way_micros.store(one_way, Ordering::Relaxed);
     }
+
+    /// From now on nothing comes through. What was sent meanwhile comes when it is mended, as where packets are sent again.
+    pub fn cut(&self) {
+        *self.shared.is_cut() = true;
+    }
+
+    /// Ends that.
+    pub fn mend(&self) {
+        *self.shared.is_cut() = false;
+        self.shared.mended.notify_all();
+    }
 }
 
 fn connect(shared: &Arc<Shared>, near: TcpStream, far: TcpStream) {
@@ -92,8 +115,9 @@ type Item = (Instant, Vec<u8>);
 fn one_way(shared: &Arc<Shared>, from: TcpStream, to: TcpStream) {
     let (sender, items) = sync_channel(ON_THE_WAY_MAX);
     let shared = Arc::clone(shared);
-    thread::spawn(move || read(&shared, from, &sender));
-    thread::spawn(move || write(&items, to));
+    let of_reader = Arc::clone(&shared);
+    thread::spawn(move || read(&of_reader, from, &sender));
+    thread::spawn(move || write(&shared, &items, to));
 }
 
 fn read(shared: &Shared, mut from: TcpStream, items: &SyncSender<Item>) {
@@ -107,9 +131,10 @@ fn read(shared: &Shared, mut from: TcpStream, items: &SyncSender<Item>) {
     }
 }
 
-fn write(items: &Receiver<Item>, mut to: TcpStream) {
+fn write(shared: &Shared, items: &Receiver<Item>, mut to: TcpStream) {
     while let Ok((due, bytes)) = items.recv() {
         thread::sleep(due.saturating_duration_since(Instant::now()));
+        shared.wait_while_cut();
         if bytes.is_empty() || to.write_all(&bytes).is_err() {
             break;
         }
@@ -120,6 +145,25 @@ fn write(items: &Receiver<Item>, mut to: TcpStream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_comes_through_while_it_is_cut_and_all_of_it_later() {
+        let sink = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = Far::listen(Duration::ZERO);
+        far.leads_to(sink.local_addr().unwrap());
+        let mut client = TcpStream::connect(far.address()).unwrap();
+        let (mut end, _) = sink.accept().unwrap();
+        far.cut();
+        client.write_all(b"held").unwrap();
+        let mut came = [0; 4];
+        let patience = Duration::from_millis(200);
+        end.set_read_timeout(Some(patience)).unwrap();
+        assert!(end.read(&mut came).is_err());
+        far.mend();
+        end.set_read_timeout(None).unwrap();
+        end.read_exact(&mut came).unwrap();
+        assert_eq!(&came, b"held");
+    }
 
     #[test]
     fn bytes_come_later_and_do_not_wait_for_each_other() {

@@ -6,9 +6,10 @@
 
 mod records;
 
-pub use records::{Read, Sent};
+pub use records::{Read, Sent, partition_of};
 
 use crate::far::Far;
+use crate::millstream::signal;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -81,6 +82,22 @@ impl Kafka {
         [first, second, third]
     }
 
+    /// The same, with the third reached by `far` alone, and none of Kafka's own topics on it.
+    ///
+    /// # Panics
+    /// If one of them does not start, with what the script said about it.
+    pub fn cluster_with_one_behind(far: &Far) -> [Self; 3] {
+        let first = Self::start_with(&["--replicas", "2"]);
+        let join = first.dir.display().to_string();
+        let second = Self::start_with(&["--join", &join]);
+        // With the first committed offset Kafka makes its topic for them.
+        first.make_topics_of_its_own();
+        let port = far.address().port().to_string();
+        let third = Self::start_with(&["--join", &join, "--advertise", &port]);
+        far.leads_to(third.bootstrap.parse().expect("an address"));
+        [first, second, third]
+    }
+
     fn start_with(options: &[&str]) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let name = format!(
@@ -109,6 +126,39 @@ impl Kafka {
     /// Where the server lives: the script's `--dir`.
     pub fn directory(&self) -> &Path {
         &self.dir
+    }
+
+    /// The broker's number in its cluster.
+    ///
+    /// # Panics
+    /// If its configuration does not say it.
+    pub fn id(&self) -> i32 {
+        let settings = std::fs::read_to_string(self.dir.join("server.properties"));
+        let settings = settings.expect("it was started");
+        let mut lines = settings.lines();
+        let id = lines.find_map(|line| line.strip_prefix("node.id="));
+        id.and_then(|id| id.parse().ok()).expect("a number")
+    }
+
+    /// Has the server stand still: its connections stay, and nothing is answered.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn pause(&self) {
+        signal(self.pid(), "STOP");
+    }
+
+    /// Ends that.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn resume(&self) {
+        signal(self.pid(), "CONT");
+    }
+
+    fn pid(&self) -> u32 {
+        let pid = std::fs::read_to_string(self.dir.join("pid")).expect("it runs");
+        pid.trim().parse().expect("a number")
     }
 
     /// Ends the server as an operator would, and waits for the end. What it stored stays.

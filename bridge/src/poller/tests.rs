@@ -75,6 +75,46 @@ fn a_poll_thread_that_panics_is_told_of() {
     });
 }
 
+/// The key of a message that goes to this partition of two.
+fn key_of(partition: i32) -> String {
+    let mut keys = (0..).map(|number| format!("key/{number}"));
+    let fits = |key: &String| envelope::partition(key.as_bytes(), 2) == partition;
+    keys.find(fits).unwrap()
+}
+
+#[test]
+fn a_leader_that_says_nothing_does_not_hold_up_the_turn_to_far_producers() {
+    let kafka = Fixture::of_brokers(2, |_| ());
+    let offer = |partition, token| {
+        let key = key_of(partition);
+        let verdict = kafka.offer(&key, Qos::AtLeastOnce, b"x", Token(token));
+        assert_eq!(verdict, PENDING);
+    };
+    offer(0, 0);
+    offer(1, 1);
+    kafka.wait("both are stored", |heard, _| heard.settled.len() == 2);
+    let forever = Duration::from_secs(3_600);
+    kafka.cluster.broker_round_trip_time(2, forever).unwrap();
+    offer(1, 2);
+    kafka.sink.is_far();
+    kafka.wait("the lanes turn", |_, _| {
+        kafka.sink.lanes.distance() == Distance::Turning
+    });
+    for token in 10..60 {
+        offer(0, token);
+        offer(1, 1_000 + token);
+    }
+    kafka.wait("the other leader's are stored", |heard, _| {
+        (10..60).all(|token| heard.settled.contains_key(&token))
+    });
+    assert_eq!(kafka.sink.lanes.distance(), Distance::Turning);
+    assert_eq!(kafka.status().waiting, 51);
+    kafka
+        .cluster
+        .broker_round_trip_time(2, Duration::ZERO)
+        .unwrap();
+}
+
 struct Fixture {
     heard: Heard,
     sink: Arc<KafkaSink>,
@@ -85,8 +125,18 @@ struct Fixture {
 
 impl Fixture {
     fn start(change: impl FnOnce(&mut Config)) -> Self {
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic(TOPIC, 1, 1).unwrap();
+        Self::of_brokers(1, change)
+    }
+
+    /// With so many brokers, each of which leads one partition.
+    fn of_brokers(brokers: i32, change: impl FnOnce(&mut Config)) -> Self {
+        let cluster = MockCluster::new(brokers).unwrap();
+        cluster.create_topic(TOPIC, brokers, 1).unwrap();
+        for broker in 1..=brokers {
+            cluster
+                .partition_leader(TOPIC, broker - 1, Some(broker))
+                .unwrap();
+        }
         let mut config = Config {
             kafka: cluster.bootstrap_servers(),
             node: "n1".into(),
@@ -100,7 +150,8 @@ impl Fixture {
         let near = kafka::producer(&config, batch_bytes_max);
         let producer = new_producer(&near, &suspicions).unwrap();
         let routes = Routes::compile(&config.routes).unwrap();
-        let partitions = Partitions::new([(TOPIC, vec![1])].into_iter());
+        let leaders = (1..=brokers).collect();
+        let partitions = Partitions::new([(TOPIC, leaders)].into_iter());
         let lanes = Lanes::new(producer, Arc::new(partitions), batch_bytes_max, &[]);
         let sink = Arc::new(KafkaSink::new(&config, routes, lanes, Arc::default()));
         let heard = Heard::default();

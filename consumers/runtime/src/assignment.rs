@@ -13,6 +13,10 @@ const BUFFER_BYTES_KEPT_MAX: usize = 256 << 10;
 /// Lag that is older than this is not known. Statistics come every second.
 const LAG_AGE_MAX: Duration = Duration::from_secs(5);
 
+/// A broker that says nothing for so long after it should have is cut off: the connection may stand though nothing comes
+/// through.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
 /// One partition.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -52,6 +56,8 @@ pub(crate) struct Retry {
 #[derive(Debug)]
 pub(crate) struct Assignment {
     cluster: Arc<str>,
+    /// How long a broker may say nothing.
+    silence_max: Duration,
     slots: Vec<Slot>,
     /// Where the last record went: records come in runs of one partition.
     last: usize,
@@ -60,9 +66,11 @@ pub(crate) struct Assignment {
 }
 
 impl Assignment {
-    pub(crate) fn new(cluster: Arc<str>) -> Self {
+    /// No partitions of this cluster, which answers within `fetch_wait` when it has nothing new.
+    pub(crate) fn new(cluster: Arc<str>, fetch_wait: Duration) -> Self {
         Self {
             cluster,
+            silence_max: fetch_wait + SILENCE_MAX,
             slots: Vec::new(),
             last: 0,
             arrived_at: None,
@@ -196,7 +204,7 @@ impl Assignment {
     pub(crate) fn observe(&mut self, snapshot: &Snapshot, now: Instant) {
         for seen in &snapshot.partitions {
             if let Some(index) = self.find(&seen.topic, seen.partition) {
-                self.slots[index].observe(seen, now);
+                self.slots[index].observe(seen, self.silence_max, now);
             }
         }
     }
@@ -217,7 +225,7 @@ impl Assignment {
 }
 
 impl Slot {
-    fn observe(&mut self, seen: &PartitionSnapshot, now: Instant) {
+    fn observe(&mut self, seen: &PartitionSnapshot, silence_max: Duration, now: Instant) {
         let known = |offset: i64| (offset >= 0).then_some(offset);
         self.log_start = known(seen.log_start).or(self.log_start);
         self.committed = known(seen.committed).or(self.committed);
@@ -227,13 +235,17 @@ impl Slot {
             self.moved_at = now;
         }
         self.fetched = seen.fetched;
-        if seen.reachable {
+        let silent = seen.silent.unwrap_or_default();
+        let heard_at = now.checked_sub(silent).unwrap_or(now);
+        if seen.reachable && silent < silence_max {
             self.unreachable_since = None;
-            self.known_at = known(seen.log_end).map(|_| now).or(self.known_at);
+            let known_at = known(seen.log_end).map(|_| heard_at);
+            self.known_at = self.known_at.max(known_at);
         } else {
-            self.unreachable_since.get_or_insert(now);
+            self.unreachable_since.get_or_insert(heard_at);
         }
-        if self.retry.is_some() {
+        // Nothing can move then; and who is reached again is given time.
+        if self.retry.is_some() || self.is_cut_off() {
             self.moved_at = now;
         }
     }
@@ -276,6 +288,11 @@ impl Slot {
             .or(self.committed)
             .unwrap_or(0)
             < log_end
+    }
+
+    /// Whether its Kafka broker cannot be reached: nothing comes, and nobody could be asked.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.unreachable_since.is_some()
     }
 
     /// Whether nothing came for `timeout` although something could: worth asking Kafka where the log ends.
@@ -356,7 +373,7 @@ mod tests {
     };
 
     fn assignment(now: Instant) -> Assignment {
-        let mut assignment = Assignment::new(Arc::from("cluster"));
+        let mut assignment = Assignment::new(Arc::from("cluster"), Duration::ZERO);
         for partition in 0..3 {
             assignment.assign("t", partition, now);
         }
@@ -381,6 +398,7 @@ mod tests {
             committed: -1001,
             fetched,
             reachable: true,
+            silent: None,
         };
         Snapshot {
             broker_up: true,
@@ -480,6 +498,31 @@ mod tests {
             (status.lag, status.lag_age_ms, status.unreachable_ms),
             (Some(45), Some(0), None)
         );
+    }
+
+    #[test]
+    fn a_broker_that_says_nothing_is_cut_off_though_its_connection_stands() {
+        let now = Instant::now();
+        let later = |ms| now + Duration::from_millis(ms);
+        let mut assignment = assignment(now);
+        assignment.observe(&seen(0, 40, 0, 0), now);
+        let mut quiet = seen(0, 40, 0, 0);
+        quiet.partitions[0].silent = Some(Duration::from_millis(2_900));
+        assignment.observe(&quiet, later(2_900));
+        let status = &assignment.status(later(2_900))[0];
+        let judged = (status.lag, status.lag_age_ms, status.unreachable_ms);
+        assert_eq!(judged, (Some(40), Some(2_900), None));
+        assert!(!assignment.slots()[0].is_cut_off());
+        quiet.partitions[0].silent = Some(Duration::from_millis(5_500));
+        assignment.observe(&quiet, later(5_500));
+        let status = &assignment.status(later(5_500))[0];
+        let judged = (status.lag, status.lag_age_ms, status.unreachable_ms);
+        assert_eq!(judged, (None, Some(5_500), Some(5_500)));
+        assert!(assignment.slots()[0].is_cut_off());
+        assignment.observe(&seen(0, 41, 0, 0), later(6_000));
+        let status = &assignment.status(later(6_000))[0];
+        let judged = (status.lag, status.lag_age_ms, status.unreachable_ms);
+        assert_eq!(judged, (Some(41), Some(0), None));
     }
 
     #[test]

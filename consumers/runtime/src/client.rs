@@ -9,7 +9,7 @@ use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, RebalanceProtocol,
 };
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{Broker, Statistics};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
@@ -94,6 +94,9 @@ fn with_properties(mut client: ClientConfig, config: &Config) -> ClientConfig {
     }
     client
 }
+
+/// Where librdkafka's statistics have a connection from that is not a broker's own.
+const LOGICAL: &str = "logical";
 
 /// The facility of librdkafka's log line about a commit that failed.
 const COMMIT_FAILED: &str = "COMMITFAIL";
@@ -228,6 +231,8 @@ pub(crate) struct PartitionSnapshot {
     pub(crate) fetched: i64,
     /// Whether there is a connection to the Kafka broker that has it.
     pub(crate) reachable: bool,
+    /// For how long that broker has said nothing, though it was asked.
+    pub(crate) silent: Option<Duration>,
 }
 
 /// Sets the offsets from which partitions that are given are read, where they differ from the committed ones, and says
@@ -305,14 +310,18 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let up: Vec<i32> = statistics
-            .brokers
-            .values()
-            .filter(|broker| matches!(broker.state.as_str(), "UP" | "UPDATE"))
-            .map(|broker| broker.nodeid)
-            .filter(|node| *node >= 0)
-            .collect();
-        let broker_up = !up.is_empty();
+        let is_up = |broker: &Broker| matches!(broker.state.as_str(), "UP" | "UPDATE");
+        let mut brokers = statistics.brokers.values();
+        let broker_up = brokers.any(|broker| is_up(broker) && broker.nodeid >= 0);
+        // Records come by a broker's own connection; the coordinator of the group has one of its own.
+        let own = |node: i32| {
+            let mut own = statistics.brokers.values();
+            own.find(|broker| broker.nodeid == node && broker.source != LOGICAL)
+        };
+        let silent = |node: i32| {
+            let broker = own(node).filter(|broker| broker.waitresp_cnt > 0)?;
+            u64::try_from(broker.rxidle).ok().map(Duration::from_micros)
+        };
         let partitions = statistics
             .topics
             .values()
@@ -332,7 +341,8 @@ impl ClientContext for Context {
                 committed: partition.committed_offset,
                 fetched: partition.fetchq_cnt,
                 // A partition that no broker has is read from none.
-                reachable: up.contains(&partition.broker),
+                reachable: own(partition.broker).is_some_and(is_up),
+                silent: silent(partition.broker),
             })
             .collect();
         let join_state = statistics

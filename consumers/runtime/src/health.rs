@@ -182,7 +182,10 @@ impl Health {
         }
         let timeout = self.stall_timeout;
         let suspects: Vec<usize> = (0..assignment.slots().len())
-            .filter(|&index| assignment.slots()[index].looks_stalled(timeout, now))
+            .filter(|&index| {
+                let slot = &assignment.slots()[index];
+                slot.looks_stalled(timeout, now) && !slot.is_cut_off()
+            })
             .take(ASKED_MAX)
             .collect();
         for index in suspects {

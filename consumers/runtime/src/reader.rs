@@ -76,7 +76,8 @@ impl<'a, H: Handler> Reader<'a, H> {
             let begin = move |consumer: &_, list: &mut _| beginning.set(consumer, list);
             consumer.context().begin_by(Box::new(begin));
         }
-        let assignment = Assignment::new(cluster);
+        let fetch_wait = Duration::from_millis(effects.config.tuning.fetch_wait_ms_max.into());
+        let assignment = Assignment::new(cluster, fetch_wait);
         let health = Health::new(&effects.config, stall_timeout);
         Self {
             effects,
@@ -402,7 +403,7 @@ impl<'a, H: Handler> Reader<'a, H> {
 
     /// Tries one paused partition again, alone, so that it fails alone.
     fn retry(&mut self, index: usize) -> Result<(), End> {
-        if !self.health.is_unreachable() {
+        if !self.health.is_unreachable() && !self.assignment.slots()[index].is_cut_off() {
             self.ask_log_end(index);
         }
         self.handle(&[index])?;

@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Kafka;
-use crate::{PATIENCE, unique};
+use crate::{PATIENCE, eventually, unique};
 
 impl Kafka {
     fn client(&self) -> ClientConfig {
@@ -33,6 +33,35 @@ impl Kafka {
             .await
             .expect("create topic");
         assert_eq!(results, [Ok(name.to_owned())]);
+    }
+
+    /// Makes a topic whose partitions have these replicas; the first leads.
+    pub fn make_topic_on(&self, name: &str, partitions: &[&[i32]]) {
+        let admin: AdminClient<DefaultClientContext> =
+            self.client().create().expect("admin client");
+        let count = i32::try_from(partitions.len()).expect("few");
+        let topic = NewTopic::new(name, count, TopicReplication::Variable(partitions));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
+        let results = runtime
+            .block_on(admin.create_topics(&[topic], &AdminOptions::new()))
+            .expect("create topic");
+        assert_eq!(results, [Ok(name.to_owned())]);
+        eventually("leaders of a new topic", || {
+            let known = admin.inner().fetch_metadata(Some(name), PATIENCE).ok()?;
+            let found = known.topics()[0].partitions();
+            let led = found.iter().all(|partition| partition.leader() >= 0);
+            (found.len() == partitions.len() && led).then_some(())
+        });
+    }
+
+    /// Has Kafka make its topic of committed offsets.
+    pub(super) fn make_topics_of_its_own(&self) {
+        let topic = unique("any");
+        self.make_topic_on(&topic, &[&[self.id()]]);
+        self.set_committed("anybody", &topic, 0, 0);
     }
 
     /// Deletes a topic.
@@ -178,6 +207,11 @@ impl Kafka {
             .expect("offset");
         consumer.commit(&list, CommitMode::Sync).expect("commit");
     }
+}
+
+/// The partition, of so many, of a record with this key.
+pub fn partition_of(key: &str, partitions: i32) -> i32 {
+    envelope::partition(key.as_bytes(), partitions)
 }
 
 /// A record to append.
