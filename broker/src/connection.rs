@@ -184,6 +184,11 @@ impl Connection {
         self.heard = tick(now);
     }
 
+    /// When its last whole packet came.
+    pub(crate) fn last_heard(&self) -> Time {
+        Time(u64::from(self.heard) * TIMER_TICK_MS)
+    }
+
     /// When CONNECT is due, where there was none.
     pub(crate) fn connect_ends(&self, timeout_ms: u64) -> Time {
         Time(u64::from(self.heard) * TIMER_TICK_MS).plus_ms(timeout_ms)

@@ -161,7 +161,7 @@ fn drivers(
     shared: &Arc<Shared>,
     sink: &Arc<dyn Sink>,
 ) -> io::Result<Vec<Box<Driver>>> {
-    let settings = Settings::new(config);
+    let settings = Settings::new(config, shared.denials());
     let driver = |(index, listener)| {
         let worker = |registry| {
             let (shared, settings) = (Arc::clone(shared), Arc::clone(&settings));

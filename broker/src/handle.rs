@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::access::{AccessConfig, Denials, Denied};
+use crate::bans::Bans;
 use crate::budget::{Budget, Memory};
+use crate::config::Config;
 use crate::death::OnDeath;
 use crate::limits::Limits;
 use crate::message::Message;
@@ -17,6 +19,10 @@ use crate::stats::{Counters, Stats};
 use crate::throttle::Throttle;
 use crate::time::Time;
 use crate::transport::Handover;
+use crate::worker::{Settings, Worker};
+
+/// Something that a worker is to do, or to say.
+pub(crate) type Task = Box<dyn FnOnce(&mut crate::worker::Worker) + Send>;
 
 /// What other threads put into a worker's inbox.
 pub(crate) enum Inbox {
@@ -46,6 +52,8 @@ pub(crate) enum Inbox {
     SinkReady,
     /// Nothing but a turn: what all workers look at has changed.
     Look,
+    /// What an operator asks or wants done, short enough for a turn.
+    Task(Task),
     /// Stop reading, drain, end.
     Shutdown,
 }
@@ -65,7 +73,7 @@ impl Inbox {
                     .map(|(_, message)| message.bytes() + size_of::<(u32, Message)>())
                     .sum(),
                 Self::Settled(batch) => size_of_val(&**batch),
-                Self::SinkReady | Self::Look | Self::Shutdown => 0,
+                Self::SinkReady | Self::Look | Self::Task(_) | Self::Shutdown => 0,
             }
     }
 }
@@ -219,7 +227,9 @@ pub(crate) struct Shared {
     /// Times that the system had no file or memory for a connection, for the log.
     pub(crate) unaccepted: Throttle,
     /// What the access rules refused.
-    pub(crate) denials: Denials,
+    denials: RwLock<Arc<Denials>>,
+    /// Who may not connect for a time.
+    pub(crate) bans: Bans,
     /// Whether the log has said that nobody checks passwords.
     pub(crate) password_was_said: AtomicBool,
     /// Who is told when a thread dies that the node cannot do without.
@@ -248,11 +258,18 @@ impl Shared {
             budget: Budget::new(limits.memory_bytes_max, workers),
             refused: Throttle::default(),
             unaccepted: Throttle::default(),
-            denials: Denials::new(access),
+            denials: RwLock::new(Arc::new(Denials::new(access))),
+            bans: Bans::default(),
             password_was_said: AtomicBool::new(false),
             on_death: OnceLock::new(),
             started: Instant::now(),
         })
+    }
+
+    /// What the access rules refused, which is counted where the rules are.
+    pub(crate) fn denials(&self) -> Arc<Denials> {
+        let denials = self.denials.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&denials)
     }
 
     /// Counts a connection that was accepted; false when there is no room for it.
@@ -386,7 +403,34 @@ impl Handle {
     /// What the access rules refused, by rule.
     #[must_use]
     pub fn denied(&self) -> Vec<Denied> {
-        self.0.denials.counts()
+        self.0.denials().counts()
+    }
+
+    /// Takes over what may change while the workers run: access rules, the bounds of
+    /// [`Limits::AT_RUN_TIME`](crate::Limits::AT_RUN_TIME), and whether client identifiers are assigned. It holds for each
+    /// worker from its next turn on. `now` is what the node runs with.
+    ///
+    /// # Errors
+    /// When a value is not allowed; nothing is taken over then.
+    pub fn reconfigure(&self, now: &mut Config, new: &Config) -> Result<(), settings::Error> {
+        new.validate()?;
+        now.limits.take_over(&new.limits);
+        now.access = new.access.clone();
+        now.assign_client_ids = new.assign_client_ids;
+        let mut denials = self
+            .0
+            .denials
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *denials = Arc::new(denials.followed_by(&now.access));
+        let settings = Settings::new(now, Arc::clone(&denials));
+        drop(denials);
+        for mailbox in &self.0.mailboxes {
+            let settings = Arc::clone(&settings);
+            let task = Box::new(move |worker: &mut Worker| worker.reconfigure(settings));
+            mailbox.send_one(Inbox::Task(task));
+        }
+        Ok(())
     }
 
     /// Tells how much memory the process has resident: what is done about that, and shown, goes by the last word. To be

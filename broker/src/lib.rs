@@ -11,6 +11,8 @@
 )]
 
 mod access;
+pub mod admin;
+pub mod bans;
 mod budget;
 mod config;
 mod connection;
@@ -18,6 +20,7 @@ mod death;
 mod driver;
 mod handle;
 pub mod limits;
+mod losses;
 mod message;
 pub mod outbox;
 mod outcome;
@@ -44,6 +47,7 @@ pub use death::Death;
 pub use driver::{Broker, Running, StartError};
 pub use handle::Handle;
 pub use limits::Limits;
+pub use losses::{Loss, Lost, LostPart};
 pub use message::{Message, MessageParts};
 pub use outcome::{Delivered, Outcome};
 pub use router::ShareStrategy;

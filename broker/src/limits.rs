@@ -182,12 +182,60 @@ pub(crate) const MEMORY_CUT_PAUSE_MS: u64 = 1_500;
 pub(crate) const MEMORY_TELL_MS: u64 = 50;
 /// What may wait for a client's socket while queues are cut.
 pub(crate) const MEMORY_OUTBOX_BYTES: usize = 65_536;
+/// Sessions and subscriptions that a worker looks at in one turn for an operator: well below a millisecond, also where each
+/// of them misses the processor's caches.
+pub const ADMIN_ENTRIES_PER_TURN_MAX: u32 = 1_024;
+/// Entries of each worker's log of who lost what.
+pub const LOSSES_PER_WORKER_MAX: usize = 1_024;
+/// Bytes of a client identifier and of a topic in that log; longer ones are cut.
+pub const LOSS_TEXT_BYTES_MAX: usize = 256;
+/// Client identifiers and networks that may be banned at a time.
+pub const BANS_MAX: usize = 4_096;
 /// Sessions whose queues are looked at in one turn, to cut the largest.
 pub(crate) const SESSIONS_LOOKED_AT_PER_TURN: u32 = 65_536;
 /// The largest number of workers: a session's worker is 6 bits of its number.
 pub const WORKERS_MAX: usize = 64;
 /// The largest number of sessions a worker holds: 26 bits of a session's number.
 pub const SESSIONS_PER_WORKER_MAX: usize = 1 << 26;
+
+macro_rules! at_run_time {
+    ($($name:ident,)+) => {
+        impl Limits {
+            /// Bounds that may change while the workers run. Others were told to clients, set timers, or made tables.
+            pub const AT_RUN_TIME: &[&str] = &[$(stringify!($name)),+];
+
+            /// Takes these over from others.
+            pub(crate) fn take_over(&mut self, new: &Self) {
+                $(self.$name = new.$name;)+
+            }
+        }
+    };
+}
+
+at_run_time! {
+    client_id_bytes_max,
+    topic_levels_max,
+    subscriptions_max,
+    subscription_bytes_max,
+    filters_per_packet_max,
+    shared_groups_per_session_max,
+    shared_groups_per_filter_max,
+    inflight_messages_max,
+    queue_messages_max,
+    queue_bytes_max,
+    outbox_bytes_max,
+    write_stall_ms,
+    session_expiry_max_s,
+    keep_alive_max_s,
+    offline_sessions_max,
+    read_bytes_per_turn,
+    read_ahead_bytes_max,
+    read_ahead_node_bytes_max,
+    waiting_wills_bytes_max,
+    retained_per_turn,
+    inbox_entries_max,
+    inbox_bytes_max,
+}
 
 impl Limits {
     /// Refuses values outside their range, and impossible relations between them.

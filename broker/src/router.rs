@@ -18,6 +18,7 @@ pub use group::ShareStrategy;
 pub(crate) use group::{Among, Ask, Group, Join, Member, Share};
 
 use crate::access::Scope;
+use crate::admin::{Audience, GroupFacts, Reached};
 use crate::retained::Retained;
 use crate::stats::Stats;
 
@@ -70,6 +71,14 @@ impl Options {
             bits |= Self::IN_PART;
         }
         Self(bits)
+    }
+
+    /// The same, as far as the access rules let it go now.
+    pub(crate) fn with_scope(self, scope: Scope) -> Self {
+        match scope {
+            Scope::All => Self(self.0 & !Self::IN_PART),
+            Scope::Part => Self(self.0 | Self::IN_PART),
+        }
     }
 
     pub(crate) fn qos(self) -> Qos {
@@ -166,6 +175,33 @@ impl Receivers {
 
     fn is_empty(&self) -> bool {
         matches!(self, Self::None)
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(_) => 1,
+            Self::Few(few) => few.len(),
+            Self::Many(many) => many.len(),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Receiver> {
+        let (few, many) = match self {
+            Self::None => (&[][..], None),
+            Self::One(one) => (std::slice::from_ref(one), None),
+            Self::Few(few) => (&few[..], None),
+            Self::Many(many) => (&[][..], Some(many)),
+        };
+        few.iter()
+            .chain(many.into_iter().flat_map(|many| many.values()))
+    }
+
+    fn get(&self, session: SessionId) -> Option<Receiver> {
+        match self {
+            Self::Many(many) => many.get(&session).copied(),
+            _ => self.iter().find(|one| one.session == session).copied(),
+        }
     }
 
     fn append_to(&self, out: &mut Vec<Receiver>) {
@@ -380,6 +416,55 @@ impl Router {
             tree.for_each_match(topic, |_| found = true);
         }
         found
+    }
+
+    /// A session's subscription to a filter, as it was given (`$share/…` included).
+    pub(crate) fn subscription(&self, filter: &str, session: SessionId) -> Option<Receiver> {
+        if let Ok(Some(share)) = topic::split_share(filter) {
+            let tree = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+            let group = tree.get(share.filter)?.get(share.group)?;
+            return group.member(session);
+        }
+        if topic::has_wildcard(filter) {
+            let tree = self.wild.read().unwrap_or_else(PoisonError::into_inner);
+            return tree.get(filter)?.get(session);
+        }
+        self.exact.get(filter)?.get(session)
+    }
+
+    /// Who would get a message on `topic`: one for each matching subscription, up to `max` of each kind. Nobody's turn is
+    /// taken by asking.
+    pub(crate) fn audience(&self, topic: &str, max: usize) -> Audience {
+        let mut audience = Audience::default();
+        let mut add = |of_filter: &Receivers| {
+            let room = max - audience.receivers.len();
+            let some = of_filter.iter().take(room).map(Reached::of);
+            audience.receivers.extend(some);
+            audience.receivers_total += of_filter.len();
+        };
+        if let Some(exact) = self.exact.get(topic) {
+            add(&exact);
+        }
+        if self.wild_subscriptions.load(Ordering::Acquire) > 0 {
+            let tree = self.wild.read().unwrap_or_else(PoisonError::into_inner);
+            tree.for_each_match(topic, add);
+        }
+        if self.shared_subscriptions.load(Ordering::Acquire) > 0 {
+            let tree = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+            tree.for_each_match(topic, |of_filter: &Groups| {
+                let groups = of_filter.iter().map(|(name, group)| {
+                    let (members, members_total) = group.some_members(max);
+                    GroupFacts {
+                        name: name.to_string(),
+                        members,
+                        members_total,
+                    }
+                });
+                let room = max.saturating_sub(audience.groups.len());
+                audience.groups.extend(groups.take(room));
+            });
+        }
+        audience
     }
 
     /// Finds who gets a message: each session once in `receivers`, with all its matching subscriptions merged; and one

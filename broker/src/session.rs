@@ -54,8 +54,8 @@ pub(crate) struct Session {
     pub(crate) subscriptions: Subscriptions,
     pub(crate) flow: Option<Box<Flow>>,
     pub(crate) will: Option<Box<Will>>,
-    /// When it ends, while the client is away.
-    pub(crate) ends_at: Time,
+    /// When it ends, while the client is away; since when the client is connected, while it is.
+    pub(crate) turns_at: Time,
     /// The tick of the timer that looks at it, while the client is away; 0 is none. One is enough for all its absences.
     pub(crate) timer_tick: u32,
     /// The slot of its connection, or [`OFFLINE`].
@@ -69,6 +69,8 @@ pub(crate) struct Session {
     /// Topic aliases that the client lets us use.
     pub(crate) alias_maximum: u16,
     pub(crate) version: Version,
+    /// Whether the last connection asked for a new session.
+    pub(crate) clean_start: bool,
 }
 
 impl Session {
@@ -78,7 +80,7 @@ impl Session {
             subscriptions: Subscriptions::default(),
             flow: None,
             will: None,
-            ends_at: Time(0),
+            turns_at: Time(0),
             timer_tick: 0,
             connection: OFFLINE,
             expiry_s: 0,
@@ -86,6 +88,7 @@ impl Session {
             window: 1,
             alias_maximum: 0,
             version,
+            clean_start: false,
         }
     }
 

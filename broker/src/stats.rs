@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::losses::Losses;
 use crate::times::{SharedTimes, Times};
 
 macro_rules! counters {
@@ -14,6 +15,7 @@ macro_rules! counters {
             $(pub(crate) $name: u64,)+
             pub(crate) acknowledgement_times: Times,
             pub(crate) delivery_times: Times,
+            pub(crate) losses: Losses,
         }
 
         /// One worker's counts as others see them: as of the end of its last turn.
@@ -194,6 +196,8 @@ counters! {
     retained_refused,
     /// Clients refused: the node's memory is at its bound.
     clients_refused_memory,
+    /// Clients refused: they, or where they come from, are banned.
+    clients_refused_banned,
     /// Bytes of messages in sessions' queues and in flight now; a message counts in each.
     memory_queues,
     /// Bytes that wait for sockets now.
@@ -222,6 +226,8 @@ counters! {
     closed_write_stall,
     /// Connections closed: the same client connected again.
     closed_taken_over,
+    /// Connections closed: an operator disconnected the client.
+    closed_by_operator,
     /// Connections closed: the sink or the access rules refused a 3.x client's publish, which has no other answer.
     closed_publish_refused,
     /// Connections closed: CONNECT refused.

@@ -2,7 +2,7 @@
 //! framing belong here too. It knows nothing of MQTT.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 
 use mio::net::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
@@ -62,6 +62,15 @@ impl Transport {
                 }
             },
             Self::Memory(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Where the other side is, if it is somewhere on a network. Asked of the system each time: nothing is kept for it.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Memory(_) => None,
         }
     }
 

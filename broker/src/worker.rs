@@ -3,6 +3,7 @@
 //!
 //! One turn: read what is ready, take the inbox, fire due timers, flush every dirty outbox once.
 
+mod admin;
 mod close;
 mod connect;
 mod deliver;
@@ -11,6 +12,7 @@ mod memory;
 mod packets;
 mod pressure;
 mod publish;
+mod reconfigure;
 mod refused;
 mod subscribe;
 mod sys;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use codec::{DecodeError, Packet, Qos};
 use hashbrown::HashTable;
 
-use crate::access::Access;
+use crate::access::{Access, Denials};
 use crate::config::Config;
 use crate::connection::{Connection, Connections};
 use crate::handle::{Inbox, Shared};
@@ -45,15 +47,18 @@ pub(crate) use turn::Next;
 pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) access: Access,
+    /// What the access rules refused.
+    pub(crate) denials: Arc<Denials>,
     pub(crate) assign_client_ids: bool,
     pub(crate) sys_interval_s: u32,
 }
 
 impl Settings {
-    pub(crate) fn new(config: &Config) -> Arc<Self> {
+    pub(crate) fn new(config: &Config, denials: Arc<Denials>) -> Arc<Self> {
         Arc::new(Self {
             limits: config.limits.clone(),
             access: Access::new(&config.access),
+            denials,
             assign_client_ids: config.assign_client_ids,
             sys_interval_s: config.sys_interval_s,
         })

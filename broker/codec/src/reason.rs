@@ -123,8 +123,9 @@ impl ReasonCode {
         matches!(self.0, 0x00 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91)
     }
 
-    /// [MQTT-3.14.2-1]. 0x8C is in the table of 2.4 but not in that of 3.14.
-    pub(crate) const fn in_disconnect(self) -> bool {
+    /// True for the codes of DISCONNECT [MQTT-3.14.2-1]. 0x8C is in the table of 2.4 but not in that of 3.14.
+    #[must_use]
+    pub const fn in_disconnect(self) -> bool {
         matches!(
             self.0,
             0x00 | 0x04 | 0x80..=0x83 | 0x87 | 0x89 | 0x8B..=0x90 | 0x93..=0xA2

@@ -1,5 +1,6 @@
 //! What was refused, counted by what refused it, with a line in the log: the first at once, then one a second for each rule.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{AccessConfig, Action};
@@ -44,7 +45,7 @@ struct Refuser {
 /// One refuser for each rule, one for each action's default, and one for reserved topics.
 #[derive(Debug)]
 pub(crate) struct Denials {
-    refusers: Box<[Refuser]>,
+    refusers: Box<[Arc<Refuser>]>,
     rules: usize,
 }
 
@@ -54,16 +55,31 @@ impl Denials {
         let named = of_rules.map(|(at, rule)| (rule.label(at), rule.action));
         let others = Action::ALL.map(|action| (DEFAULT.to_owned(), action));
         let reserved = (RESERVED.to_owned(), Action::Publish);
-        let refuser = |(rule, action)| Refuser {
-            rule,
-            action,
-            times: AtomicU64::new(0),
-            throttle: Throttle::default(),
+        let refuser = |(rule, action)| {
+            Arc::new(Refuser {
+                rule,
+                action,
+                times: AtomicU64::new(0),
+                throttle: Throttle::default(),
+            })
         };
         Self {
             refusers: named.chain(others).chain([reserved]).map(refuser).collect(),
             rules: config.rules.len(),
         }
+    }
+
+    /// The same for other rules: those that are called the same go on counting.
+    pub(crate) fn followed_by(&self, config: &AccessConfig) -> Self {
+        let mut next = Self::new(config);
+        for refuser in &mut next.refusers {
+            let is_it =
+                |old: &&Arc<Refuser>| old.rule == refuser.rule && old.action == refuser.action;
+            if let Some(old) = self.refusers.iter().find(is_it) {
+                *refuser = Arc::clone(old);
+            }
+        }
+        next
     }
 
     /// Counts a refusal. `topic` is empty for connect.
@@ -91,7 +107,7 @@ impl Denials {
 
     /// What was refused so far, also what never was.
     pub(crate) fn counts(&self) -> Vec<Denied> {
-        let denied = |refuser: &Refuser| Denied {
+        let denied = |refuser: &Arc<Refuser>| Denied {
             rule: refuser.rule.clone(),
             action: refuser.action,
             times: refuser.times.load(Ordering::Relaxed),

@@ -39,7 +39,7 @@ impl Rule {
 }
 
 /// The rules of a node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Access {
     rules: Vec<Rule>,
     defaults: [Effect; 3],

@@ -253,7 +253,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let worker = |registry| {
-            let settings = Settings::new(&config);
+            let settings = Settings::new(&config, shared.denials());
             Worker::new(
                 0,
                 Arc::clone(&shared),

@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Receiver, SessionId};
+use crate::admin::Reached;
 use crate::limits::{SHARED_COMPARED_MAX, SHARED_SEARCHED_MAX, SHARED_STICKY_POINTS};
 
 /// Which member of a shared subscription gets a message, among those with room for it.
@@ -220,6 +221,21 @@ impl Group {
             takes,
         );
         (member, is_new)
+    }
+
+    /// A member's subscription.
+    pub(super) fn member(&self, session: SessionId) -> Option<Receiver> {
+        let members = self.members();
+        let (takes, at) = *members.places.get(&session)?;
+        Some(members.lists[takes as usize].entries[at].receiver)
+    }
+
+    /// Up to `max` of its members, those who can take most first, and how many there are.
+    pub(super) fn some_members(&self, max: usize) -> (Vec<Reached>, usize) {
+        let members = self.members();
+        let entries = members.lists.iter().flat_map(|list| &list.entries);
+        let some = entries.map(|entry| Reached::of(&entry.receiver));
+        (some.take(max).collect(), members.places.len())
     }
 
     /// Takes a session out: whether it was a member, and whether nobody is left.

@@ -9,6 +9,7 @@ use codec::{Ack, Packet, Properties, PublishHead, Qos, ReasonCode, Version};
 use super::incoming::encode;
 use super::{Replays, Session};
 use crate::limits::SHARED_PAYLOAD_BYTES_MIN;
+use crate::losses::Loss;
 use crate::message::{Message, MessageParts};
 use crate::outbox::Outbox;
 use crate::outcome::Fate;
@@ -94,20 +95,30 @@ impl Outgoing {
         }
     }
 
+    /// Messages that wait, beyond those in flight.
+    pub(crate) fn queue_messages(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Messages that were sent, on this connection or an earlier one, and are not acknowledged.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// Bytes of messages that wait, beyond those in flight.
     pub(crate) fn queue_bytes(&self) -> u64 {
         self.queue_bytes
     }
 
     /// Drops the newest of what waits, until it is no more than so many bytes.
-    pub(crate) fn cut(&mut self, bytes_max: u64, counts: &mut Local) {
+    pub(crate) fn cut(&mut self, client_id: &str, bytes_max: u64, counts: &mut Local) {
         while self.queue_bytes > bytes_max
             && let Some(delivery) = self.queue.pop_back()
         {
             self.queue_bytes -= delivery.message.bytes() as u64;
             counts.memory_queues -= delivery.held();
             counts.queued -= 1;
-            counts.dropped_memory += 1;
+            counts.lose(Loss::Memory, client_id, delivery.message.topic());
         }
         if self.queue.is_empty() {
             self.queue = VecDeque::new();
@@ -149,14 +160,21 @@ impl Outgoing {
             .position(|one| one.packet_id == packet_id)
     }
 
-    fn queue_push(&mut self, delivery: Delivery, queue: QueueMax, counts: &mut Local) -> Fate {
+    fn queue_push(
+        &mut self,
+        client_id: &str,
+        delivery: Delivery,
+        queue: QueueMax,
+        counts: &mut Local,
+    ) -> Fate {
         let bytes = delivery.message.bytes() as u64;
         if !self.queue_has_room(bytes, queue) {
+            let topic = delivery.message.topic();
             if queue.is_cut {
-                counts.dropped_memory += 1;
+                counts.lose(Loss::Memory, client_id, topic);
                 return Fate::Memory;
             }
-            counts.dropped_queue_full += 1;
+            counts.lose(Loss::QueueFull, client_id, topic);
             return Fate::QueueFull;
         }
         self.queue_bytes += bytes;
@@ -238,7 +256,7 @@ impl Outgoing {
     }
 
     /// The session ends: what is left is lost to this client.
-    pub(crate) fn drop_all(&mut self, counts: &mut Local) {
+    pub(crate) fn drop_all(&mut self, client_id: &str, counts: &mut Local) {
         let in_flight = self
             .in_flight
             .iter()
@@ -249,7 +267,12 @@ impl Outgoing {
             .sum::<u64>();
         counts.inflight -= self.in_flight.len() as u64;
         counts.queued -= self.queue.len() as u64;
-        counts.dropped_session_ended += (self.in_flight.len() + self.queue.len()) as u64;
+        let lost = self.in_flight.iter().map(|one| one.delivery.as_ref());
+        for delivery in lost.chain(self.queue.iter().map(Some)) {
+            // Of one that is released only the identifier was left.
+            let topic = delivery.map_or("", |delivery| delivery.message.topic());
+            counts.lose(Loss::SessionEnded, client_id, topic);
+        }
     }
 }
 
@@ -387,11 +410,15 @@ impl Session {
                 Fate::Sent
             }
             Sent::NoRoom => {
-                sending.counts.dropped_outbox_full += 1;
+                let topic = routed.parts.topic;
+                sending
+                    .counts
+                    .lose(Loss::OutboxFull, &self.client_id, topic);
                 Fate::OutboxFull
             }
             Sent::TooLarge => {
-                sending.counts.dropped_too_large += 1;
+                let topic = routed.parts.topic;
+                sending.counts.lose(Loss::TooLarge, &self.client_id, topic);
                 Fate::TooLarge
             }
         }
@@ -406,7 +433,7 @@ impl Session {
         sending: Result<&mut Sending<'_>, &mut Local>,
     ) -> Fate {
         let window = usize::from(self.window);
-        let flow = self.flow();
+        let flow = self.flow.get_or_insert_default();
         let delivery = delivery(routed.message());
         match sending {
             Ok(sending)
@@ -415,13 +442,20 @@ impl Session {
                 match self.send_tracked(routed, delivery, sending) {
                     Ok(fate) => fate,
                     Err(delivery) => {
-                        let outgoing = &mut self.flow().outgoing;
-                        outgoing.queue_push(delivery, queue, sending.counts)
+                        let flow = self.flow.get_or_insert_default();
+                        let outgoing = &mut flow.outgoing;
+                        outgoing.queue_push(&self.client_id, delivery, queue, sending.counts)
                     }
                 }
             }
-            Ok(sending) => flow.outgoing.queue_push(delivery, queue, sending.counts),
-            Err(counts) => flow.outgoing.queue_push(delivery, queue, counts),
+            Ok(sending) => {
+                let outgoing = &mut flow.outgoing;
+                outgoing.queue_push(&self.client_id, delivery, queue, sending.counts)
+            }
+            Err(counts) => {
+                let outgoing = &mut flow.outgoing;
+                outgoing.queue_push(&self.client_id, delivery, queue, counts)
+            }
         }
     }
 
@@ -444,7 +478,8 @@ impl Session {
                 .expires_at()
                 .is_some_and(|at| at <= sending.now)
             {
-                sending.counts.dropped_expired += 1; // [MQTT-3.3.2-5]
+                let (client, topic) = (&self.client_id, delivery.message.topic());
+                sending.counts.lose(Loss::Expired, client, topic); // [MQTT-3.3.2-5]
                 continue;
             }
             sending.frames.reset();
@@ -492,7 +527,8 @@ impl Session {
                 Ok(Fate::Sent)
             }
             Sent::TooLarge => {
-                sending.counts.dropped_too_large += 1; // [MQTT-3.1.2-25]
+                let topic = routed.parts.topic;
+                sending.counts.lose(Loss::TooLarge, &self.client_id, topic); // [MQTT-3.1.2-25]
                 Ok(Fate::TooLarge)
             }
             Sent::NoRoom => Err(delivery),
@@ -542,7 +578,8 @@ impl Session {
                     // The client came back with a smaller maximum packet size.
                     outgoing.end(at, sending.counts);
                     sending.counts.inflight -= 1;
-                    sending.counts.dropped_too_large += 1;
+                    let (client, topic) = (&self.client_id, delivery.message.topic());
+                    sending.counts.lose(Loss::TooLarge, client, topic);
                 }
             }
         }

@@ -63,7 +63,7 @@ pub(super) fn workers(
         &config.access,
         limits,
     );
-    let settings = Settings::new(config);
+    let settings = Settings::new(config, shared.denials());
     let workers = (0..count).map(|index| {
         let (shared, settings) = (Arc::clone(&shared), Arc::clone(&settings));
         Worker::new(index, shared, settings, Arc::clone(sink), None)

@@ -5,6 +5,7 @@ use codec::{DecodeError, Disconnect, Packet, Properties, ReasonCode, Version};
 use super::Worker;
 use crate::connection::tick;
 use crate::limits::{LINGER_MS, TIMER_LOOK_MS, WORK_FILTER};
+use crate::losses::Loss;
 use crate::router::{Among, Hit, SessionId, Share};
 use crate::session::{Delivery, OFFLINE, Routed, Will};
 use crate::timers::Timer;
@@ -30,6 +31,8 @@ pub(crate) enum Close {
     KeepAlive,
     WriteStall,
     TakenOver,
+    /// An operator wants it.
+    ByOperator(ReasonCode),
     /// A 3.x client's publish was refused.
     PublishRefused,
     /// CONNECT was answered with a refusal, which is in the outbox.
@@ -49,7 +52,7 @@ impl Close {
             | Self::PublishRefused
             | Self::ConnectRefused => return None,
             Self::Decode(error) => error.reason(),
-            Self::Protocol(reason, _) => *reason,
+            Self::Protocol(reason, _) | Self::ByOperator(reason) => *reason,
             Self::ReceiveMaximum => ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
             Self::KeepAlive => ReasonCode::KEEP_ALIVE_TIMEOUT,
             Self::TakenOver => ReasonCode::SESSION_TAKEN_OVER,
@@ -64,25 +67,42 @@ impl Close {
 }
 
 impl Worker {
-    fn count_close(&mut self, close: &Close) {
+    fn count_close(&mut self, session: u32, close: &Close) {
+        let lost = match close {
+            Close::Decode(DecodeError::NotMqtt) => None,
+            Close::Decode(DecodeError::TooLarge { .. }) => Some(Loss::ClosedTooLarge),
+            Close::Decode(error) if error.reason() == ReasonCode::MALFORMED_PACKET => {
+                Some(Loss::ClosedMalformed)
+            }
+            Close::Decode(_) | Close::Protocol(..) => Some(Loss::ClosedProtocolError),
+            Close::ReceiveMaximum => Some(Loss::ClosedReceiveMaximum),
+            Close::WriteStall => Some(Loss::ClosedWriteStall),
+            Close::PublishRefused => Some(Loss::ClosedPublishRefused),
+            Close::ByOperator(_) => Some(Loss::ClosedByOperator),
+            _ => None,
+        };
+        if let Some(lost) = lost {
+            let session = self.sessions.get(session);
+            let client = session.map_or("", |session| &session.client_id);
+            return self.counts.lose(lost, client, "");
+        }
         let counts = &mut self.counts;
         *match close {
             Close::Lost => &mut counts.closed_lost,
             Close::ByClient { .. } => &mut counts.closed_by_client,
             Close::NotMqtt(_) | Close::Decode(DecodeError::NotMqtt) => &mut counts.closed_not_mqtt,
             Close::ConnectTimeout => &mut counts.closed_connect_timeout,
-            Close::Decode(DecodeError::TooLarge { .. }) => &mut counts.closed_too_large,
-            Close::Decode(error) if error.reason() == ReasonCode::MALFORMED_PACKET => {
-                &mut counts.closed_malformed
-            }
-            Close::Decode(_) | Close::Protocol(..) => &mut counts.closed_protocol_error,
-            Close::ReceiveMaximum => &mut counts.closed_receive_maximum,
             Close::KeepAlive => &mut counts.closed_keep_alive,
-            Close::WriteStall => &mut counts.closed_write_stall,
             Close::TakenOver => &mut counts.closed_taken_over,
-            Close::PublishRefused => &mut counts.closed_publish_refused,
             Close::ConnectRefused => &mut counts.closed_connect_refused,
             Close::Shutdown => &mut counts.closed_shutdown,
+            // Those above, with whom it concerns.
+            Close::Decode(_)
+            | Close::Protocol(..)
+            | Close::ReceiveMaximum
+            | Close::WriteStall
+            | Close::PublishRefused
+            | Close::ByOperator(_) => return,
         } += 1;
     }
 
@@ -101,8 +121,8 @@ impl Worker {
         let (session, version) = (connection.session, connection.version);
         connection.start_closing();
         connection.session = OFFLINE;
-        self.release_held(slot);
-        self.count_close(&close);
+        self.release_held(slot, session);
+        self.count_close(session, &close);
         self.log_close(session, &close);
         if matches!(close, Close::PublishRefused) {
             self.note_refused(session);
@@ -210,7 +230,7 @@ impl Worker {
         let expiry_s = session
             .expiry_s
             .min(self.settings.limits.session_expiry_max_s);
-        session.ends_at = self.now.plus_s(u64::from(expiry_s));
+        session.turns_at = self.now.plus_s(u64::from(expiry_s));
         // A client that is back already is never away: nothing is counted.
         let is_back = matches!(close, Close::TakenOver);
         let offline_sessions_max = self.settings.limits.offline_sessions_max;
@@ -243,7 +263,7 @@ impl Worker {
         };
         let will_due = session.will.as_ref().and_then(|will| will.due);
         let due = will_due
-            .map_or(session.ends_at, |due| due.min(session.ends_at))
+            .map_or(session.turns_at, |due| due.min(session.turns_at))
             .min(self.now.plus_ms(TIMER_LOOK_MS));
         let tick = crate::timers::tick(due) as u32; // enough for 13 years
         if session.timer_tick == 0 || tick < session.timer_tick {
@@ -285,7 +305,7 @@ impl Worker {
         let hash = self.client_hash(&session.client_id);
         let mut is_awaited = false;
         if let Some(flow) = &mut session.flow {
-            flow.outgoing.drop_all(&mut self.counts);
+            flow.outgoing.drop_all(&session.client_id, &mut self.counts);
             is_awaited = flow.incoming.waiting() > 0;
             if is_awaited {
                 let mut incoming = std::mem::take(&mut flow.incoming);
@@ -370,7 +390,7 @@ impl Worker {
             return;
         }
         let is_due = |will: &mut Box<Will>| will.due.is_some_and(|due| due <= now);
-        let ends = session.ends_at <= now;
+        let ends = session.turns_at <= now;
         if let Some(will) = session.will.take_if(is_due) {
             self.publish_will(slot, *will, ends);
         }

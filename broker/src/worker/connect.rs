@@ -8,6 +8,7 @@ use codec::{ConnAck, Connect, Packet, Properties, PropertiesBuf, Property, Reaso
 use super::{Close, Step, Worker};
 use crate::budget::Pressure;
 use crate::limits::TIMER_LOOK_MS;
+use crate::losses::Loss;
 use crate::session::{OFFLINE, Session, Will};
 use crate::timers::Timer;
 
@@ -58,8 +59,14 @@ impl Worker {
         if home != self.index {
             return Step::Move(home);
         }
+        let connection = self.connections.slab.get(slot);
+        let address = || connection?.transport.peer_address().map(|from| from.ip());
+        if self.shared.bans.refuses(client_id, address, self.now) {
+            self.counts.lose(Loss::ClientRefusedBanned, client_id, "");
+            return self.refuse(slot, version, ReasonCode::BANNED);
+        }
         if let Err(by) = self.settings.access.may_connect(client_id) {
-            self.shared.denials.note(by, client_id, "", self.now);
+            self.settings.denials.note(by, client_id, "", self.now);
             return self.refuse(slot, version, ReasonCode::NOT_AUTHORIZED);
         }
         if let Some(will) = &connect.will {
@@ -67,7 +74,7 @@ impl Worker {
                 return self.refuse(slot, version, ReasonCode::NOT_AUTHORIZED);
             }
             if let Err(by) = self.settings.access.may_publish(client_id, will.topic) {
-                self.shared
+                self.settings
                     .denials
                     .note(by, client_id, will.topic, self.now);
                 return self.refuse(slot, version, ReasonCode::NOT_AUTHORIZED);
@@ -94,7 +101,7 @@ impl Worker {
             })
             .copied();
         if existing.is_none() && self.relief.pressure() >= Pressure::NewClients {
-            self.counts.clients_refused_memory += 1;
+            self.counts.lose(Loss::ClientRefusedMemory, client_id, "");
             return self.refuse(slot, version, ReasonCode::QUOTA_EXCEEDED);
         }
         let resumed = existing.and_then(|at| self.take_over(at, connect.clean_start));
@@ -183,6 +190,8 @@ impl Worker {
             (_, false) => u32::MAX,
         };
         session.version = version;
+        session.clean_start = connect.clean_start;
+        session.turns_at = now;
         session.connection = slot;
         session.expiry_s = asked_expiry_s.min(limits.session_expiry_max_s);
         session.packet_bytes_max = properties.maximum_packet_size().unwrap_or(u32::MAX);

@@ -7,6 +7,7 @@ use super::Worker;
 use crate::budget::Pressure;
 use crate::handle::Inbox;
 use crate::limits::{SHARED_ASKED_MAX, TIMER_LOOK_MS, TIMER_TICK_MS, WORK_PUBLISH};
+use crate::losses::Loss;
 use crate::message::Message;
 use crate::outcome::{Fate, Part};
 use crate::retained::Position;
@@ -51,7 +52,7 @@ impl Worker {
     ) {
         // Retained first: who subscribes meanwhile gets it by one way or the other, never by none.
         if routed.parts.retain {
-            self.retain(routed);
+            self.retain(routed, origin);
         }
         let mut found = std::mem::take(&mut self.found);
         let query = Query {
@@ -122,11 +123,17 @@ impl Worker {
         }
     }
 
-    fn retain(&mut self, routed: &mut Routed<'_>) {
+    fn retain(&mut self, routed: &mut Routed<'_>, origin: Origin) {
         let retained = &self.shared.router.retained;
         let may_grow = self.relief.pressure() < Pressure::Queues;
         if !retained.set(routed.message(), self.now, may_grow) {
-            self.counts.retained_refused += 1;
+            let publisher = match origin {
+                Origin::Client(session, _) => self.sessions.get(session.slot()),
+                Origin::Departed(_) | Origin::Nobody => None,
+            };
+            let publisher = publisher.map_or("", |session| &session.client_id);
+            self.counts
+                .lose(Loss::RetainedRefused, publisher, routed.parts.topic);
         } else if let Some(at) = routed.parts.expires_at {
             self.expire_retained_at(at);
         }
@@ -291,6 +298,15 @@ impl Worker {
         session.is_none_or(|session| self.settings.access.may_receive(&session.client_id, topic))
     }
 
+    /// Counts a delivery that a session here does not get.
+    fn lose(&mut self, receiver: &Receiver, loss: Loss, topic: &str) {
+        let slot = receiver.session.slot();
+        let is_it = self.sessions.generation(slot) == receiver.generation;
+        let session = self.sessions.get(slot).filter(|_| is_it);
+        let client = session.map_or("", |session| &session.client_id);
+        self.counts.lose(loss, client, topic);
+    }
+
     fn deliver(
         &mut self,
         routed: &mut Routed<'_>,
@@ -299,21 +315,22 @@ impl Worker {
         share: Option<Share>,
         queue: QueueMax,
     ) -> Fate {
-        if !self.may_receive(receiver, routed.parts.topic) {
-            self.counts.deliveries_withheld += 1;
+        let topic = routed.parts.topic;
+        if !self.may_receive(receiver, topic) {
+            self.lose(receiver, Loss::Withheld, topic);
             return Fate::Withheld;
         }
         self.counts.deliveries += 1;
         // While it waited to be stored, for its worker or in the hands of another member [MQTT-3.3.2-5].
         if routed.parts.expires_at.is_some_and(|at| at < self.now) {
-            self.counts.dropped_expired += 1;
+            self.lose(receiver, Loss::Expired, topic);
             return Fate::Expired;
         }
         let Some(session) = self
             .sessions
             .get_mut_if(receiver.session.slot(), receiver.generation)
         else {
-            self.counts.dropped_session_ended += 1;
+            self.counts.lose(Loss::SessionEnded, "", topic);
             return Fate::SessionEnded;
         };
         let qos = routed.parts.qos.min(receiver.options.qos()); // [MQTT-3.8.4-8]
@@ -321,11 +338,11 @@ impl Worker {
         let online = session.is_online();
         if qos == Qos::AtMostOnce {
             if self.relief.sheds(&self.connections, session.connection) {
-                self.counts.dropped_memory += 1;
+                self.counts.lose(Loss::Memory, &session.client_id, topic);
                 return Fate::Memory;
             }
             let Some(mut sending) = sending!(self, session.connection).filter(|_| online) else {
-                self.counts.dropped_offline += 1;
+                self.counts.lose(Loss::Offline, &session.client_id, topic);
                 return Fate::Offline;
             };
             let identifiers = (receiver.identifier, more_identifiers);
@@ -421,7 +438,8 @@ impl Worker {
                     .access
                     .may_receive(&session.client_id, message.topic())
             {
-                sending.counts.deliveries_withheld += 1;
+                let (client, topic) = (&session.client_id, message.topic());
+                sending.counts.lose(Loss::Withheld, client, topic);
                 sent = Some(message.topic().into());
                 continue;
             }

@@ -12,6 +12,7 @@ use crate::handle::Shared;
 use crate::limits::{
     HELD_LIST_SPARE, READ_AHEAD_FULL_BYTES, READ_AHEAD_LOOK_MS, WORK_PER_TURN_MAX, WORK_PUBLISH,
 };
+use crate::losses::Loss;
 use crate::read_ahead::{ReadAhead, TIME_BYTES};
 use crate::session::OFFLINE;
 use crate::timers::Timer;
@@ -156,7 +157,9 @@ impl Worker {
                 || connection.ahead_mut().has_gap)
         {
             connection.ahead_mut().has_gap = true;
-            self.counts.read_ahead_dropped += 1;
+            let session = self.sessions.get(session);
+            let client = session.map_or("", |session| &session.client_id);
+            self.counts.lose(Loss::ReadAheadDropped, client, "");
             return Step::Done;
         }
         connection.ahead_mut().push(self.now, packet, tracked);
@@ -217,7 +220,7 @@ impl Worker {
                 connection.put_ahead(ahead);
                 self.count_ahead(slot);
             }
-            _ => self.drop_ahead(*ahead),
+            _ => self.drop_ahead(*ahead, session),
         }
     }
 
@@ -234,9 +237,13 @@ impl Worker {
     }
 
     /// The connection has ended, or nothing waits any more. What waits was not acknowledged: its publisher knows.
-    pub(super) fn drop_ahead(&mut self, mut ahead: ReadAhead) {
+    pub(super) fn drop_ahead(&mut self, mut ahead: ReadAhead, session: u32) {
         self.counts.publishes_read_ahead -= ahead.publishes();
-        self.counts.read_ahead_dropped += ahead.publishes();
+        let session = self.sessions.get(session);
+        let client = session.map_or("", |session| &session.client_id);
+        let publishes = ahead.publishes();
+        self.counts
+            .lose_many(Loss::ReadAheadDropped, client, "", publishes);
         self.shared
             .read_ahead
             .fetch_add(ahead.count(0), Ordering::Relaxed);
@@ -293,7 +300,7 @@ impl Worker {
     }
 
     /// A connection ends: nothing of it waits any more.
-    pub(super) fn release_held(&mut self, slot: u32) {
+    pub(super) fn release_held(&mut self, slot: u32, session: u32) {
         let Some(connection) = self.connections.slab.get_mut(slot) else {
             return;
         };
@@ -303,7 +310,7 @@ impl Worker {
             self.counts.publishers_held -= 1;
         }
         if let Some(ahead) = connection.take_ahead() {
-            self.drop_ahead(*ahead);
+            self.drop_ahead(*ahead, session);
         }
     }
 

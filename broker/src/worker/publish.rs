@@ -11,6 +11,7 @@ use super::deliver::Origin;
 use super::{Close, Step, Worker};
 use crate::access::{By, RefusedPublish};
 use crate::budget::Pressure;
+use crate::losses::Loss;
 use crate::message::{Message, MessageParts};
 use crate::router::SessionId;
 use crate::session::{Begin, OFFLINE, Released, Routed};
@@ -231,7 +232,7 @@ impl Worker {
             }
         }
         if let Err(by) = allowed {
-            let denials = &self.shared.denials;
+            let denials = &self.settings.denials;
             denials.note(by, &session.client_id, topic, self.now);
         }
         let arrived = Arrived {
@@ -250,7 +251,9 @@ impl Worker {
         if publish.retain && tracked && version == Version::V5 && !self.could_retain(topic, publish)
         {
             self.count_publish(publish.qos);
-            self.counts.retained_refused += 1;
+            let session = self.sessions.get(session_slot);
+            let client = session.map_or("", |session| &session.client_id);
+            self.counts.lose(Loss::RetainedRefused, client, topic);
             let reason = ReasonCode::QUOTA_EXCEEDED;
             return Err(self.refuse_publish(&arrived, reason));
         }
@@ -309,11 +312,16 @@ impl Worker {
                 }
                 return Err(self.hold_for_sink(slot));
             }
-            Verdict::Busy => self.counts.sink_dropped_qos0 += 1,
+            Verdict::Busy => {
+                let client = &session.client_id;
+                self.counts
+                    .lose(Loss::SinkDroppedQos0, client, arrived.topic);
+            }
             Verdict::Refused(refusal) => {
                 let reason = refusal.reason();
+                let client = &session.client_id;
+                self.counts.lose(Loss::SinkRefused, client, arrived.topic);
                 self.count_publish(publish.qos);
-                self.counts.sink_refused += 1;
                 return Err(self.refuse_publish(arrived, reason));
             }
         }
@@ -384,14 +392,14 @@ impl Worker {
     /// again for ever, so it has its acknowledgement, unless the operator prefers otherwise.
     fn deny_publish(&mut self, arrived: &Arrived<'_>, by: By) -> Step {
         self.count_publish(arrived.publish.qos);
-        *match by {
-            By::Reserved => &mut self.counts.denied_reserved_topic,
-            By::Rule(_) | By::Default(_) => &mut self.counts.denied_access,
-        } += 1;
-        let version = self
-            .sessions
-            .get(arrived.session_slot)
-            .map(|session| session.version);
+        let lost = match by {
+            By::Reserved => Loss::DeniedReservedTopic,
+            By::Rule(_) | By::Default(_) => Loss::DeniedAccess,
+        };
+        let session = self.sessions.get(arrived.session_slot);
+        let client = session.map_or("", |session| &session.client_id);
+        self.counts.lose(lost, client, arrived.topic);
+        let version = session.map(|session| session.version);
         let is_told = version == Some(Version::V5);
         let reason = match self.settings.access.refused_publish_3x {
             RefusedPublish::Drop if !is_told => ReasonCode::SUCCESS,
@@ -484,6 +492,15 @@ impl Worker {
         }
     }
 
+    /// The sink refused a publish that it had taken. Its topic is not kept until then.
+    fn lose_settled(&mut self, token: Token) {
+        let slot = token.session().slot();
+        let is_it = self.sessions.generation(slot) == token.generation();
+        let session = self.sessions.get(slot).filter(|_| is_it);
+        let client = session.map_or("", |session| &session.client_id);
+        self.counts.lose(Loss::SinkRefused, client, "");
+    }
+
     /// The sink settled a publish.
     pub(super) fn settled(&mut self, token: Token, settlement: Settlement) {
         self.counts.sink_pending -= 1;
@@ -493,11 +510,11 @@ impl Worker {
                 ReasonCode::SUCCESS
             }
             Settlement::SetAside => {
-                self.counts.sink_refused += 1;
+                self.lose_settled(token);
                 ReasonCode::SUCCESS
             }
             Settlement::Refused(refusal) => {
-                self.counts.sink_refused += 1;
+                self.lose_settled(token);
                 refusal.reason()
             }
         };

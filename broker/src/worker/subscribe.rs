@@ -10,6 +10,7 @@ use codec::{
 use super::{Close, Step, Worker};
 use crate::budget::Pressure;
 use crate::limits::WORK_FILTER;
+use crate::losses::Loss;
 use crate::retained::Position;
 use crate::router::{Join, Options, Receiver, SessionId};
 use crate::session::Replay;
@@ -52,7 +53,10 @@ impl Worker {
             let reason = match subscribed {
                 Ok(()) => ReasonCode(u8::from(one.options.qos)),
                 Err(reason) => {
-                    self.counts.subscriptions_refused += 1;
+                    let session = self.sessions.get(session_slot);
+                    let client = session.map_or("", |session| &session.client_id);
+                    self.counts
+                        .lose(Loss::SubscriptionRefused, client, one.filter);
                     tracing::debug!(filter = one.filter, %reason, "subscription refused");
                     reason
                 }
@@ -109,7 +113,7 @@ impl Worker {
         let scope = match access.may_subscribe(&session.client_id, inner) {
             Ok(scope) => scope,
             Err(by) => {
-                let denials = &self.shared.denials;
+                let denials = &self.settings.denials;
                 denials.note(by, &session.client_id, inner, self.now);
                 return Err(ReasonCode::NOT_AUTHORIZED);
             }

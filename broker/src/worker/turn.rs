@@ -37,6 +37,7 @@ impl Worker {
     /// A turn begins.
     pub(crate) fn begin(&mut self, now: Time) {
         self.now = now;
+        self.counts.losses.now = now;
         self.feel_pressure();
     }
 
@@ -202,6 +203,11 @@ impl Worker {
             }
             Inbox::SinkReady => self.sink_ready(),
             Inbox::Look => {}
+            Inbox::Task(task) => {
+                task(self);
+                // One in a turn: clients come in between.
+                self.work = WORK_PER_TURN_MAX;
+            }
             Inbox::Shutdown => {
                 let until = self.now.plus_ms(self.settings.limits.drain_timeout_ms);
                 self.drain_until.get_or_insert(until);
@@ -558,6 +564,7 @@ fn fits_turn(inbox: &[Inbox]) -> usize {
             | Inbox::Settled(_)
             | Inbox::SinkReady
             | Inbox::Look
+            | Inbox::Task(_)
             | Inbox::Shutdown => 0,
         };
         before < INBOX_BYTES_PER_TURN_MAX

@@ -13,6 +13,7 @@ use super::publish::seconds_left;
 use crate::limits::{
     HELD_LIST_SPARE, WILL_RETRY_MS, WILLS_ASKED_MAX, WORK_PER_TURN_MAX, WORK_PUBLISH,
 };
+use crate::losses::Loss;
 use crate::message::MessageParts;
 use crate::router::SessionId;
 use crate::session::{Routed, Will};
@@ -96,7 +97,7 @@ impl Worker {
             Verdict::Busy => {}
             Verdict::NotStored => self.counts.sink_not_stored += 1,
             Verdict::Accepted | Verdict::Pending { .. } => self.counts.sink_accepted += 1,
-            Verdict::Refused(_) => self.counts.sink_refused += 1,
+            Verdict::Refused(_) => self.counts.lose(Loss::SinkRefused, client_id, &will.topic),
         }
         verdict
     }
@@ -135,7 +136,8 @@ impl Worker {
             self.shared
                 .waiting_wills
                 .fetch_sub(bytes, Ordering::Relaxed);
-            self.counts.wills_not_stored += 1;
+            self.counts
+                .lose(Loss::WillNotStored, &client_id, &will.topic);
             return;
         }
         let wills = &mut self.waiting_wills;
@@ -192,7 +194,8 @@ impl Worker {
         if let Some(mut waiting) = self.take_waiting_will(client_id)
             && self.offer_will(client_id, waiting.version, &mut waiting.will) == Verdict::Busy
         {
-            self.counts.wills_not_stored += 1;
+            let topic = &waiting.will.topic;
+            self.counts.lose(Loss::WillNotStored, client_id, topic);
         }
     }
 

@@ -4,17 +4,20 @@
 //! Packets that a client got are compared as text, see `support::text`. `random` runs thousands of clients from a seed.
 
 mod access;
+mod admin;
 mod bad_input;
 mod connect;
 mod downlink;
 mod downlink_outcomes;
 mod flow_control;
 mod held;
+mod losses;
 mod memory;
 mod offline;
 mod publish_in;
 mod publish_out;
 mod random;
+mod reconfigure;
 mod refused_again;
 mod replay;
 mod retained;

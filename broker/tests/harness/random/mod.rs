@@ -297,6 +297,10 @@ impl World {
             .filter(|client| client.state == State::Online)
             .count();
         assert_eq!(stats.clients, online as u64);
+        let noted = crate::losses::noted(&self.sim.handle(), || self.sim.run());
+        for (loss, times) in noted {
+            assert_eq!(times, loss.counted(&stats), "{loss:?}");
+        }
     }
 }
 
