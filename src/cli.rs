@@ -1,5 +1,6 @@
 //! The command line: what may be said, and a help text that teaches each command with an example.
 
+mod ctl;
 mod replay;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use crate::log;
 
 use crate::backends;
 
+pub use ctl::{BanWho, Ctl, CtlCommand, Pages, RetainedCommand, To};
 pub use replay::Replay;
 
 /// A real-time messaging backend: an MQTT broker in front of Kafka, with chat, IoT and dashboard backends behind it.
@@ -42,6 +44,8 @@ pub enum Command {
     Load(Box<loadgen::cli::Load>),
     /// Read again what lies in Kafka: to a topic, to MQTT clients, to a file, to standard output
     Replay(Box<Replay>),
+    /// Look at a running node and act on it: clients, subscriptions, retained messages, bans, log, reload, drain
+    Ctl(Box<Ctl>),
     /// Check a configuration file, or print the reference of all keys
     Config {
         /// What to do with the configuration.
@@ -65,7 +69,7 @@ pub struct Common {
 }
 
 /// `millstream up`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   millstream up --demo
@@ -95,7 +99,7 @@ pub struct Up {
 }
 
 /// `millstream broker`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   millstream broker

@@ -4,6 +4,7 @@ pub mod backend_process;
 pub mod broker;
 mod broker_node;
 pub mod config;
+pub mod ctl;
 pub mod load;
 pub mod replay;
 pub mod up;

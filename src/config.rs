@@ -11,7 +11,7 @@ pub mod up;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use settings::Section as _;
+use settings::{Secret, Section as _};
 
 use crate::exit::Failure;
 use crate::{backends, demo, log};
@@ -58,6 +58,9 @@ settings::section! {
         pub hosts: Vec<String> = Vec::new(), [is HOSTS];
         /// Origins whose pages may change something here, beside the process's own.
         pub origins: Vec<String> = Vec::new(), [is ORIGINS];
+        /// What whoever uses the operators' API (`/api/admin/…`, `millstream ctl`) has to know; better given as `env:NAME` or
+        /// `file:PATH`. Without it that API is served only on addresses of this machine itself, to everybody there.
+        pub admin_token: Option<Secret> = None, [is TOKEN];
         /// Open connections of one process; one more is answered with 503 and closed.
         pub connections_max: u32 = 128, [8..=100_000, "connections"];
         /// How long a connection may take to say what it wants, idle ones between two requests included.
@@ -66,6 +69,19 @@ settings::section! {
         pub body_timeout_ms: u64 = 60_000, [100..=600_000, "milliseconds"];
     }
 }
+
+/// Guessing a shorter one is no matter of years.
+const TOKEN_CHARACTERS_MIN: usize = 16;
+
+const TOKEN: settings::Kind<Option<Secret>> = settings::Kind {
+    words: "16 characters or more, without spaces",
+    fits: |token| {
+        token.as_ref().is_none_or(|token| {
+            let text = token.reveal();
+            text.len() >= TOKEN_CHARACTERS_MIN && text.bytes().all(|byte| byte.is_ascii_graphic())
+        })
+    },
+};
 
 const HOSTS: settings::Kind<Vec<String>> = settings::Kind {
     words: "list of names without port, such as \"node.example\"",

@@ -20,6 +20,9 @@ pub const EXIT_UNFINISHED: u8 = 3;
 /// a drain, so that it is started again; what was acknowledged is stored.
 pub const EXIT_THREAD_DIED: u8 = 4;
 
+/// What `ctl` was asked about is not there.
+pub const EXIT_NOT_FOUND: u8 = 5;
+
 /// Why the process ends, other than well.
 #[derive(Debug)]
 pub enum Failure {
@@ -31,6 +34,8 @@ pub enum Failure {
     Unfinished(String),
     /// A thread that the broker cannot do without has died.
     ThreadDied(broker::Death),
+    /// What was asked about is not there.
+    NotFound(String),
 }
 
 impl Failure {
@@ -46,6 +51,7 @@ impl Failure {
             Self::Failed(_) => EXIT_FAILED,
             Self::Unfinished(_) => EXIT_UNFINISHED,
             Self::ThreadDied(_) => EXIT_THREAD_DIED,
+            Self::NotFound(_) => EXIT_NOT_FOUND,
         })
     }
 }
@@ -63,7 +69,7 @@ pub fn thread_died(death: &broker::Death) {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CannotStart(sentence) | Self::Unfinished(sentence) => {
+            Self::CannotStart(sentence) | Self::Unfinished(sentence) | Self::NotFound(sentence) => {
                 f.write_str(&one_line(sentence))
             }
             Self::Failed(error) => f.write_str(&one_line(&format!("{error:#}"))),

@@ -18,6 +18,9 @@ use axum::routing::get;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use guard::AdminGuard;
+
+use crate::admin::{self, Admin};
 use crate::config::Http;
 use crate::node::{Health, Node};
 
@@ -40,6 +43,13 @@ pub fn operator_routes(node: Arc<Node>) -> Router {
         .route("/metrics", get(metrics))
         .with_state(node.clone());
     common_routes(node).merge(of_node)
+}
+
+/// The operators' API behind its gate, and the document about it.
+pub fn admin_routes(admin: Arc<Admin>, gate: AdminGuard) -> Router {
+    admin::routes(admin)
+        .layer(middleware::from_fn_with_state(gate, guard::check_admin))
+        .merge(admin::document())
 }
 
 /// Whether it should go on living: a Kafka that is away is no reason to restart it.

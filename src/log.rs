@@ -5,6 +5,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use settings::Kind;
@@ -12,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::exit::Failure;
+use crate::reload::{Change, Reloadable};
 
 settings::section! {
     /// The `[log]` section.
@@ -44,6 +46,84 @@ static STATUS_LINE: AtomicBool = AtomicBool::new(false);
 
 /// Whether the log is written as JSON.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// The log's filter, while it is ours.
+static CONTROL: OnceLock<Control> = OnceLock::new();
+
+struct Control {
+    set: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>,
+    /// What holds.
+    text: Mutex<String>,
+    /// What the command logs when nobody said anything.
+    choice: String,
+    /// It was said for this process: by an option, or in the environment.
+    is_said: bool,
+}
+
+/// What is logged now; `None` where the log is not this process's own.
+pub fn filter() -> Option<String> {
+    let control = CONTROL.get()?;
+    let text = control.text.lock().unwrap_or_else(PoisonError::into_inner);
+    Some(text.clone())
+}
+
+/// Changes what is logged, until something else is said.
+///
+/// # Errors
+/// In words, what is wrong with the filter.
+pub fn set_filter(text: &str) -> Result<(), String> {
+    let filter = parse(text)?;
+    let Some(control) = CONTROL.get() else {
+        return Ok(());
+    };
+    let mut holds = control.text.lock().unwrap_or_else(PoisonError::into_inner);
+    tracing::info!(filter = text, before = *holds, "what is logged changes");
+    (control.set)(filter)?;
+    text.clone_into(&mut holds);
+    Ok(())
+}
+
+/// The filter as a part of the configuration that can be read again.
+pub struct Reload;
+
+impl Reloadable for Reload {
+    fn keys(&self) -> Vec<String> {
+        // What an option or the environment says wins over the file.
+        let is_said = CONTROL.get().is_none_or(|control| control.is_said);
+        if is_said {
+            vec![]
+        } else {
+            vec!["log.filter".to_owned()]
+        }
+    }
+
+    fn prepare(&self, new: &crate::config::Config) -> Result<Change, String> {
+        let control = CONTROL.get().filter(|control| !control.is_said);
+        let wanted = control.map(|control| {
+            let given = &new.log.filter;
+            let text = if given.is_empty() {
+                &control.choice
+            } else {
+                given
+            };
+            text.clone()
+        });
+        if let Some(text) = &wanted {
+            parse(text)?;
+        }
+        let apply = move || {
+            if let Some(text) = wanted.filter(|text| filter().as_ref() != Some(text))
+                && let Err(why) = set_filter(&text)
+            {
+                tracing::error!(why, "what is logged could not be changed");
+            }
+        };
+        Ok(Change {
+            what: Vec::new(),
+            apply: Box::new(apply),
+        })
+    }
+}
 
 /// Writes why the process ends, in the log's own form.
 pub fn last_words(failure: &Failure) {
@@ -89,13 +169,31 @@ pub fn start(
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Stderr);
+    let control = |set| Control {
+        set,
+        text: Mutex::new(text.to_owned()),
+        choice: choice.to_owned(),
+        is_said: matches!(origin, "--log" | "RUST_LOG"),
+    };
     match format.unwrap_or(config.format) {
         Format::Text => {
-            let subscriber = subscriber.with_ansi(io::stderr().is_terminal());
-            let _ = subscriber.try_init();
+            let subscriber = subscriber
+                .with_ansi(io::stderr().is_terminal())
+                .with_filter_reloading();
+            let handle = subscriber.reload_handle();
+            if subscriber.try_init().is_ok() {
+                let set = move |filter| handle.reload(filter).map_err(|why| why.to_string());
+                let _ = CONTROL.set(control(Box::new(set)));
+            }
         }
         Format::Json => {
-            IS_JSON.store(subscriber.json().try_init().is_ok(), Ordering::Relaxed);
+            let subscriber = subscriber.json().with_filter_reloading();
+            let handle = subscriber.reload_handle();
+            if subscriber.try_init().is_ok() {
+                IS_JSON.store(true, Ordering::Relaxed);
+                let set = move |filter| handle.reload(filter).map_err(|why| why.to_string());
+                let _ = CONTROL.set(control(Box::new(set)));
+            }
         }
     }
     Ok(())

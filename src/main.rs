@@ -5,10 +5,12 @@
 
 mod access;
 mod address;
+mod admin;
 mod backends;
 mod cli;
 mod commands;
 mod config;
+mod ctl;
 mod data_dir;
 mod demo;
 mod exit;
@@ -18,9 +20,11 @@ mod log;
 mod memory;
 mod metrics;
 mod node;
+mod reload;
 mod restart;
 mod screen;
 mod signals;
+mod systemd;
 
 use std::process::ExitCode;
 
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         Command::Backend(backend) => commands::backend_process::run(backend),
         Command::Load(load) => commands::load::run(*load),
         Command::Replay(options) => commands::replay::run(*options),
+        Command::Ctl(ctl) => commands::ctl::run(*ctl),
         Command::Config { command } => commands::config::run(command),
     };
     match ended {

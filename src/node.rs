@@ -196,9 +196,19 @@ impl Node {
         lock(&self.demo).as_ref().map(what)
     }
 
+    /// Where it listens and what it talks to.
+    pub fn listen(&self) -> &Listen {
+        &self.listen
+    }
+
     /// From now on the process says that it drains, and gets no more work.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it drains.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Whether the bridge cannot reach Kafka.

@@ -9,13 +9,15 @@ use axum::routing::get;
 
 use super::broker_node::{Bound, http_address, mqtt_address};
 use super::{block_on, blocking, prepare};
+use crate::admin::Admin;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::files::Files;
-use crate::http::{self, Server};
+use crate::http::{self, AdminGuard, Server};
 use crate::memory::{self, Memory};
 use crate::node::{Listen, Node};
-use crate::{access, address, cli, signals};
+use crate::reload::Reloader;
+use crate::{access, address, cli, log, signals, systemd};
 
 /// How often rates are sampled.
 const TICK: std::time::Duration = std::time::Duration::from_secs(1);
@@ -27,6 +29,7 @@ millstream broker
 /health        200 when this node can do its work
 /api/status    everything it knows of itself, as JSON
 /metrics       the same as numbers, for Prometheus
+/api/admin/    what operators do; millstream ctl does it, /api/openapi.json describes it
 ";
 
 /// Runs the node until it is told to end.
@@ -34,20 +37,39 @@ millstream broker
 /// # Errors
 /// A start failure: an address, or Kafka.
 pub fn run(options: cli::Broker) -> Result<(), Failure> {
-    let mut config = prepare(&options.common, "info")?;
-    let mqtt = mqtt_address(options.mqtt.as_deref(), &config)?;
+    let config = prepare(&options.common, "info")?;
+    let mut config = settle(&options, config)?;
     let http = http_address(options.http.as_deref(), &config)?;
-    config.broker.listen = mqtt.to_string();
     let with_bridge = options.kafka.is_some();
-    if let Some(kafka) = options.kafka {
-        config.bridge.kafka = kafka;
-    }
-    config.validate()?;
+    let load = move || {
+        let config = Config::load(options.common.config.as_deref())?;
+        settle(&options, config)
+    };
+    let reloader = Reloader::new(&config, load).with(log::Reload);
     let access = access::in_words(&config.broker.access);
     let files = Files::raise()?;
     let room = files.in_words(files.bound(&mut config.broker.limits));
     let memory = Memory::bound(&mut config.broker.limits).in_words();
-    block_on(serve(config, room, memory, access, http, with_bridge))
+    block_on(serve(
+        config,
+        room,
+        memory,
+        access,
+        http,
+        with_bridge,
+        reloader,
+    ))
+}
+
+/// What the command line says on top of the configuration.
+fn settle(options: &cli::Broker, mut config: Config) -> Result<Config, Failure> {
+    let mqtt = mqtt_address(options.mqtt.as_deref(), &config)?;
+    config.broker.listen = mqtt.to_string();
+    if let Some(kafka) = &options.kafka {
+        kafka.clone_into(&mut config.bridge.kafka);
+    }
+    config.validate()?;
+    Ok(config)
 }
 
 async fn serve(
@@ -57,6 +79,7 @@ async fn serve(
     access: String,
     http: SocketAddr,
     with_bridge: bool,
+    mut reloader: Reloader,
 ) -> Result<(), Failure> {
     let mut shutdown = signals::listen().context("cannot listen for signals")?;
     let listener = address::listen("--http", http)?;
@@ -76,8 +99,17 @@ async fn serve(
     }
     tokio::spawn(memory::watch(broker.handle().clone()));
     let node = Arc::new(node);
+    tokio::spawn(systemd::watchdog(node.clone(), broker.handle().clone()));
     let router = Router::new().route("/", get(|| std::future::ready(INDEX)));
-    let router = router.merge(http::operator_routes(node.clone()));
+    reloader.add(broker.reloadable(&config.broker));
+    let reloader = Arc::new(reloader);
+    signals::reload_on_hangup(Arc::clone(&reloader)).context("cannot listen for SIGHUP")?;
+    let gate = AdminGuard::new(&config.http, http.ip());
+    let operators = gate.in_words();
+    let admin = Admin::new(broker.handle().clone(), node.clone(), reloader);
+    let router = router
+        .merge(http::operator_routes(node.clone()))
+        .merge(http::admin_routes(admin, gate));
     let server = Server::start(listener, router, &config.http).context("cannot serve HTTP")?;
     println!(
         "millstream broker: MQTT {} for up to {room}, http://{}/, {}",
@@ -89,7 +121,9 @@ async fn serve(
     );
     println!("millstream broker: {memory}");
     println!("millstream broker: access: {access}");
+    println!("millstream broker: ctl: {operators}");
 
+    systemd::ready();
     let mut ticks = tokio::time::interval(TICK);
     loop {
         tokio::select! {
@@ -98,6 +132,7 @@ async fn serve(
         }
     }
     node.drain();
+    systemd::stopping();
     broker.shutdown().await;
     server.shutdown().await;
     Ok(())

@@ -11,6 +11,7 @@ use bridge::Bridge;
 use super::{KAFKA_AWAY_DRAIN, blocking, within};
 use crate::config::Config;
 use crate::exit::{self, Failure};
+use crate::reload::{Change, Reloadable};
 use crate::{access, address};
 
 /// What a step of the drain may take beyond its own bound, before it is left behind.
@@ -35,6 +36,37 @@ pub fn http_address(option: Option<&str>, config: &Config) -> Result<SocketAddr,
     match option {
         Some(text) => address::resolve("--http", text),
         None => address::resolve("http.broker", &config.http.broker),
+    }
+}
+
+/// Access rules and bounds, which can change while the broker runs.
+struct Reload {
+    handle: Handle,
+    /// What it runs with.
+    running: Mutex<::broker::Config>,
+}
+
+impl Reloadable for Arc<Reload> {
+    fn keys(&self) -> Vec<String> {
+        let limits = ::broker::Limits::AT_RUN_TIME.iter();
+        let mut keys: Vec<String> = limits.map(|name| format!("broker.limits.{name}")).collect();
+        keys.extend(["broker.access", "broker.assign_client_ids"].map(str::to_owned));
+        keys
+    }
+
+    fn prepare(&self, new: &Config) -> Result<Change, String> {
+        // It was checked as a whole when it was read.
+        let (this, new) = (Arc::clone(self), new.broker.clone());
+        let apply = move || {
+            let mut running = this.running.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = this.handle.reconfigure(&mut running, &new) {
+                tracing::error!(%error, "the broker's configuration was not taken over");
+            }
+        };
+        Ok(Change {
+            what: Vec::new(),
+            apply: Box::new(apply),
+        })
     }
 }
 
@@ -164,6 +196,14 @@ impl BrokerNode {
     /// Where MQTT clients connect.
     pub fn mqtt(&self) -> SocketAddr {
         self.mqtt
+    }
+
+    /// What of `config`, with which the broker was started, can change while it runs.
+    pub fn reloadable(&self, config: &::broker::Config) -> impl Reloadable + use<> {
+        Arc::new(Reload {
+            handle: self.handle.clone(),
+            running: Mutex::new(config.clone()),
+        })
     }
 
     /// The way into the broker.

@@ -19,19 +19,21 @@ use tower::ServiceExt;
 
 use super::broker_node::{Bound, BrokerNode, http_address, mqtt_address};
 use super::{block_on, blocking, drain_backends, prepare};
+use crate::admin::Admin;
 use crate::backends::{ALL, Kind};
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::demo::Demo;
 use crate::exit::Failure;
 use crate::files::Files;
-use crate::http::{self, Server};
+use crate::http::{self, AdminGuard, Server};
 use crate::memory::{self, Memory};
 use crate::node::{Listen, Node};
+use crate::reload::Reloader;
 use crate::restart::keep_running;
 use crate::screen::{Start, StatusLine};
 use crate::signals::Shutdown;
-use crate::{access, address, cli, signals};
+use crate::{access, address, cli, log, signals, systemd};
 
 /// How long the demo's last messages may take to arrive everywhere at a shutdown.
 const DEMO_SETTLES: Duration = Duration::from_secs(5);
@@ -56,17 +58,32 @@ const DEMO_RULE: (&str, iot::Rule) = (
 /// # Errors
 /// A start failure (an address, Kafka, the directory), or why a part stopped by itself.
 pub fn run(options: cli::Up) -> Result<(), Failure> {
-    let mut config = prepare(&options.common, "warn")?;
-    let mqtt = mqtt_address(options.mqtt.as_deref(), &config)?;
+    let config = prepare(&options.common, "warn")?;
+    let mut config = settle(&options, config)?;
     let http = http_address(options.http.as_deref(), &config)?;
+    let data = options.data.clone();
+    let data =
+        data.or_else(|| (!config.up.data.is_empty()).then(|| PathBuf::from(&config.up.data)));
+    let demo = options.demo;
+    let load = move || {
+        let config = Config::load(options.common.config.as_deref())?;
+        settle(&options, config)
+    };
+    let reloader = Reloader::new(&config, load).with(log::Reload);
+    let files = Files::raise()?;
+    files.bound(&mut config.broker.limits);
+    let memory = Memory::bound(&mut config.broker.limits);
+    block_on(serve(config, files, memory, http, data, demo, reloader))
+}
+
+/// What the command line says on top of the configuration.
+fn settle(options: &cli::Up, mut config: Config) -> Result<Config, Failure> {
+    let mqtt = mqtt_address(options.mqtt.as_deref(), &config)?;
     config.broker.listen = mqtt.to_string();
     let of_section = options.kafka.is_none() && config.up.kafka == config.kafka.servers;
-    if let Some(kafka) = options.kafka {
-        config.up.kafka = kafka;
+    if let Some(kafka) = &options.kafka {
+        kafka.clone_into(&mut config.up.kafka);
     }
-    let data = options
-        .data
-        .or_else(|| (!config.up.data.is_empty()).then(|| PathBuf::from(&config.up.data)));
     // The section for all parts leaves each its own; the command line and `up.kafka` do not.
     if !config.up.kafka.is_empty() && !of_section {
         let kafka = config.up.kafka.clone();
@@ -77,10 +94,7 @@ pub fn run(options: cli::Up) -> Result<(), Failure> {
         config.iot.rules.entry(metric.to_owned()).or_insert(rule);
     }
     config.validate()?;
-    let files = Files::raise()?;
-    files.bound(&mut config.broker.limits);
-    let memory = Memory::bound(&mut config.broker.limits);
-    block_on(serve(config, files, memory, http, data, options.demo))
+    Ok(config)
 }
 
 /// One Kafka for all parts.
@@ -107,6 +121,7 @@ async fn serve(
     http: SocketAddr,
     data: Option<PathBuf>,
     demo: bool,
+    mut reloader: Reloader,
 ) -> Result<(), Failure> {
     let mut shutdown = signals::listen().context("cannot listen for signals")?;
     // First what is quickly refused: addresses and the directory.
@@ -139,9 +154,17 @@ async fn serve(
     }
     tokio::spawn(memory::watch(broker.handle().clone()));
     let node = Arc::new(node);
+    tokio::spawn(systemd::watchdog(node.clone(), broker.handle().clone()));
+    reloader.add(broker.reloadable(&config.broker));
+    let reloader = Arc::new(reloader);
+    signals::reload_on_hangup(Arc::clone(&reloader)).context("cannot listen for SIGHUP")?;
+    let gate = AdminGuard::new(&config.http, http.ip());
+    tracing::info!("ctl: {}", gate.in_words());
+    let admin = Admin::new(broker.handle().clone(), node.clone(), reloader);
     let mut running = Running {
         node: node.clone(),
         broker,
+        admin: http::admin_routes(admin, gate),
         server: None,
         keepers: JoinSet::new(),
     };
@@ -156,6 +179,9 @@ async fn serve(
             &data.in_words(in_memory),
             in_memory,
         );
+    }
+    if started.is_ok() {
+        systemd::ready();
     }
     let ended = match started {
         Ok(()) => live(&node, &mut shutdown).await,
@@ -205,6 +231,8 @@ fn served(kind: Kind, node: &Arc<Node>) -> Router {
 struct Running {
     node: Arc<Node>,
     broker: BrokerNode,
+    /// The operators' API.
+    admin: Router,
     server: Option<Server>,
     /// What keeps the backends at work.
     keepers: JoinSet<()>,
@@ -246,7 +274,9 @@ impl Running {
             let keeper = keep_running(kind, Arc::clone(&self.node), Arc::clone(&shared));
             self.keepers.spawn(keeper);
         }
-        router = router.merge(http::operator_routes(self.node.clone()));
+        router = router
+            .merge(http::operator_routes(self.node.clone()))
+            .merge(std::mem::take(&mut self.admin));
         let server = Server::start(listener, router, &config.http).context("cannot serve HTTP")?;
         if demo {
             let iot = format!("http://{}/iot", reachable(server.address()));
@@ -263,6 +293,7 @@ impl Running {
     /// The drain: nobody new, then what was accepted is stored and delivered, then the backends finish.
     async fn drain(mut self) {
         self.node.drain();
+        systemd::stopping();
         // Nothing is started any more.
         self.keepers.shutdown().await;
         if let Some(demo) = self.node.take_demo() {

@@ -8,10 +8,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use settings::Secret;
 
 use crate::config::Http;
 
@@ -35,6 +36,90 @@ impl From<&Http> for Guard {
             origins: config.origins.as_slice().into(),
         }
     }
+}
+
+/// Who may use the operators' API: whoever knows the token or, where there is none, whoever is on this machine.
+#[derive(Clone, Debug)]
+pub struct AdminGuard {
+    token: Option<Arc<Secret>>,
+    /// Only programs of this machine reach it.
+    is_local: bool,
+}
+
+impl AdminGuard {
+    /// The guard of a server on that address.
+    pub fn new(config: &Http, listening: IpAddr) -> Self {
+        Self {
+            token: config.admin_token.clone().map(Arc::new),
+            is_local: listening.to_canonical().is_loopback(),
+        }
+    }
+
+    /// Who may, for the start's output.
+    pub fn in_words(&self) -> &'static str {
+        match (&self.token, self.is_local) {
+            (Some(_), _) => "whoever knows http.admin_token",
+            (None, true) => "whoever is on this machine (http.admin_token is not set)",
+            (None, false) => {
+                "nobody: HTTP listens on an address that others reach, and http.admin_token is not set"
+            }
+        }
+    }
+
+    fn judge(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let Some(token) = &self.token else {
+            if self.is_local {
+                return Ok(());
+            }
+            let message = "the operators' API is served on an address that others reach only to those who know \
+                           http.admin_token, which is not set"
+                .to_owned();
+            return Err((StatusCode::FORBIDDEN, "authorization", message));
+        };
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .map(HeaderValue::as_bytes);
+        let given = given.and_then(|given| {
+            let (scheme, rest) = given.split_at_checked(7)?;
+            scheme.eq_ignore_ascii_case(b"bearer ").then_some(rest)
+        });
+        if given.is_some_and(|given| is_same(given, token.reveal().as_bytes())) {
+            return Ok(());
+        }
+        let message = "the operators' API needs the header authorization: Bearer TOKEN, with the token of http.admin_token"
+            .to_owned();
+        Err((StatusCode::UNAUTHORIZED, "authorization", message))
+    }
+}
+
+/// Compares without telling by the time it takes how much is the same.
+fn is_same(given: &[u8], wanted: &[u8]) -> bool {
+    let differs = given
+        .iter()
+        .zip(wanted)
+        .fold(0, |differs, (a, b)| differs | (a ^ b));
+    given.len() == wanted.len() && std::hint::black_box(differs) == 0
+}
+
+/// The one gate of the operators' API: lets a request through, or answers it.
+pub async fn check_admin(
+    State(guard): State<AdminGuard>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Err((status, field, message)) = guard.judge(request.headers()) else {
+        return next.run(request).await;
+    };
+    tracing::debug!(%status, message, "an operator's request was refused");
+    let error = json!({"error": {"message": message, "field": field}});
+    let mut response = (status, axum::Json(error)).into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        let scheme = HeaderValue::from_static("Bearer");
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, scheme);
+    }
+    response
 }
 
 /// Why a request is refused, in words for whoever sent it or runs this process.
@@ -244,6 +329,49 @@ mod tests {
         assert_eq!(with("sec-fetch-site", "same-origin"), [200; 4]);
         assert_eq!(with("sec-fetch-site", "none"), [200; 4]);
         assert_eq!(with("sec-fetch-site", "cross-site"), [200, 403, 403, 403]);
+    }
+
+    #[test]
+    fn operators_know_the_token_or_are_on_this_machine() {
+        let judged = |token: Option<&str>, listening: &str, given: Option<&str>| {
+            let config = Http {
+                admin_token: token.map(Secret::from),
+                ..Http::default()
+            };
+            let guard = AdminGuard::new(&config, listening.parse().unwrap());
+            let mut headers = HeaderMap::new();
+            if let Some(given) = given {
+                headers.insert(header::AUTHORIZATION, given.parse().unwrap());
+            }
+            guard
+                .judge(&headers)
+                .map_or_else(|(status, ..)| status.as_u16(), |()| 200)
+        };
+        for local in ["127.0.0.1", "::1", "127.9.9.9", "::ffff:127.0.0.1"] {
+            assert_eq!(judged(None, local, None), 200, "{local}");
+        }
+        for open in ["0.0.0.0", "::", "10.0.0.1"] {
+            assert_eq!(judged(None, open, Some("Bearer x")), 403, "{open}");
+        }
+        let token = "0123456789abcdef";
+        for listening in ["127.0.0.1", "0.0.0.0"] {
+            let with = |given| judged(Some(token), listening, given);
+            for right in ["Bearer 0123456789abcdef", "bearer 0123456789abcdef"] {
+                assert_eq!(with(Some(right)), 200);
+            }
+            for wrong in [
+                None,
+                Some(""),
+                Some("Bearer "),
+                Some("Bearer 0123456789abcdee"),
+                Some("Bearer 0123456789abcde"),
+                Some("Bearer 0123456789abcdef0"),
+                Some("Basic 0123456789abcdef"),
+                Some("0123456789abcdef"),
+            ] {
+                assert_eq!(with(wrong), 401, "{wrong:?}");
+            }
+        }
     }
 
     #[test]

@@ -47,6 +47,16 @@ impl Millstream {
         Self::start_as(command(arguments), arguments)
     }
 
+    /// The same, with variables in its environment.
+    ///
+    /// # Panics
+    /// As [`Millstream::start`].
+    pub fn start_with_environment(environment: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let mut command = command(arguments);
+        command.envs(environment.iter().copied());
+        Self::start_as(command, arguments)
+    }
+
     /// The same, with so many open files allowed: `SOFT:HARD`.
     ///
     /// # Panics
