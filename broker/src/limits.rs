@@ -98,6 +98,13 @@ settings::section! {
 pub(crate) const SHARED_PAYLOAD_BYTES_MIN: usize = 4_096;
 /// Slices handed to one `writev`.
 pub(crate) const WRITE_SLICES_MAX: usize = 64;
+/// Bytes that go through the layers of a connection (TLS, WebSocket) at once, before its socket is asked to take them.
+pub(crate) const LAYER_WRITE_BYTES_MAX: usize = 65_536;
+/// Answers of a connection's layers that its socket has not taken (to pings, to changes of keys) before no more is read of it.
+pub(crate) const LAYER_UNSENT_BYTES_MAX: usize = 2 * LAYER_WRITE_BYTES_MAX;
+/// Steps of handshakes that a worker makes in one turn, each of which may cost a signature: about a millisecond with an RSA
+/// key. The others come in the next turns, behind what is due for clients that are connected.
+pub(crate) const HANDSHAKES_PER_TURN_MAX: u32 = 16;
 /// Capacity of emptied outboxes that a worker keeps for reuse.
 pub(crate) const SPARE_OUTBOX_BYTES_MAX: usize = 4 * 1_048_576;
 /// Readiness events taken from the kernel in one turn.

@@ -196,7 +196,7 @@ mod tests {
     fn bytes_leave_in_the_order_in_which_they_came() {
         let mut outbox = Outbox::default();
         let mut memory = MemoryOutput::default();
-        let mut transport = Transport::Memory(crate::transport::Memory {
+        let mut transport = Transport::from(crate::transport::Memory {
             peer: 7,
             blocked: true,
         });
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(outbox.bytes(), 10);
         let error = outbox.write_to(&mut transport, &mut memory).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        transport = Transport::Memory(crate::transport::Memory {
+        transport = Transport::from(crate::transport::Memory {
             peer: 7,
             blocked: false,
         });
@@ -227,7 +227,7 @@ mod tests {
         outbox.advance(3);
         assert_eq!(outbox.bytes(), 2);
         let mut memory = MemoryOutput::default();
-        let mut transport = Transport::Memory(crate::transport::Memory::default());
+        let mut transport = Transport::from(crate::transport::Memory::default());
         outbox.write_to(&mut transport, &mut memory).unwrap();
         assert_eq!(memory.bytes, b"ij");
     }

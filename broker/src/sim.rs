@@ -16,7 +16,7 @@ use crate::handle::{Handle, Inbox, Shared};
 use crate::sink::Sink;
 use crate::stats::Stats;
 use crate::time::Time;
-use crate::transport::{Handover, Memory, Transport};
+use crate::transport::{Handover, Layer, Memory, Socket, Transport};
 use crate::worker::{Next, Worker};
 
 /// Turns after which [`Sim::run`] gives up waiting for rest: workers that never rest are a bug.
@@ -114,6 +114,14 @@ impl Sim {
     /// # Panics
     /// When there were 2^32 connections.
     pub fn connect(&mut self) -> Peer {
+        self.connect_over(Vec::new())
+    }
+
+    /// The same, with layers at the broker's end, the lowest first.
+    ///
+    /// # Panics
+    /// As [`Sim::connect`].
+    pub fn connect_over(&mut self, layers: Vec<Box<dyn Layer>>) -> Peer {
         let number = u32::try_from(self.ends.len()).expect("fewer than 2^32 connections");
         self.ends.push(End {
             open: true,
@@ -121,10 +129,11 @@ impl Sim {
         });
         let worker = self.next_worker;
         self.next_worker = (worker + 1) % self.workers.len();
-        let transport = Transport::Memory(Memory {
+        let memory = Memory {
             peer: number,
             blocked: false,
-        });
+        };
+        let transport = Transport::new(Socket::Memory(memory), 0, layers);
         self.workers[worker].begin(self.now);
         self.workers[worker].adopt(Handover {
             transport,

@@ -232,6 +232,8 @@ counters! {
     closed_publish_refused,
     /// Connections closed: CONNECT refused.
     closed_connect_refused,
+    /// Connections closed: what came is not what the listener's TLS or WebSocket has to be, or may not come in.
+    closed_layer,
     /// Connections closed: over the bound on connections or sessions.
     closed_limit,
     /// Connections closed: the client said DISCONNECT.

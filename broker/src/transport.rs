@@ -1,16 +1,26 @@
-//! What a connection's bytes go through: a TCP socket, or memory. A plain state machine over bytes; TLS and WebSocket
-//! framing belong here too. It knows nothing of MQTT.
+//! What a connection's bytes go through: a socket, and perhaps layers over it. Nothing here knows MQTT.
+//!
+//! A [`Socket`] does the input and output: TCP, a Unix socket, or memory. A [`Layer`] (TLS, WebSocket, a proxy's header) is a
+//! plain state machine over bytes and does none. [`Layered`] puts layers over a socket and keeps what is between them: bytes
+//! that were read and that nobody has taken, and bytes to write that the socket did not take.
 
-use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+mod layer;
+mod layered;
+mod socket;
 
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+
+use mio::event::Source;
 use mio::net::TcpStream;
-use socket2::{SockRef, TcpKeepalive};
 
-use crate::limits::{PROBE_AFTER, PROBE_INTERVAL, PROBES_MAX};
+pub use layer::{Facts, Layer, LayerError, Sides, Stray};
+pub(crate) use layered::ReadError;
+pub use layered::{Layered, Took};
+pub use socket::{Memory, MemoryOutput, Socket};
 
-/// A connection on its way from the worker that accepted it to the worker that owns its session: the transport and
-/// the bytes that were read and not handled.
+/// A connection on its way from the worker that accepted it to the worker that owns its session: the transport, with all that
+/// its layers hold, and the bytes that were read and not handled.
 #[derive(Debug)]
 pub(crate) struct Handover {
     pub(crate) transport: Transport,
@@ -20,70 +30,154 @@ pub(crate) struct Handover {
 /// Where bytes come from and go to.
 #[derive(Debug)]
 pub enum Transport {
-    /// A TCP socket.
-    Tcp(TcpStream),
-    /// Memory: a simulated client, or a test. What is written is gathered by the worker.
-    Memory(Memory),
+    /// A socket, and nothing over it.
+    Plain {
+        /// The socket.
+        socket: Socket,
+        /// The place of its listener in the configuration.
+        listener: u16,
+    },
+    /// A socket with layers over it. Boxed: a connection without them costs nothing for those that have some.
+    Layered(Box<Layered>),
 }
 
-/// The broker's end of a connection in memory.
-#[derive(Debug, Default)]
-pub struct Memory {
-    /// The number by which the other end is known.
-    pub peer: u32,
-    /// The other end reads nothing now.
-    pub blocked: bool,
+impl From<TcpStream> for Transport {
+    fn from(stream: TcpStream) -> Self {
+        Self::Plain {
+            socket: Socket::Tcp(stream),
+            listener: 0,
+        }
+    }
 }
 
-/// What was written to connections in memory, in order: who, and how many of the bytes.
-#[derive(Debug, Default)]
-pub struct MemoryOutput {
-    /// The bytes of all writes.
-    pub bytes: Vec<u8>,
-    /// For each write: the peer and the number of bytes.
-    pub writes: Vec<(u32, usize)>,
-    /// Peers and the slots at which their worker holds them now, when that has changed.
-    pub opened: Vec<(u32, u32)>,
-    /// Peers to which nothing more will come.
-    pub closed: Vec<u32>,
+impl From<Memory> for Transport {
+    fn from(memory: Memory) -> Self {
+        Self::Plain {
+            socket: Socket::Memory(memory),
+            listener: 0,
+        }
+    }
 }
 
 impl Transport {
+    /// A socket with these layers over it, the lowest first; there may be none.
+    #[must_use]
+    pub fn new(socket: Socket, listener: u16, layers: Vec<Box<dyn Layer>>) -> Self {
+        if layers.is_empty() {
+            return Self::Plain { socket, listener };
+        }
+        Self::Layered(Box::new(Layered::new(socket, listener, layers)))
+    }
+
+    /// The socket below.
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain { socket, .. } => socket,
+            Self::Layered(layered) => layered.socket(),
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn socket_mut(&mut self) -> &mut Socket {
+        match self {
+            Self::Plain { socket, .. } => socket,
+            Self::Layered(layered) => layered.socket_mut(),
+        }
+    }
+
+    /// The place of its listener in the configuration.
+    #[must_use]
+    pub fn listener(&self) -> u16 {
+        match self {
+            Self::Plain { listener, .. } => *listener,
+            Self::Layered(layered) => layered.listener(),
+        }
+    }
+
+    /// What a poll is told of, where there is something to poll.
+    pub fn source(&mut self) -> Option<&mut dyn Source> {
+        match self.socket_mut() {
+            Socket::Tcp(stream) => Some(stream),
+            Socket::Unix(stream) => Some(stream),
+            Socket::Memory(_) => None,
+        }
+    }
+
+    /// The TCP socket below, where that is one.
+    #[must_use]
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match self.socket() {
+            Socket::Tcp(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// Whether the handshakes of its layers are over.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Plain { .. } => true,
+            Self::Layered(layered) => layered.is_open(),
+        }
+    }
+
+    /// The connection in memory that it is, if it is one.
+    #[must_use]
+    pub fn memory(&self) -> Option<&Memory> {
+        match self.socket() {
+            Socket::Memory(memory) => Some(memory),
+            _ => None,
+        }
+    }
+
+    /// Its layers, if it has some.
+    pub(crate) fn layered(&mut self) -> Option<&mut Layered> {
+        match self {
+            Self::Plain { .. } => None,
+            Self::Layered(layered) => Some(layered),
+        }
+    }
+
+    /// What is known of who is at the other end.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        let mut facts = Facts {
+            address: self.socket().peer_address(),
+            ..Facts::default()
+        };
+        if let Self::Layered(layered) = self {
+            layered.tell(&mut facts);
+        }
+        facts
+    }
+
+    /// Where the other side is, if it is somewhere on a network. Asked each time: nothing is kept for it.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Plain { socket, .. } => socket.peer_address(),
+            Self::Layered(_) => self.facts().address,
+        }
+    }
+
+    /// Lets go of layers that have done their work, once what they know was asked for.
+    pub fn settle(&mut self) {
+        let Self::Layered(layered) = self else { return };
+        if layered.settle() {
+            let (socket, listener) = (layered.take_socket(), layered.listener());
+            *self = Self::Plain { socket, listener };
+        }
+    }
+
     /// Reads what is there. `Ok(0)` is the end of the stream.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there; anything else means that the connection is gone.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => loop {
-                match stream.read(buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    result => return result,
-                }
-            },
-            Self::Memory(_) => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-
-    /// Where the other side is, if it is somewhere on a network. Asked of the system each time: nothing is kept for it.
-    #[must_use]
-    pub fn peer_address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(stream) => stream.peer_addr().ok(),
-            Self::Memory(_) => None,
-        }
-    }
-
-    /// Has the kernel ask whether the other side is there. For connections that are not read from: an end that stands
-    /// behind bytes for which the kernel has no room, or that is never said, shows itself by nothing else.
-    pub fn probe(&self) {
-        let Self::Tcp(stream) = self else { return };
-        let probes = TcpKeepalive::new()
-            .with_time(PROBE_AFTER)
-            .with_interval(PROBE_INTERVAL)
-            .with_retries(PROBES_MAX);
-        if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&probes) {
-            tracing::debug!(%error, "the kernel does not probe a connection");
+            Self::Plain { socket, .. } => socket.read(buffer),
+            Self::Layered(layered) => layered.read(buffer),
         }
     }
 
@@ -97,57 +191,37 @@ impl Transport {
         memory: &mut MemoryOutput,
     ) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => loop {
-                let result = match slices {
-                    [one] => stream.write(one),
-                    many => stream.write_vectored(many),
-                };
-                match result {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    result => return result,
-                }
-            },
-            Self::Memory(Memory { blocked: true, .. }) => Err(io::ErrorKind::WouldBlock.into()),
-            Self::Memory(Memory { peer, .. }) => {
-                let before = memory.bytes.len();
-                for slice in slices {
-                    memory.bytes.extend_from_slice(slice);
-                }
-                let written = memory.bytes.len() - before;
-                memory.writes.push((*peer, written));
-                Ok(written)
-            }
+            Self::Plain { socket, .. } => socket.write(slices, memory),
+            Self::Layered(layered) => layered.write(slices, memory),
         }
     }
 
-    /// Tells the other side that nothing more will come; it may still read what was written.
+    /// Bytes that its layers hold for the socket: they are to be [`Transport::flush`]ed although nothing else is to be written.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        match self {
+            Self::Plain { .. } => 0,
+            Self::Layered(layered) => layered.unsent(),
+        }
+    }
+
+    /// Writes what its layers hold for the socket.
+    ///
+    /// # Errors
+    /// `WouldBlock` when some is left; anything else means that the connection is gone.
+    pub fn flush(&mut self, memory: &mut MemoryOutput) -> io::Result<()> {
+        match self {
+            Self::Plain { .. } => Ok(()),
+            Self::Layered(layered) => layered.flush(memory),
+        }
+    }
+
+    /// Tells the other side that nothing more will come; it may still read what was written. To be called again once what
+    /// [`Transport::unsent`] counts is written.
     pub fn finish(&mut self, memory: &mut MemoryOutput) {
         match self {
-            // A socket that is gone already needs no telling.
-            Self::Tcp(stream) => drop(stream.shutdown(Shutdown::Write)),
-            Self::Memory(Memory { peer, .. }) => memory.closed.push(*peer),
+            Self::Plain { socket, .. } => socket.finish(memory),
+            Self::Layered(layered) => layered.finish(memory),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernel_probes_a_connection_that_is_not_read_from() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let transport = Transport::Tcp(TcpStream::from_std(client));
-        let Transport::Tcp(stream) = &transport else {
-            unreachable!()
-        };
-        let socket = SockRef::from(stream);
-        assert!(!socket.keepalive().unwrap());
-        transport.probe();
-        assert!(socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBE_AFTER);
-        assert_eq!(socket.tcp_keepalive_interval().unwrap(), PROBE_INTERVAL);
-        assert_eq!(socket.tcp_keepalive_retries().unwrap(), PROBES_MAX);
     }
 }

@@ -8,6 +8,7 @@ mod close;
 mod connect;
 mod deliver;
 mod held;
+mod layers;
 mod memory;
 mod packets;
 mod pressure;
@@ -20,6 +21,7 @@ mod turn;
 mod wills;
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use codec::{DecodeError, Packet, Qos};
@@ -103,6 +105,8 @@ pub(crate) struct Worker {
     now: Time,
     /// What this part of the turn has done; see [`WORK_PER_TURN_MAX`].
     work: u64,
+    /// Steps of handshakes in this turn.
+    handshakes: u32,
     relief: pressure::Relief,
     connections: Connections,
     sessions: Slab<Session>,
@@ -128,6 +132,8 @@ pub(crate) struct Worker {
     memory: MemoryOutput,
     // Working memory, reused.
     read_buffer: Vec<u8>,
+    /// What came through a connection's layers.
+    plain: Vec<u8>,
     inbox: Vec<Inbox>,
     found: Matches,
     remote: Vec<Vec<Receiver>>,
@@ -159,6 +165,7 @@ impl Worker {
             adopting: None,
             now: Time(0),
             work: 0,
+            handshakes: 0,
             relief: pressure::Relief::new(outbox_bytes_max),
             connections: Connections::default(),
             sessions: Slab::default(),
@@ -174,6 +181,7 @@ impl Worker {
             posts: (0..workers).map(|_| Vec::new()).collect(),
             drain_until: None,
             memory: MemoryOutput::default(),
+            plain: Vec::new(),
             inbox: Vec::new(),
             found: Matches::default(),
             remote: (0..workers).map(|_| Vec::new()).collect(),
@@ -207,7 +215,7 @@ impl Worker {
             if draining && !is_new {
                 self.shared.let_go();
             }
-            if let Transport::Memory(memory) = &transport {
+            if let Some(memory) = transport.memory() {
                 self.memory.closed.push(memory.peer);
             }
             return None;
@@ -218,10 +226,8 @@ impl Worker {
             .insert(Connection::new(transport, self.now));
         self.counts.connections_opened += u64::from(is_new);
         self.counts.connections += 1;
-        if let Some(Connection {
-            transport: Transport::Memory(memory),
-            ..
-        }) = self.connections.slab.get(slot)
+        if let Some(connection) = self.connections.slab.get(slot)
+            && let Some(memory) = connection.transport.memory()
         {
             self.memory.opened.push((memory.peer, slot));
         }
@@ -242,6 +248,7 @@ impl Worker {
         }
         self.adopting = None;
         self.register(slot, generation);
+        self.goes_on_held(slot);
         Some(slot)
     }
 
@@ -257,10 +264,10 @@ impl Worker {
         let Some(connection) = self.connections.slab.get_mut_if(slot, generation) else {
             return; // closed, or gone to its home
         };
-        if let (Transport::Tcp(stream), Some(registry)) =
-            (&mut connection.transport, &self.registry)
+        if let Some(registry) = &self.registry
+            && let Some(source) = connection.transport.source()
             && let Err(error) =
-                registry.register(stream, mio::Token(slot as usize), mio::Interest::READABLE)
+                registry.register(source, mio::Token(slot as usize), mio::Interest::READABLE)
         {
             tracing::warn!(%error, "a connection could not be registered and was closed");
             self.close(slot, Close::Lost);
@@ -273,6 +280,12 @@ impl Worker {
             return;
         };
         connection.set_readable(true);
+        if self.shakes_hands_later(slot) {
+            return;
+        }
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return;
+        };
         // One that waits for its next turn brings no more before it has had it, not even its end.
         let goes_on = connection.reads_ahead() && !connection.is_held();
         if self.work >= WORK_PER_TURN_MAX && (connection.waits() || goes_on) {
@@ -286,25 +299,40 @@ impl Worker {
         let Some(connection) = self.connections.slab.get_mut(slot) else {
             return;
         };
-        let result = connection.transport.read(&mut buffer[..room]);
+        match &mut connection.transport {
+            Transport::Plain { socket, .. } => {
+                let result = socket.read(&mut buffer[..room]);
+                self.read_on(slot, result, &buffer[..room]);
+            }
+            Transport::Layered(_) => self.readable_layered(slot, &mut buffer[..room]),
+        }
+        self.read_buffer = buffer;
+    }
+
+    /// Goes on with what a read of a socket into `buffer` came to.
+    fn read_on(&mut self, slot: u32, result: io::Result<usize>, buffer: &[u8]) {
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return;
+        };
         match result {
             Ok(0) => self.close(slot, Close::Lost),
             Ok(n) => {
                 self.counts.bytes_received += n as u64;
                 // A short read emptied the socket: the next bytes make a new edge. An end that came with these does not.
-                let more = n == room || connection.is_ended();
+                let emptied =
+                    n < buffer.len() && connection.transport.socket().is_emptied_by_a_short_read();
+                let more = !emptied || connection.is_ended();
                 connection.set_readable(more);
                 self.handle_bytes(slot, &buffer[..n]);
                 if more {
                     self.connections.list(slot);
                 }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                connection.set_readable(false)
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                connection.set_readable(false);
             }
             Err(_) => self.close(slot, Close::Lost),
         }
-        self.read_buffer = buffer;
     }
 
     /// The other side has sent its last byte. What it sent is still to be read.
@@ -444,10 +472,10 @@ impl Worker {
             return;
         };
         self.counts.connections -= 1; // it counts where it goes
-        if let (Transport::Tcp(stream), Some(registry)) =
-            (&mut connection.transport, &self.registry)
+        if let Some(registry) = &self.registry
             && self.adopting != Some(slot)
-            && let Err(error) = registry.deregister(stream)
+            && let Some(source) = connection.transport.source()
+            && let Err(error) = registry.deregister(source)
         {
             tracing::warn!(%error, "a connection could not be handed to its worker");
             self.counts.connections_closed += 1;

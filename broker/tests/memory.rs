@@ -19,8 +19,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// A little less than a power of two, at which tables that double are nearly full.
 const CLIENTS: u32 = 28_000;
 
-/// A connection's place, without the kernel's share, before CONNECT, with the timer that waits for it: 84 seen.
-const CONNECTION_BYTES_MAX: f64 = 100.0;
+/// A connection's place, without the kernel's share, before CONNECT, with the timer that waits for it: 84 seen, and 19 more
+/// where mio checks how its sockets are used.
+const CONNECTION_BYTES_MAX: f64 = if cfg!(debug_assertions) { 119.0 } else { 100.0 };
 /// What CONNECT adds, the session with its client identifier of 14 bytes and a keep-alive timer: 123 seen.
 const SESSION_BYTES_MAX: f64 = 140.0;
 /// A subscription to a filter of 24 bytes without wildcards, which nobody else has: 79 seen.

@@ -206,7 +206,7 @@ impl Driver {
             match listener.accept() {
                 Ok((stream, _)) => {
                     self.worker.adopt(Handover {
-                        transport: Transport::Tcp(stream),
+                        transport: Transport::from(stream),
                         unread: Vec::new(),
                     });
                 }

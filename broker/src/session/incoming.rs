@@ -399,8 +399,7 @@ mod tests {
 
     fn bytes(outbox: &mut Outbox) -> Vec<u8> {
         let mut memory = crate::transport::MemoryOutput::default();
-        let mut transport =
-            crate::transport::Transport::Memory(crate::transport::Memory::default());
+        let mut transport = crate::transport::Transport::from(crate::transport::Memory::default());
         outbox.write_to(&mut transport, &mut memory).unwrap();
         memory.bytes
     }

@@ -121,7 +121,7 @@ impl Shard {
     /// Opens a connection whose other end is known by the number `peer`: the slot that is its place here. `None` when
     /// the broker closed it at once, for its bound of connections.
     pub fn open(&mut self, peer: u32) -> Option<u32> {
-        let transport = Transport::Memory(Memory {
+        let transport = Transport::from(Memory {
             peer,
             blocked: false,
         });

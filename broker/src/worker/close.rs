@@ -9,7 +9,7 @@ use crate::losses::Loss;
 use crate::router::{Among, Hit, SessionId, Share};
 use crate::session::{Delivery, OFFLINE, Routed, Will};
 use crate::timers::Timer;
-use crate::transport::Transport;
+use crate::transport::{LayerError, Transport};
 
 /// Why a connection is closed.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub(crate) enum Close {
     /// CONNECT was answered with a refusal, which is in the outbox.
     ConnectRefused,
     Shutdown,
+    /// A layer below MQTT takes no more of it.
+    Layer(LayerError),
 }
 
 impl Close {
@@ -50,7 +52,8 @@ impl Close {
             | Self::ConnectTimeout
             | Self::WriteStall
             | Self::PublishRefused
-            | Self::ConnectRefused => return None,
+            | Self::ConnectRefused
+            | Self::Layer(_) => return None,
             Self::Decode(error) => error.reason(),
             Self::Protocol(reason, _) | Self::ByOperator(reason) => *reason,
             Self::ReceiveMaximum => ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
@@ -96,6 +99,8 @@ impl Worker {
             Close::TakenOver => &mut counts.closed_taken_over,
             Close::ConnectRefused => &mut counts.closed_connect_refused,
             Close::Shutdown => &mut counts.closed_shutdown,
+            Close::Layer(LayerError::Stray(_)) => &mut counts.closed_not_mqtt,
+            Close::Layer(LayerError::Broken { .. }) => &mut counts.closed_layer,
             // Those above, with whom it concerns.
             Close::Decode(_)
             | Close::Protocol(..)
@@ -143,6 +148,13 @@ impl Worker {
         }
         // What this turn has answered already still goes out: a PUBACK before a DISCONNECT in the same segment, say.
         let may_listen = !matches!(close, Close::Lost | Close::WriteStall | Close::KeepAlive);
+        if matches!(close, Close::Layer(_)) {
+            says_something = self
+                .connections
+                .slab
+                .get(slot)
+                .is_some_and(|connection| connection.transport.unsent() > 0);
+        }
         if says_something || may_listen {
             self.flush_one(slot);
         }
@@ -150,17 +162,17 @@ impl Worker {
             return;
         };
         if !says_something {
+            if may_listen && matches!(connection.transport, Transport::Layered(_)) {
+                // As much of a goodbye as goes out at once.
+                connection.transport.finish(&mut self.memory);
+            }
             self.drop_connection(slot);
             return;
         }
         // Closing a socket that has unread bytes resets it, and takes our last packet with it: the rest is read and
         // thrown away until the client hangs up.
-        if connection
-            .outbox
-            .as_ref()
-            .is_none_or(|outbox| outbox.is_empty())
-        {
-            connection.transport.finish(&mut self.memory);
+        if connection.outbox_bytes() == 0 {
+            self.finish(slot);
         }
         let timer = Timer::Linger {
             connection: slot,
@@ -186,6 +198,7 @@ impl Worker {
                 tracing::debug!(byte, "not MQTT: the first packet is no CONNECT; closed")
             }
             Close::Decode(error) => tracing::debug!(client, %error, "closed"),
+            Close::Layer(error) => tracing::debug!(client, %error, "closed"),
             Close::Protocol(reason, what) => tracing::debug!(client, %reason, what, "closed"),
             other => tracing::debug!(client, why = ?other, "closed"),
         }
@@ -209,7 +222,7 @@ impl Worker {
         self.shared.let_go();
         self.counts.connections -= 1;
         self.counts.connections_closed += 1;
-        if let Transport::Memory(memory) = &connection.transport {
+        if let Some(memory) = connection.transport.memory() {
             self.memory.closed.push(memory.peer);
         }
     }

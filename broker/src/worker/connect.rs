@@ -243,6 +243,7 @@ impl Worker {
         let generation = self.connections.slab.generation(slot);
         if let Some(connection) = self.connections.slab.get_mut(slot) {
             connection.session = session_slot;
+            connection.transport.settle();
             connection.keep_alive_s = keep_alive_s;
             connection.has_heard(now);
             if keep_alive_s > 0 && !self.settings.connect_timer_goes_on(keep_alive_s) {

@@ -74,7 +74,7 @@ impl Worker {
         let room = usize::try_from(room.min(of_node)).map_or(most, |room| room.min(most));
         if room == 0 && !connection.ahead_mut().is_probed {
             connection.ahead_mut().is_probed = true;
-            connection.transport.probe();
+            connection.transport.socket().probe();
         }
         if waits_for_node {
             self.wait_for_node(slot);

@@ -3,7 +3,7 @@
 use super::{Close, Worker};
 use crate::connection::Connection;
 use crate::time::Time;
-use crate::transport::{Memory, MemoryOutput, Transport};
+use crate::transport::{Memory, MemoryOutput, Socket, Transport};
 
 impl Worker {
     /// What was written to connections in memory since it was last taken.
@@ -27,16 +27,24 @@ impl Worker {
     }
 
     fn memory_at(&mut self, slot: u32, peer: u32) -> Option<&mut Memory> {
-        match &mut self.connections.slab.get_mut(slot)?.transport {
-            Transport::Memory(memory) if memory.peer == peer => Some(memory),
+        match self.connections.slab.get_mut(slot)?.transport.socket_mut() {
+            Socket::Memory(memory) if memory.peer == peer => Some(memory),
             _ => None,
         }
     }
 
     /// How many bytes of a client in memory are read now.
     pub(crate) fn reads(&mut self, slot: u32) -> usize {
-        let waits = |connection: &Connection| connection.waits();
-        if self.may_read() && !self.connections.slab.get(slot).is_some_and(waits) {
+        // What its layers hold is handled before more is read.
+        let waits = |connection: &mut Connection| {
+            let held = connection
+                .transport
+                .layered()
+                .is_some_and(|layered| layered.holds());
+            connection.waits() || held
+        };
+        let waits = self.connections.slab.get_mut(slot).is_some_and(waits);
+        if self.may_read() && !waits && !self.shakes_hands_later(slot) {
             self.room(slot)
         } else {
             0
@@ -60,19 +68,32 @@ impl Worker {
 
     /// Reads bytes of a client in memory although no others may be read: false when there is no such client.
     pub(crate) fn feed_anyway(&mut self, slot: u32, peer: u32, bytes: &[u8]) -> bool {
-        let is_it = self.memory_at(slot, peer).is_some();
-        if is_it {
+        if self.memory_at(slot, peer).is_none() {
+            return false;
+        }
+        let transport = self
+            .connections
+            .slab
+            .get(slot)
+            .map(|connection| &connection.transport);
+        if let Some(Transport::Layered(_)) = transport {
+            let room = bytes.len().max(self.room(slot));
+            self.feed_layered(slot, bytes, room);
+        } else {
             self.counts.bytes_received += bytes.len() as u64;
             self.handle_bytes(slot, bytes);
         }
-        is_it
+        true
     }
 
     /// Bytes that wait for a client in memory.
     pub(crate) fn unsent(&self, slot: u32, peer: u32) -> usize {
         let connection = self.connections.slab.get(slot);
-        let is_it = |connection: &&Connection| matches!(&connection.transport, Transport::Memory(memory) if memory.peer == peer);
-        connection.filter(is_it).map_or(0, Connection::outbox_bytes)
+        let is_it = |connection: &&Connection| {
+            let memory = connection.transport.memory();
+            memory.is_some_and(|memory| memory.peer == peer)
+        };
+        connection.filter(is_it).map_or(0, Connection::unsent_bytes)
     }
 
     /// The client's end is gone.

@@ -7,15 +7,15 @@ use super::{Close, Worker};
 use crate::connection::Connection;
 use crate::handle::Inbox;
 use crate::limits::{
-    INBOX_BYTES_PER_TURN_MAX, INBOX_ENTRIES_PER_TURN_MAX, TIMER_LOOK_MS, TIMER_TICK_MS,
-    WORK_PER_TURN_MAX,
+    INBOX_BYTES_PER_TURN_MAX, INBOX_ENTRIES_PER_TURN_MAX, LAYER_UNSENT_BYTES_MAX, TIMER_LOOK_MS,
+    TIMER_TICK_MS, WORK_PER_TURN_MAX,
 };
 use crate::message::Message;
 use crate::outcome::{Fate, Part};
 use crate::session::{OFFLINE, Routed};
 use crate::time::Time;
 use crate::timers::Timer;
-use crate::transport::Transport;
+use crate::transport::{Layered, MemoryOutput, Transport};
 
 /// When a worker wants its next turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,7 @@ impl Worker {
     pub(crate) fn begin(&mut self, now: Time) {
         self.now = now;
         self.counts.losses.now = now;
+        self.handshakes = 0;
         self.feel_pressure();
     }
 
@@ -108,9 +109,11 @@ impl Worker {
 
     /// The socket takes bytes again.
     pub(crate) fn writable(&mut self, slot: u32) {
-        let waiting = |connection: &Connection| connection.outbox.is_some();
+        let waiting = |connection: &Connection| {
+            connection.outbox.is_some() || connection.transport.unsent() > 0
+        };
         if self.connections.slab.get(slot).is_some_and(waiting) {
-            self.connections.outbox(slot); // marks it dirty
+            self.connections.mark(slot);
         }
     }
 
@@ -275,7 +278,11 @@ impl Worker {
                     return; // it went to its home
                 };
                 if connection.session == OFFLINE {
-                    if is_late {
+                    let waits = connection.is_listed() && connection.is_readable();
+                    if is_late && waits && !connection.transport.is_open() {
+                        // It waits for the next step of its handshake, not we for it.
+                        self.timers.at(now.plus_ms(TIMER_TICK_MS), timer);
+                    } else if is_late {
                         self.close(slot, Close::ConnectTimeout);
                     }
                 } else if self.settings.connect_timer_goes_on(connection.keep_alive_s) {
@@ -333,7 +340,7 @@ impl Worker {
                     return;
                 };
                 connection.set_stall_armed(false);
-                if connection.outbox_bytes() == 0 {
+                if connection.unsent_bytes() == 0 {
                     return;
                 }
                 let ends = connection.last_progress().plus_ms(stall_ms);
@@ -403,13 +410,24 @@ impl Worker {
             return;
         };
         connection.set_dirty(false);
-        let Some(outbox) = &mut connection.outbox else {
-            return;
+        let transport = &mut connection.transport;
+        let (result, outbox_bytes) = match &mut connection.outbox {
+            Some(outbox) => {
+                let result = outbox.write_to(transport, &mut self.memory);
+                self.counts.memory_outboxes =
+                    self.counts.memory_outboxes.wrapping_add(outbox.more());
+                (result, outbox.bytes())
+            }
+            None if transport.unsent() > 0 => (Ok(0), 0),
+            None => return,
         };
-        let result = outbox.write_to(&mut connection.transport, &mut self.memory);
-        self.counts.memory_outboxes = self.counts.memory_outboxes.wrapping_add(outbox.more());
-        let empty = outbox.is_empty();
-        let has_room = outbox.bytes() as u64 <= self.settings.limits.outbox_bytes_max;
+        let (result, unsent) = match transport {
+            Transport::Plain { .. } => (result, 0),
+            Transport::Layered(_) => flush_layers(transport, result, &mut self.memory),
+        };
+        let empty = outbox_bytes + unsent == 0;
+        let has_room = outbox_bytes as u64 <= self.settings.limits.outbox_bytes_max
+            && unsent <= LAYER_UNSENT_BYTES_MAX;
         match result {
             Ok(written) => {
                 self.counts.bytes_sent += written as u64;
@@ -426,12 +444,9 @@ impl Worker {
         if !empty && !self.asks_for_room(slot) {
             return self.close(slot, Close::Lost);
         }
-        let Some(connection) = self.connections.slab.get_mut(slot) else {
-            return;
-        };
         if empty {
             if closing {
-                connection.transport.finish(&mut self.memory);
+                self.finish(slot);
             }
             self.connections.recycle(slot);
             if session != OFFLINE
@@ -445,7 +460,10 @@ impl Worker {
             {
                 self.connections.list(slot);
             }
-        } else if !closing && !connection.is_stall_armed() {
+        } else if let Some(connection) = self.connections.slab.get_mut(slot)
+            && !closing
+            && !connection.is_stall_armed()
+        {
             connection.set_stall_armed(true);
             if result.is_err() {
                 // It took nothing at all: the stall began when it last took something, at the latest now.
@@ -464,20 +482,19 @@ impl Worker {
     }
 
     /// Has the kernel tell, from now on, when the socket has room again: at once, if it has some now. Whether it will.
-    fn asks_for_room(&mut self, slot: u32) -> bool {
+    pub(super) fn asks_for_room(&mut self, slot: u32) -> bool {
         let Some(connection) = self.connections.slab.get_mut(slot) else {
             return false;
         };
         if connection.is_stall_armed() {
             return true;
         }
-        let (Transport::Tcp(stream), Some(registry)) = (&mut connection.transport, &self.registry)
-        else {
+        let (Some(source), Some(registry)) = (connection.transport.source(), &self.registry) else {
             return true;
         };
         let interests = mio::Interest::READABLE | mio::Interest::WRITABLE;
         registry
-            .reregister(stream, mio::Token(slot as usize), interests)
+            .reregister(source, mio::Token(slot as usize), interests)
             .inspect_err(|error| tracing::warn!(%error, "a full connection was closed"))
             .is_ok()
     }
@@ -523,12 +540,8 @@ impl Worker {
         }
         let busy = self.counts.sink_pending > 0
             || self.connections.slab.indices().any(|slot| {
-                let outbox = self
-                    .connections
-                    .slab
-                    .get(slot)
-                    .and_then(|connection| connection.outbox.as_ref());
-                outbox.is_some_and(|outbox| !outbox.is_empty())
+                let unsent = |connection: &Connection| connection.unsent_bytes() > 0;
+                self.connections.slab.get(slot).is_some_and(unsent)
             });
         if busy && self.now < until {
             return Next::At(self.now.plus_ms(DRAIN_LOOK_MS));
@@ -574,6 +587,23 @@ fn fits_turn(inbox: &[Inbox]) -> usize {
         .take(INBOX_ENTRIES_PER_TURN_MAX)
         .take_while(|entry| fits(entry))
         .count()
+}
+
+/// Writes what the layers of a connection hold, after its outbox was written to them: what the socket took since this was last
+/// done, and how many bytes are left.
+#[cold]
+fn flush_layers(
+    transport: &mut Transport,
+    written: io::Result<usize>,
+    memory: &mut MemoryOutput,
+) -> (io::Result<usize>, usize) {
+    let flushed = written.and_then(|_| transport.flush(memory));
+    let taken = transport.layered().map_or(0, Layered::take_sent);
+    let result = match flushed {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock || taken == 0 => Err(error),
+        _ => Ok(taken as usize),
+    };
+    (result, transport.unsent())
 }
 
 fn complete(delivered: Option<Part>) {

@@ -11,6 +11,7 @@ mod downlink;
 mod downlink_outcomes;
 mod flow_control;
 mod held;
+mod layers;
 mod losses;
 mod memory;
 mod offline;

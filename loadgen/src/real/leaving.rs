@@ -46,12 +46,12 @@ impl Leaving {
         let serial = self.next;
         self.next = serial.wrapping_add(1);
         let mut leaver = Leaver { transport, outbox };
-        let Transport::Tcp(stream) = &mut leaver.transport else {
+        let Some(source) = leaver.transport.source() else {
             return;
         };
         let token = Token(TOKENS_FROM + serial as usize);
         if registry
-            .reregister(stream, token, Interest::READABLE | Interest::WRITABLE)
+            .reregister(source, token, Interest::READABLE | Interest::WRITABLE)
             .is_err()
             || leaver.is_done(&mut [0; 512], memory)
         {

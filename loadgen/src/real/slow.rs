@@ -21,7 +21,7 @@ impl RealSwarm {
         slot.slow = true;
         slot.state.awaits_pong = false;
         if bytes_per_second == 0
-            && let Some(Transport::Tcp(stream)) = &slot.transport
+            && let Some(stream) = slot.transport.as_ref().and_then(Transport::tcp)
         {
             socket::keep_little_unread(stream);
         }

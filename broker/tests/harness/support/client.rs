@@ -8,7 +8,7 @@ use codec::{
     ReasonCode, RetainHandling, SubscribeFilter, SubscriptionOptions, Version, Will,
 };
 
-use super::{Net, text};
+use super::{Far, Net, text};
 
 /// The QoS of that number.
 pub fn qos(level: u8) -> Qos {
@@ -216,10 +216,11 @@ impl Pub {
 }
 
 /// One end of a connection.
-#[derive(Debug)]
 pub struct Client {
     net: Net,
     peer: Peer,
+    /// Its end of the layers between.
+    far: Option<Box<dyn Far>>,
     version: Version,
     /// Bytes that came and were not looked at.
     received: Vec<u8>,
@@ -231,12 +232,40 @@ pub struct Client {
     pub connack: PropertiesBuf,
 }
 
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Client {
     pub(super) fn open(net: &Net, version: Version) -> Self {
-        let peer = net.sim().connect();
+        let mut client = Self::open_silent(net, version);
+        if let Some(far) = &mut client.far {
+            let begins = far.begin();
+            client.push_wire(&begins);
+            client.net.run();
+            client.collect();
+        }
+        client
+    }
+
+    /// One that does not begin with what its layers say first.
+    pub fn open_silent(net: &Net, version: Version) -> Self {
+        let (layers, far) = match net.way() {
+            Some(way) => {
+                let (layers, far) = way.ends();
+                (layers, Some(far))
+            }
+            None => (Vec::new(), None),
+        };
+        let peer = net.sim().connect_over(layers);
         Self {
             net: net.clone(),
             peer,
+            far,
             version,
             received: Vec::new(),
             told_closed: false,
@@ -264,11 +293,44 @@ impl Client {
     pub fn write(&mut self, bytes: &[u8]) {
         self.push(bytes);
         self.net.run();
+        if self.far.is_some() {
+            self.collect(); // its layers may have to answer
+        }
     }
 
     /// Writes bytes that the broker sees when it next runs.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.net.sim().send(self.peer, bytes);
+        match &mut self.far {
+            Some(far) => {
+                let wire = far.seal(bytes);
+                self.push_wire(&wire);
+            }
+            None => self.push_wire(bytes),
+        }
+    }
+
+    /// Writes bytes below all layers, as they are.
+    pub fn push_wire(&mut self, wire: &[u8]) {
+        let piece = self.net.way().map_or(usize::MAX, |way| way.piece);
+        if wire.len() <= piece {
+            self.net.sim().send(self.peer, wire);
+            return;
+        }
+        for some in wire.chunks(piece) {
+            self.net.sim().send(self.peer, some);
+            self.net.run();
+        }
+    }
+
+    /// The bytes of the broker that came, below all layers.
+    pub fn got_wire(&mut self) -> Vec<u8> {
+        self.net.run();
+        self.net.sim().receive(self.peer)
+    }
+
+    /// Its end of the layers.
+    pub fn far(&mut self) -> &mut dyn Far {
+        self.far.as_deref_mut().expect("it has layers")
     }
 
     pub fn encode(&self, packet: &Packet<'_>) -> Vec<u8> {
@@ -465,8 +527,19 @@ impl Client {
     }
 
     fn collect(&mut self) {
-        let bytes = self.net.sim().receive(self.peer);
-        self.received.extend_from_slice(&bytes);
+        loop {
+            let bytes = self.net.sim().receive(self.peer);
+            let Some(far) = &mut self.far else {
+                self.received.extend_from_slice(&bytes);
+                return;
+            };
+            if bytes.is_empty() {
+                return;
+            }
+            let answer = far.open(&bytes, &mut self.received);
+            self.push_wire(&answer);
+            self.net.run();
+        }
     }
 
     fn peek(&self) -> Option<(Packet<'_>, usize)> {

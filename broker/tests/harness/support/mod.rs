@@ -2,6 +2,7 @@
 //! is told to ([`Store`]).
 
 mod client;
+mod far;
 mod store;
 mod text;
 
@@ -14,6 +15,7 @@ use broker::{Config, Handle, NoSink, Sink, Stats};
 use codec::Version;
 
 pub use client::{Client, Join, Pub, options, qos};
+pub use far::{Ends, Far, Way};
 pub use store::{PENDING, PENDING_DELIVER_AFTER, Store};
 
 /// What a client got, when it got nothing.
@@ -21,7 +23,10 @@ pub const NOTHING: [&str; 0] = [];
 
 /// A broker and its network. Cloning it gives another hold of the same one.
 #[derive(Debug, Clone)]
-pub struct Net(Rc<RefCell<Sim>>);
+pub struct Net {
+    sim: Rc<RefCell<Sim>>,
+    way: Option<Way>,
+}
 
 impl Net {
     /// A broker of one worker that stores nothing.
@@ -43,11 +48,26 @@ impl Net {
         };
         change(&mut config);
         let sim = Sim::new(&config, sink, 1).expect("the test's configuration is valid");
-        Self(Rc::new(RefCell::new(sim)))
+        Self {
+            sim: Rc::new(RefCell::new(sim)),
+            way: None,
+        }
+    }
+
+    /// The same broker, whose clients from now on connect that way.
+    pub fn over(&self, way: &Way) -> Self {
+        Self {
+            sim: Rc::clone(&self.sim),
+            way: Some(way.clone()),
+        }
+    }
+
+    pub fn way(&self) -> Option<&Way> {
+        self.way.as_ref()
     }
 
     pub fn sim(&self) -> RefMut<'_, Sim> {
-        self.0.borrow_mut()
+        self.sim.borrow_mut()
     }
 
     pub fn handle(&self) -> Handle {
