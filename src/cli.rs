@@ -1,6 +1,8 @@
 //! The command line: what may be said, and a help text that teaches each command with an example.
 
 mod ctl;
+mod dlq;
+mod kafka;
 mod replay;
 
 use std::path::PathBuf;
@@ -12,7 +14,9 @@ use crate::log;
 use crate::backends;
 
 pub use ctl::{BanWho, Ctl, CtlCommand, Pages, RetainedCommand, To};
-pub use replay::Replay;
+pub use dlq::{Command as DlqCommand, Dlq, KafkaOptions as DlqKafka, Letters as DlqLetters};
+pub use kafka::{Groups, Topics, TopicsCommand};
+pub use replay::{Order, Replay};
 
 /// A real-time messaging backend: an MQTT broker in front of Kafka, with chat, IoT and dashboard backends behind it.
 #[derive(Debug, Parser)]
@@ -46,6 +50,12 @@ pub enum Command {
     Replay(Box<Replay>),
     /// Look at a running node and act on it: clients, subscriptions, retained messages, bans, log, reload, drain
     Ctl(Box<Ctl>),
+    /// Dead letters: which there are and why, put them back, delete them
+    Dlq(Dlq),
+    /// Consumer groups of Kafka: members, what waits for them, and since when
+    Groups(Groups),
+    /// Topics of Kafka that a node needs: print, check, make them
+    Topics(Topics),
     /// Check a configuration file, or print the reference of all keys
     Config {
         /// What to do with the configuration.

@@ -5,22 +5,31 @@ pub mod broker;
 mod broker_node;
 pub mod config;
 pub mod ctl;
+pub mod dlq;
+pub mod groups;
 pub mod load;
 pub mod replay;
+pub mod topics;
 pub mod up;
 
 use std::future::Future;
 use std::io::Write;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ::replay::Kafka;
+use ::replay::audit::Audit;
 use anyhow::Context;
 use futures_util::future::join_all;
+use serde_json::{Value, json};
 
 use crate::backends::Backend;
 use crate::cli::Common;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::log;
+use crate::signals;
 
 /// Threads for everything that is not per packet: HTTP, the bridge's control loops, consumers.
 const RUNTIME_THREADS_MIN: usize = 2;
@@ -59,6 +68,59 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(what).await;
     Ok(done.context("a thread ended badly")?)
+}
+
+/// Runs a command that works through something, logging warnings, until it ends or is told to stop.
+fn stoppable(
+    common: &Common,
+    work: impl FnOnce(&Config, &AtomicBool) -> Result<(), Failure> + Send + 'static,
+) -> Result<(), Failure> {
+    let config = prepare(common, "warn")?;
+    block_on(async move {
+        let mut shutdown = signals::listen().map_err(anyhow::Error::from)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let of_work = Arc::clone(&stop);
+        let work = blocking(move || work(&config, &of_work));
+        tokio::pin!(work);
+        tokio::select! {
+            ended = &mut work => ended?,
+            () = signals::asked(&mut shutdown) => {
+                stop.store(true, Ordering::Relaxed);
+                work.await?
+            }
+        }
+    })
+}
+
+/// Does something that changes what Kafka has, with a record of it in `mill.audit` before and after. `told` are its counts.
+fn audited<T>(
+    kafka: &Kafka,
+    id: &str,
+    work: impl FnOnce() -> Result<T, Failure>,
+    told: impl FnOnce(&T) -> Value,
+) -> Result<T, Failure> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    let who = format!("{}@{}", user.as_deref().unwrap_or("?"), host.trim());
+    let command = std::env::args().collect::<Vec<_>>().join(" ");
+    let audit = Audit::begin(kafka, id, &who, &command, now_ms())?;
+    let ended = work();
+    let result = match &ended {
+        Ok(counts) => told(counts),
+        Err(failure) => json!({ "failed": failure.to_string() }),
+    };
+    if let Err(error) = audit.end(result, now_ms()) {
+        eprintln!("note: {error}");
+    }
+    ended
+}
+
+/// The time of day in milliseconds since the Unix epoch.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
 }
 
 /// Waits for a step of the drain, but not longer than `limit`: a library that waits for a Kafka that is away must not

@@ -47,6 +47,9 @@ fn main() -> ExitCode {
         Command::Load(load) => commands::load::run(*load),
         Command::Replay(options) => commands::replay::run(*options),
         Command::Ctl(ctl) => commands::ctl::run(*ctl),
+        Command::Dlq(options) => commands::dlq::run(options),
+        Command::Groups(options) => commands::groups::run(options),
+        Command::Topics(options) => commands::topics::run(options),
         Command::Config { command } => commands::config::run(command),
     };
     match ended {

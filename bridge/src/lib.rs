@@ -27,6 +27,7 @@ mod downlink;
 mod embedded;
 mod error;
 mod fault;
+mod inventory;
 mod kafka;
 mod lanes;
 mod letters;
@@ -48,6 +49,7 @@ pub use bridge::Bridge;
 pub use config::{Compression, Config, DownlinkConfig, ProducerConfig, Refused3x};
 pub use embedded::EmbeddedKafka;
 pub use error::StartError;
+pub use inventory::{Inventory, NeededTopic};
 pub use properties::check as check_properties;
 pub use routes::{Ack, Deliver, RouteConfig, default_routes};
 pub use status::{

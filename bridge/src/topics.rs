@@ -35,7 +35,7 @@ const CLEARLY_FAR: Duration = Duration::from_millis(20);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 const LIMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-struct Quiet;
+pub(crate) struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -199,7 +199,7 @@ fn is_in_memory(admin: &AdminClient<Quiet>, deadline: Instant) -> bool {
         .is_some_and(|id| id.starts_with("mockCluster"))
 }
 
-fn metadata(
+pub(crate) fn metadata(
     asker: &Asker,
     config: &Config,
     topic: Option<&str>,
@@ -215,14 +215,14 @@ fn metadata(
         })
 }
 
-fn has_topic(metadata: &Metadata, name: &str) -> bool {
+pub(crate) fn has_topic(metadata: &Metadata, name: &str) -> bool {
     metadata
         .topics()
         .iter()
         .any(|topic| topic.name() == name && !topic.partitions().is_empty())
 }
 
-fn create(
+pub(crate) fn create(
     (admin, asker): (&AdminClient<Quiet>, &Asker),
     config: &Config,
     topics: &[&str],
@@ -309,7 +309,11 @@ fn create(
 }
 
 /// The settings of every topic that Kafka tells; none where it does not let this client ask.
-fn describe(admin: &AdminClient<Quiet>, config: &Config, deadline: Instant) -> Vec<ConfigResource> {
+pub(crate) fn describe(
+    admin: &AdminClient<Quiet>,
+    config: &Config,
+    deadline: Instant,
+) -> Vec<ConfigResource> {
     let topics = config.kafka_topics();
     if topics.is_empty() {
         return Vec::new();
@@ -330,7 +334,11 @@ fn describe(admin: &AdminClient<Quiet>, config: &Config, deadline: Instant) -> V
 }
 
 /// A topic's setting that is a number.
-fn number<T: std::str::FromStr>(described: &[ConfigResource], topic: &str, key: &str) -> Option<T> {
+pub(crate) fn number<T: std::str::FromStr>(
+    described: &[ConfigResource],
+    topic: &str,
+    key: &str,
+) -> Option<T> {
     let is_topic = |of: &&ConfigResource| match &of.specifier {
         OwnedResourceSpecifier::Topic(name) => name == topic,
         _ => false,
@@ -359,7 +367,11 @@ fn batch_bytes_max(config: &Config, described: &[ConfigResource]) -> u32 {
 }
 
 /// What weakens the promise: topics with one replica, and topics that confirm what one replica has.
-fn weaknesses(config: &Config, metadata: &Metadata, described: &[ConfigResource]) -> Vec<String> {
+pub(crate) fn weaknesses(
+    config: &Config,
+    metadata: &Metadata,
+    described: &[ConfigResource],
+) -> Vec<String> {
     let (mut single, mut unsafe_insync) = (Vec::new(), Vec::new());
     for name in config.kafka_topics() {
         let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {

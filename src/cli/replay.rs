@@ -10,7 +10,7 @@ use super::Common;
 #[derive(Args, Debug)]
 #[command(
     group(ArgGroup::new("target").required(true)
-        .args(["to_stdout", "to_file", "to_topic", "to_mqtt", "dry_run", "group", "undo"])),
+        .args(["to_stdout", "to_file", "to_topic", "to_mqtt", "to_http", "dry_run", "group", "undo"])),
     after_help = "\
 Examples:
   millstream replay chat.messages --kafka 127.0.0.1:9092 --from -15m --dry-run
@@ -56,6 +56,10 @@ pub struct Replay {
     /// Only what this client published
     #[arg(long, value_name = "ID")]
     pub client_id: Option<String>,
+    /// Only records whose JSON payload, which is @, fulfils this condition (RFC 9535), for example "@.value > 30"; may be
+    /// repeated, all must hold
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub conditions: Vec<String>,
     /// At most this many records
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
@@ -72,6 +76,9 @@ pub struct Replay {
     /// Publish to MQTT clients, through the downlink topic
     #[arg(long)]
     pub to_mqtt: bool,
+    /// Post each record as JSON to this address, one after another
+    #[arg(long, value_name = "URL")]
+    pub to_http: Option<String>,
     /// Write nothing; tell what would be written, and how long it would take
     #[arg(long)]
     pub dry_run: bool,
@@ -102,6 +109,9 @@ pub struct Replay {
     /// At most this many records a second
     #[arg(long, value_name = "RECORDS", value_parser = positive)]
     pub rate: Option<f64>,
+    /// In which order: each partition for itself, as its records come, or all of them by their times
+    #[arg(long, value_name = "partition|time", default_value = "partition")]
+    pub ordered_by: Order,
     /// This many times as fast as it was recorded; reads all partitions in the order of their times
     #[arg(long, value_name = "FACTOR", value_parser = positive)]
     pub speed: Option<f64>,
@@ -118,7 +128,8 @@ pub struct Replay {
 
 /// Targets that are not MQTT. What belongs to one target is refused beside another: clap takes `requires` for met when what is
 /// required conflicts with what is there.
-const BUT_MQTT: [&str; 6] = [
+const BUT_MQTT: [&str; 7] = [
+    "to_http",
     "to_stdout",
     "to_file",
     "to_topic",
@@ -127,19 +138,37 @@ const BUT_MQTT: [&str; 6] = [
     "undo",
 ];
 /// Targets that are no consumer group.
-const BUT_A_GROUP: [&str; 5] = ["to_stdout", "to_file", "to_topic", "to_mqtt", "dry_run"];
+const BUT_A_GROUP: [&str; 6] = [
+    "to_http",
+    "to_stdout",
+    "to_file",
+    "to_topic",
+    "to_mqtt",
+    "dry_run",
+];
 /// Options that mean nothing to a consumer group.
-const BESIDE_A_GROUP: [&str; 9] = [
+const BESIDE_A_GROUP: [&str; 11] = [
     "to",
     "filter",
     "header",
     "client_id",
+    "conditions",
+    "ordered_by",
     "limit",
     "rate",
     "speed",
     "resume",
     "confirm",
 ];
+
+/// The order of a replay's records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Order {
+    /// Each partition for itself.
+    Partition,
+    /// All partitions at once, the oldest record first.
+    Time,
+}
 
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {

@@ -4,21 +4,20 @@
 mod reset;
 
 use std::io::{IsTerminal, stderr, stdout};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use replay::{
-    Bounds, Census, Copies, Ended, Error, Kafka, Lines, Moment, Pace, Plan, Progress, Resume, Run,
-    Selection, Shape, Span, Target, Watch, new_id,
+    Bounds, Census, Copies, Ended, Error, Kafka, Lines, Moment, Pace, Plan, Posts, Progress,
+    Resume, Run, Selection, Shape, Span, Target, Watch, new_id,
 };
+use serde_json::json;
 
-use super::{block_on, blocking, prepare, print};
+use super::{audited, now_ms, print, stoppable};
 use crate::cli;
 use crate::config::Config;
 use crate::exit::Failure;
-use crate::signals;
 
 /// Records that are appended or published without being confirmed.
 const UNCONFIRMED_MAX: u64 = 10_000;
@@ -30,20 +29,9 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// # Errors
 /// A start failure when nothing was done; a failure when it did not come to its end.
 pub fn run(options: cli::Replay) -> Result<(), Failure> {
-    let config = prepare(&options.common, "warn")?;
-    block_on(async move {
-        let mut shutdown = signals::listen().map_err(anyhow::Error::from)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let of_run = stop.clone();
-        let run = blocking(move || replay_records(&options, &config, &of_run));
-        tokio::pin!(run);
-        tokio::select! {
-            ended = &mut run => ended?,
-            () = signals::asked(&mut shutdown) => {
-                stop.store(true, Ordering::Relaxed);
-                run.await?
-            }
-        }
+    let common = options.common.clone();
+    stoppable(&common, move |config, stop| {
+        replay_records(&options, config, stop)
     })
 }
 
@@ -54,9 +42,7 @@ fn replay_records(
 ) -> Result<(), Failure> {
     let servers = options.kafka.as_deref().unwrap_or(&config.bridge.kafka);
     let kafka = Kafka::new(servers, config.bridge.properties.clone())?;
-    let now_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+    let now_ms = now_ms();
     let from = Bounds::parse("--from", &options.from, Moment::Earliest, now_ms)?;
     if options.group.is_some() || options.undo.is_some() {
         return reset::run(options, &kafka, &from, now_ms);
@@ -65,6 +51,7 @@ fn replay_records(
         &options.filter,
         &options.header,
         options.client_id.as_deref(),
+        &options.conditions,
     )?;
     let to = Bounds::parse("--to", &options.to, Moment::Latest, now_ms)?;
     let mut topics = options.topics.clone();
@@ -95,11 +82,14 @@ fn replay_records(
             (spans, progress)
         }
     };
+    let id = resume
+        .as_ref()
+        .map_or_else(new_id, |resume| resume.id().to_owned());
     let target = target(
         options,
         config,
         &kafka,
-        resume.as_ref(),
+        (&id, resume.as_ref()),
         &spans,
         &mut progress,
     )?;
@@ -114,6 +104,7 @@ fn replay_records(
         progress,
         selection,
         limit: options.limit,
+        by_time: options.ordered_by == cli::Order::Time,
         // A dry run need not wait for what it only counts.
         pace: if options.dry_run {
             Pace::default()
@@ -124,14 +115,23 @@ fn replay_records(
         resume,
     };
     let mut screen = Screen::new(&spans);
-    let ended = run.run(&mut screen, stop);
+    let ended = if matches!(run.target, Target::Copies(_)) {
+        let work = || {
+            let ended = run.run(&mut screen, stop)?;
+            Ok((ended, run.progress.written))
+        };
+        let told = |(ended, written): &(Ended, u64)| json!({ "written": written, "whole": *ended == Ended::Whole });
+        audited(&kafka, &id, work, told).map(|(ended, _)| ended)
+    } else {
+        match run.run(&mut screen, stop) {
+            // Who reads has seen enough (`| head`).
+            Err(Error::NobodyReads) => return Ok(()),
+            ended => ended.map_err(Failure::from),
+        }
+    };
     screen.end();
     let took = screen.started.elapsed();
-    let ended = match ended {
-        // Who reads has seen enough (`| head`).
-        Err(Error::NobodyReads) => return Ok(()),
-        ended => ended?,
-    };
+    let ended = ended?;
     let progress = &run.progress;
     if let Target::Census(census) = &run.target {
         print(&census.text())?;
@@ -161,17 +161,20 @@ fn replay_records(
 /// What makes a replay this one, in words: a resume file belongs to it.
 fn request(options: &cli::Replay, servers: &str) -> String {
     format!(
-        "{:?} of {servers} from {:?} to {:?}, filter {:?}, header {:?}, client {:?}, limit {:?}, into {}",
+        "{:?} of {servers} from {:?} to {:?}, filter {:?}, header {:?}, client {:?}, where {:?}, by {:?}, limit {:?}, into {}",
         options.topics,
         options.from,
         options.to,
         options.filter,
         options.header,
         options.client_id,
+        options.conditions,
+        options.ordered_by,
         options.limit,
-        match (&options.to_topic, &options.to_file) {
-            (Some(topic), _) => format!("topic {topic}"),
-            (_, Some(file)) => format!("file {}", file.display()),
+        match (&options.to_topic, &options.to_file, &options.to_http) {
+            (Some(topic), ..) => format!("topic {topic}"),
+            (_, Some(file), _) => format!("file {}", file.display()),
+            (.., Some(url)) => format!("HTTP {url}"),
             _ if options.to_mqtt => format!(
                 "MQTT below {:?}, QoS {:?}, retained {:?}",
                 options.topic_prefix, options.qos, options.retain
@@ -197,7 +200,7 @@ fn target(
     options: &cli::Replay,
     config: &Config,
     kafka: &Kafka,
-    resume: Option<&Resume>,
+    (id, resume): (&str, Option<&Resume>),
     spans: &[Span],
     progress: &mut Progress,
 ) -> Result<Target, Error> {
@@ -219,6 +222,9 @@ fn target(
         }
         return Lines::file(path, written).map(Target::Lines);
     }
+    if let Some(url) = &options.to_http {
+        return Posts::to(url).map(Target::Posts);
+    }
     let (topic, shape) = match &options.to_topic {
         Some(topic) => (topic, Shape::Record),
         None if options.to_mqtt => (
@@ -231,9 +237,8 @@ fn target(
         ),
         None => return Ok(Target::Lines(Lines::to(stdout()))),
     };
-    let id = resume.map_or_else(new_id, |resume| resume.id().to_owned());
     eprintln!("replay {id} into {topic}");
-    let copies = Copies::open(kafka, topic, shape, &id, spans, resume.is_some(), progress)?;
+    let copies = Copies::open(kafka, topic, shape, id, spans, resume.is_some(), progress)?;
     Ok(Target::Copies(Box::new(copies)))
 }
 

@@ -1,7 +1,10 @@
 //! `millstream replay` on a real Kafka: what it reads, where it puts it, and that a kill at any moment loses and doubles
 //! nothing.
 
+mod dlq;
 mod group;
+mod http;
+mod kafka;
 mod kill;
 mod support;
 

@@ -25,10 +25,13 @@ pub const EXCEPTION_CLASS: &str = "__connect.errors.exception.class.name";
 /// The error in words.
 pub const EXCEPTION_MESSAGE: &str = "__connect.errors.exception.message";
 
+/// That the letter was too large with its payload, which is therefore cut or left out. Not of Kafka Connect.
+pub const TRUNCATED: &str = "mill.truncated";
+
 /// Whether a header of this name is one of these.
 #[must_use]
 pub fn is_header(name: &str) -> bool {
-    name.starts_with("__connect.errors.")
+    name.starts_with("__connect.errors.") || name == TRUNCATED
 }
 
 /// Where a record came from and why it is a dead letter.

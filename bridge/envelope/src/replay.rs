@@ -11,6 +11,13 @@ pub const REPLAY_ID: &str = "mill.replay.id";
 /// Where the original is: `TOPIC/PARTITION/OFFSET`. A copy of a copy names the original.
 pub const ORIGIN: &str = "mill.origin";
 
+/// The consumer group for which a copy is meant, and nobody else: all others of this project leave it out. That group takes it
+/// although it has consumed the original, which it gave up then.
+pub const TARGET_GROUP: &str = "mill.target-group";
+
+/// How often a dead letter was put back, in decimal digits.
+pub const ATTEMPTS: &str = "mill.attempts";
+
 /// The place of a record in Kafka, as [`ORIGIN`] holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Origin<'a> {

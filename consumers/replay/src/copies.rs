@@ -5,29 +5,21 @@
 //! default of librdkafka, and of all parts of this project) see only what was finished.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use envelope::Envelope;
 use envelope::replay::{ORIGIN, REPLAY_ID};
-use rdkafka::client::ClientContext;
-use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::BaseRecord;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::kafka::{ASK_TIMEOUT, Heard, admin_options, describe, wait};
 use crate::line::Line;
 use crate::plan::Span;
 use crate::run::Progress;
+use crate::transactions::{Transactions, add};
 use crate::{Error, Kafka};
-
-/// How long a transaction may take to end while Kafka is away.
-const END_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long one wait for the producer takes.
-const POLL: Duration = Duration::from_millis(100);
 
 /// What a copy is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +39,7 @@ pub enum Shape {
 
 /// Writes copies.
 pub struct Copies {
-    producer: BaseProducer<Refusals>,
+    transactions: Transactions,
     /// Of the replay's own group, with a resume file.
     offsets: Option<BaseConsumer<Heard>>,
     kafka: Kafka,
@@ -55,7 +47,6 @@ pub struct Copies {
     shape: Shape,
     id: String,
     spans: Vec<Span>,
-    in_transaction: bool,
 }
 
 impl fmt::Debug for Copies {
@@ -64,23 +55,6 @@ impl fmt::Debug for Copies {
             .field("topic", &self.topic)
             .field("id", &self.id)
             .finish_non_exhaustive()
-    }
-}
-
-/// The first copy that Kafka did not take.
-#[derive(Debug, Default)]
-struct Refusals(Mutex<Option<String>>);
-
-impl ClientContext for Refusals {}
-
-impl ProducerContext for Refusals {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            first.get_or_insert_with(|| describe(error));
-        }
     }
 }
 
@@ -108,33 +82,15 @@ impl Copies {
                 "a topic that Kafka has: make it first",
             ));
         }
-        let mut settings = kafka.settings();
-        settings
-            .set("transactional.id", &name)
-            .set("transaction.timeout.ms", "60000")
-            .set("compression.type", "lz4")
-            // As Java's clients do, so that keys fall into the same partitions whoever writes.
-            .set("partitioner", "murmur2_random")
-            .set("linger.ms", "20")
-            // How large a record may be is the topic's matter.
-            .set("message.max.bytes", "1000000000")
-            .set("batch.size", "1000000")
-            .set("queue.buffering.max.kbytes", "65536")
-            .set("queue.buffering.max.messages", "200000");
-        let producer = BaseProducer::from_config_and_context(&settings, Refusals::default())
-            .map_err(|error| Error::failed("use the Kafka client", describe(&error)))?;
-        // Ends what a killed predecessor left open, and keeps a living one from going on.
-        insist(|| producer.init_transactions(ASK_TIMEOUT))
-            .map_err(|error| Error::failed("begin transactions", describe(&error)))?;
+        let transactions = Transactions::open(kafka, &name)?;
         let mut copies = Self {
-            producer,
+            transactions,
             offsets: resume.then_some(consumer),
             kafka: kafka.clone(),
             topic: topic.to_owned(),
             shape,
             id: id.to_owned(),
             spans: spans.to_vec(),
-            in_transaction: false,
         };
         copies.read_offsets(progress)?;
         Ok(copies)
@@ -167,32 +123,18 @@ impl Copies {
         Ok(())
     }
 
-    fn begin(&mut self) -> Result<(), Error> {
-        if !self.in_transaction {
-            self.producer
-                .begin_transaction()
-                .map_err(|error| Error::failed("begin a transaction", describe(&error)))?;
-            self.in_transaction = true;
-        }
-        Ok(())
-    }
-
     pub(crate) fn write(&mut self, record: &Line<'_>) -> Result<bool, Error> {
-        self.begin()?;
+        self.transactions.begin()?;
         let origin = record.origin().to_string();
         let marks = [(REPLAY_ID, self.id.as_bytes()), (ORIGIN, origin.as_bytes())];
         let message;
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len() + marks.len());
-        let mut add = |name: &str, value: Option<&[u8]>| {
-            headers = std::mem::replace(&mut headers, OwnedHeaders::new_with_capacity(0))
-                .insert(Header { key: name, value });
-        };
         let mut copy = BaseRecord::<[u8], [u8]>::to(&self.topic);
         match &self.shape {
             Shape::Record => {
                 for &(name, value) in &record.headers {
                     if name != REPLAY_ID && name != ORIGIN {
-                        add(name, value);
+                        add(&mut headers, name, value);
                     }
                 }
                 copy.key = record.key;
@@ -204,9 +146,9 @@ impl Copies {
                 qos,
                 retain,
             } => {
-                let headers = record.headers.iter().copied();
+                let recorded = record.headers.iter().copied();
                 let value = record.value.unwrap_or_default();
-                let Ok(mut envelope) = Envelope::parse(record.key, value, headers) else {
+                let Ok(mut envelope) = Envelope::parse(record.key, value, recorded) else {
                     return Ok(false);
                 };
                 message = format!("{topic_prefix}{}", envelope.topic);
@@ -219,91 +161,47 @@ impl Copies {
                 envelope.retain = retain.unwrap_or(envelope.retain);
                 envelope.client_id = None;
                 (envelope.node, envelope.received_at_micros) = (None, None);
-                envelope.for_each_header(|name, value| add(name, Some(value)));
+                envelope.for_each_header(|name, value| add(&mut headers, name, Some(value)));
                 copy.key = Some(message.as_bytes());
                 copy.payload = Some(value);
             }
         }
         for (name, value) in marks {
-            add(name, Some(value));
+            add(&mut headers, name, Some(value));
         }
-        let mut copy = copy.headers(headers);
-        loop {
-            match self.producer.send(copy) {
-                Ok(()) => {
-                    self.producer.poll(Duration::ZERO);
-                    return Ok(true);
-                }
-                Err((error, back))
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) =>
-                {
-                    copy = back;
-                    self.producer.poll(POLL);
-                }
-                Err((error, _)) => {
-                    return Err(Error::failed(format!("copy {origin}"), self.reason(&error)));
-                }
-            }
-        }
-    }
-
-    /// The first refusal says more than the transaction that failed because of it.
-    fn reason(&self, error: &KafkaError) -> String {
-        let first = &self.producer.context().0;
-        let first = first.lock().unwrap_or_else(PoisonError::into_inner);
-        first.clone().unwrap_or_else(|| describe(error))
+        let copy = copy.headers(headers);
+        self.transactions.send(copy, &format!("copy {origin}"))?;
+        Ok(true)
     }
 
     pub(crate) fn finish_batch(&mut self, progress: &Progress) -> Result<(), Error> {
-        if !self.in_transaction && self.offsets.is_none() {
+        if !self.transactions.is_open() && self.offsets.is_none() {
             return Ok(());
         }
-        self.begin()?;
-        let ended = self.end_transaction(progress);
-        if let Err(error) = ended {
-            let why = self.reason(&error);
-            let _ = self.producer.abort_transaction(ASK_TIMEOUT);
-            return Err(Error::failed(
+        self.transactions.begin()?;
+        let list = self.positions(progress);
+        let offsets = self.offsets.as_ref().map(|consumer| (consumer, list));
+        self.transactions.commit(offsets).map_err(|why| {
+            Error::failed(
                 format!("finish a batch in {} (none of it is there)", self.topic),
                 why,
-            ));
-        }
-        self.in_transaction = false;
-        Ok(())
+            )
+        })
     }
 
-    fn end_transaction(&self, progress: &Progress) -> KafkaResult<()> {
-        let deadline = Instant::now() + END_TIMEOUT;
-        while self.producer.in_flight_count() > 0 {
-            if self.producer.flush(POLL).is_err() && Instant::now() >= deadline {
-                return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
-            }
+    fn positions(&self, progress: &Progress) -> KafkaResult<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for (number, span) in self.spans.iter().enumerate() {
+            let mut element = list.add_partition(&span.topic, span.partition);
+            element.set_offset(Offset::Offset(progress.positions[number]))?;
+            element.set_metadata(progress.written_of[number].to_string());
         }
-        if let Some(consumer) = &self.offsets {
-            let mut list = TopicPartitionList::new();
-            for (number, span) in self.spans.iter().enumerate() {
-                let mut element = list.add_partition(&span.topic, span.partition);
-                element.set_offset(Offset::Offset(progress.positions[number]))?;
-                element.set_metadata(progress.written_of[number].to_string());
-            }
-            let group = consumer
-                .group_metadata()
-                .ok_or(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownGroup))?;
-            insist(|| {
-                self.producer
-                    .send_offsets_to_transaction(&list, &group, ASK_TIMEOUT)
-            })?;
-        }
-        insist(|| self.producer.commit_transaction(ASK_TIMEOUT))
+        Ok(list)
     }
 
     /// Takes back what is not finished, so that nobody who reads has to wait for the end of a transaction that never comes.
     pub(crate) fn abort(&mut self) {
-        if std::mem::take(&mut self.in_transaction)
-            && let Err(error) = self.producer.abort_transaction(ASK_TIMEOUT)
-        {
-            tracing::debug!(%error, "a transaction could not be aborted");
-        }
+        self.transactions.abort();
     }
 
     /// Deletes the group that kept how far it came; for a replay that has ended.
@@ -318,21 +216,6 @@ impl Copies {
         });
         if let Err(error) = deleted {
             tracing::debug!(%error, "the group of the replay stays until Kafka forgets it");
-        }
-    }
-}
-
-/// Does it again while Kafka says that it may help, for as long as that is worth it.
-fn insist(mut step: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
-    let deadline = Instant::now() + END_TIMEOUT;
-    loop {
-        match step() {
-            Err(KafkaError::Transaction(error))
-                if error.is_retriable() && Instant::now() < deadline =>
-            {
-                tracing::debug!(%error, "again");
-            }
-            ended => return ended,
         }
     }
 }

@@ -95,7 +95,11 @@ impl Lines {
         }
     }
 
-    pub(crate) fn write(&mut self, record: &Line<'_>) -> Result<(), Error> {
+    /// Writes a record.
+    ///
+    /// # Errors
+    /// The file or standard output cannot be written.
+    pub fn write(&mut self, record: &Line<'_>) -> Result<(), Error> {
         let mut counted = Counted {
             out: &mut self.out,
             bytes: 0,
@@ -105,6 +109,14 @@ impl Lines {
             .and_then(|()| counted.write_all(b"\n"));
         self.bytes += counted.bytes;
         written.map_err(|source| self.failed(source))
+    }
+
+    /// Has all of it on disk.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn finish(mut self) -> Result<(), Error> {
+        self.finish_batch().map(drop)
     }
 
     /// Returns how long the file is.

@@ -92,7 +92,9 @@ pub struct Run<'a> {
     pub selection: Selection,
     /// Most records that are written.
     pub limit: Option<u64>,
-    /// How fast it goes. A speed reads all partitions at once, in the order of their times.
+    /// Whether all partitions are read at once, the oldest record first. A speed does that, too.
+    pub by_time: bool,
+    /// How fast it goes.
     pub pace: Pace,
     /// Where the records go.
     pub target: Target,
@@ -123,7 +125,7 @@ impl Run<'_> {
         };
         let read = if step.progress.written >= step.limit {
             Ok(())
-        } else if self.pace.speed.is_some() {
+        } else if self.by_time || self.pace.speed.is_some() {
             by_time(self.kafka, self.spans, &mut step)
         } else {
             by_topic(self.kafka, self.spans, &mut step)
@@ -179,7 +181,7 @@ fn by_time(kafka: &Kafka, spans: &[Span], step: &mut Step<'_>) -> Result<(), Err
     let open: Vec<_> = unread(spans, step.progress).collect();
     if open.len() > ORDERED_PARTITIONS_MAX {
         return Err(Error::Refused(format!(
-            "--speed reads at most {ORDERED_PARTITIONS_MAX} partitions at once, these topics have {}: replay them one by one",
+            "--speed and --ordered-by time read at most {ORDERED_PARTITIONS_MAX} partitions at once, these topics have {}: replay them one by one",
             open.len()
         )));
     }

@@ -1,28 +1,36 @@
-//! Which records are meant: by MQTT topic, by headers, by publisher.
+//! Which records are meant: by MQTT topic, by headers, by publisher, by what the payload says.
 
 use envelope::header;
+use serde_json::Value;
+use serde_json_path::JsonPath;
 
 use crate::Error;
 use crate::line::Line;
 
 /// What a record must have. An empty one means all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Selection {
     filters: Vec<String>,
     headers: Vec<(String, String)>,
     client_id: Option<String>,
+    conditions: Vec<JsonPath>,
 }
+
+/// What `--where` may say.
+const CONDITION: &str = "a condition of RFC 9535 on a JSON payload, which is @: @.value > 30 && @.unit == 'C', @.reading.battery, \
+                         match(@.room, 'kitchen.*')";
 
 impl Selection {
     /// Records whose MQTT topic matches one of `filters` (if there is one), that have every one of `headers` (`NAME=VALUE`),
-    /// and were published by `client_id`.
+    /// were published by `client_id`, and have a JSON payload that fulfils every one of `conditions`.
     ///
     /// # Errors
-    /// A filter that MQTT forbids, or a header without `=`.
+    /// A filter that MQTT forbids, a header without `=`, or a condition that is none.
     pub fn new(
         filters: &[String],
         headers: &[String],
         client_id: Option<&str>,
+        conditions: &[String],
     ) -> Result<Self, Error> {
         for filter in filters {
             topic::validate_filter(filter).map_err(|error| {
@@ -41,10 +49,16 @@ impl Selection {
                 )),
             })
             .collect::<Result<_, _>>()?;
+        // A condition is asked of the elements of a list, so the payload is made the one element of one.
+        let condition = |text: &String| {
+            JsonPath::parse(&format!("$[?{text}]"))
+                .map_err(|error| Error::option("--where", text, format!("{CONDITION} ({error})")))
+        };
         Ok(Self {
             filters: filters.to_vec(),
             headers,
             client_id: client_id.map(ToOwned::to_owned),
+            conditions: conditions.iter().map(condition).collect::<Result<_, _>>()?,
         })
     }
 
@@ -59,12 +73,23 @@ impl Selection {
         if !self.filters.is_empty() && !self.takes_topic(record) {
             return false;
         }
-        self.headers.iter().all(|(name, value)| {
-            record
-                .headers
-                .iter()
-                .any(|(other, found)| other == name && *found == Some(value.as_bytes()))
-        })
+        let has = |(name, value): &(String, String)| {
+            let mut headers = record.headers.iter();
+            headers.any(|(other, found)| other == name && *found == Some(value.as_bytes()))
+        };
+        self.headers.iter().all(has) && self.fulfils(record)
+    }
+
+    fn fulfils(&self, record: &Line<'_>) -> bool {
+        if self.conditions.is_empty() {
+            return true;
+        }
+        let Ok(payload) = serde_json::from_slice::<Value>(record.value.unwrap_or_default()) else {
+            return false;
+        };
+        let payload = Value::Array(vec![payload]);
+        let mut conditions = self.conditions.iter();
+        conditions.all(|condition| !condition.query(&payload).is_empty())
     }
 
     fn takes_topic(&self, record: &Line<'_>) -> bool {
@@ -97,7 +122,7 @@ mod tests {
 
     fn selection(filters: &[&str], headers: &[&str], client: Option<&str>) -> Selection {
         let owned = |texts: &[&str]| texts.iter().map(|&t| t.to_owned()).collect::<Vec<_>>();
-        Selection::new(&owned(filters), &owned(headers), client).unwrap()
+        Selection::new(&owned(filters), &owned(headers), client, &[]).unwrap()
     }
 
     #[test]
@@ -135,12 +160,44 @@ mod tests {
     }
 
     #[test]
+    fn the_payload_fulfils_conditions() {
+        let takes = |conditions: &[&str], payload: &str| {
+            let conditions: Vec<String> = conditions.iter().map(|&text| text.to_owned()).collect();
+            let selection = Selection::new(&[], &[], None, &conditions).unwrap();
+            selection.takes(&Line {
+                value: Some(payload.as_bytes()),
+                ..Line::default()
+            })
+        };
+        let payload = r#"{"value": 31.5, "unit": "C", "of": {"room": "kitchen 2"}, "tags": ["a"]}"#;
+        for (conditions, expected) in [
+            (&["@.value > 30 && @.unit == 'C'"][..], true),
+            (&["@.value > 30", "@.unit == 'F'"], false),
+            (&["@.of.room"], true),
+            (&["@.of.floor"], false),
+            (&["match(@.of.room, 'kitchen.*')"], true),
+            (&["@.tags[0] == 'a'"], true),
+            (&["!@.value"], false),
+        ] {
+            assert_eq!(takes(conditions, payload), expected, "{conditions:?}");
+        }
+        // A payload may be no object, or no JSON.
+        assert!(takes(&["@ > 4"], "5"));
+        assert!(!takes(&["@ > 4"], "5 and more"));
+        assert!(!takes(&["@"], ""));
+    }
+
+    #[test]
     fn what_is_no_filter_and_no_header_is_refused() {
-        let error = Selection::new(&["a/#/b".to_owned()], &[], None).unwrap_err();
+        let error = Selection::new(&["a/#/b".to_owned()], &[], None, &[]).unwrap_err();
         assert!(error.to_string().contains("--filter"), "{error}");
         for bad in ["a", "=1", ""] {
-            let error = Selection::new(&[], &[bad.to_owned()], None).unwrap_err();
+            let error = Selection::new(&[], &[bad.to_owned()], None, &[]).unwrap_err();
             assert!(error.to_string().contains("NAME=VALUE"), "{error}");
+        }
+        for bad in ["", "@.a >", "@.a > 1] || $[?@.b", "value > 1"] {
+            let error = Selection::new(&[], &[], None, &[bad.to_owned()]).unwrap_err();
+            assert!(error.to_string().contains("--where"), "{error}");
         }
     }
 }

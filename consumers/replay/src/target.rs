@@ -2,7 +2,7 @@
 
 use crate::line::Line;
 use crate::run::Progress;
-use crate::{Census, Copies, Error, Lines};
+use crate::{Census, Copies, Error, Lines, Posts};
 
 /// Takes records and makes them durable a batch at a time.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub enum Target {
     Lines(Lines),
     /// Copies in a Kafka topic.
     Copies(Box<Copies>),
+    /// Requests to an HTTP endpoint.
+    Posts(Posts),
     /// Nothing is written; it is counted what would be.
     Census(Census),
 }
@@ -21,6 +23,7 @@ impl Target {
         match self {
             Self::Lines(lines) => lines.write(record).map(|()| true),
             Self::Copies(copies) => copies.write(record),
+            Self::Posts(posts) => posts.write(record).map(|()| true),
             Self::Census(census) => {
                 census.count(record);
                 Ok(true)
@@ -36,7 +39,7 @@ impl Target {
                 Ok(())
             }
             Self::Copies(copies) => copies.finish_batch(progress),
-            Self::Census(_) => Ok(()),
+            Self::Posts(_) | Self::Census(_) => Ok(()),
         }
     }
 }

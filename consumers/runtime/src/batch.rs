@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use envelope::replay::{ORIGIN, Origin, TARGET_GROUP};
 use envelope::{Envelope, EnvelopeError};
 
 /// Consecutive records of one partition, in the order of their offsets.
@@ -17,6 +18,10 @@ pub struct Batch {
     bytes: Vec<u8>,
     records: Vec<Slot>,
     headers: Vec<HeaderSlot>,
+    /// Whether some record says that it is a copy, or for whom it is.
+    has_copies: bool,
+    /// The offset after the last record, where that was [left out](Self::without).
+    left_out_to: Option<i64>,
 }
 
 /// Where a record lies in its batch.
@@ -45,6 +50,8 @@ impl Batch {
             bytes: Vec::new(),
             records: Vec::new(),
             headers: Vec::new(),
+            has_copies: false,
+            left_out_to: None,
         }
     }
 
@@ -70,6 +77,7 @@ impl Batch {
     ) {
         let headers_start = position(self.headers.len());
         for (name, value) in headers {
+            self.has_copies |= name == ORIGIN || name == TARGET_GROUP;
             let name = self.append(name.as_bytes());
             let value = value.map(|value| self.append(value));
             self.headers.push(HeaderSlot { name, value });
@@ -129,6 +137,31 @@ impl Batch {
         self.bytes.clear();
         self.records.clear();
         self.headers.clear();
+        self.has_copies = false;
+        self.left_out_to = None;
+    }
+
+    /// Whether some record says that it is a copy, or for whom it is.
+    pub(crate) fn has_copies(&self) -> bool {
+        self.has_copies
+    }
+
+    /// The same without the records at these offsets, in their order. It is consumed as far as this one.
+    pub(crate) fn without(&self, offsets: &[i64]) -> Self {
+        let mut rest = Self::new(Arc::clone(&self.topic), self.partition)
+            .of_cluster(Arc::clone(&self.cluster));
+        let is_kept = |record: &Record<'_>| offsets.binary_search(&record.offset()).is_err();
+        for record in self.iter().filter(is_kept) {
+            let (offset, time) = (record.offset(), record.timestamp_ms());
+            let payload = record.payload_or_tombstone();
+            if record.slot.headers_unreadable {
+                rest.push_without_headers(offset, time, record.key(), payload);
+            } else {
+                rest.push(offset, time, record.key(), payload, record.headers());
+            }
+        }
+        rest.left_out_to = self.next_offset();
+        rest
     }
 
     pub(crate) fn topic_shared(&self) -> &Arc<str> {
@@ -168,7 +201,8 @@ impl Batch {
     /// The offset after the last record: what is committed when the batch is done. `None` when the batch is empty.
     #[must_use]
     pub fn next_offset(&self) -> Option<i64> {
-        self.records.last().map(|slot| slot.offset + 1)
+        let behind_last = self.records.last().map(|slot| slot.offset + 1);
+        behind_last.max(self.left_out_to)
     }
 
     /// The record at `index`, from 0.
@@ -291,6 +325,11 @@ impl<'a> Record<'a> {
             .and_then(|(_, value)| value)
     }
 
+    /// The place of the record of which this one is a copy.
+    pub(crate) fn origin(self) -> Option<Origin<'a>> {
+        Origin::parse(self.header(ORIGIN)?)
+    }
+
     /// The MQTT message that the record carries.
     ///
     /// # Errors
@@ -389,6 +428,24 @@ mod tests {
         assert_eq!(batch.at_offset(9).map(Record::offset), Some(9));
         assert!(batch.at_offset(8).is_none());
         assert!(batch.at_offset(11).is_none());
+    }
+
+    #[test]
+    fn what_is_left_out_is_consumed_all_the_same() {
+        let batch = batch();
+        let rest = batch.without(&[7, 10]);
+        let offsets = |batch: &Batch| batch.iter().map(Record::offset).collect::<Vec<_>>();
+        assert_eq!(offsets(&rest), [9]);
+        assert_eq!(rest.next_offset(), Some(11));
+        let rest = batch.without(&[9]);
+        assert_eq!(offsets(&rest), [7, 10]);
+        assert_eq!(rest.get(0).unwrap().payload(), b"one");
+        assert_eq!(rest.get(0).unwrap().headers().count(), 3);
+        let nothing = batch.without(&[7, 9, 10]);
+        assert_eq!(
+            (nothing.first_offset(), nothing.next_offset()),
+            (None, Some(11))
+        );
     }
 
     #[test]

@@ -128,6 +128,9 @@ impl Beginning {
             list.set_partition_offset(topic, partition, Offset::Offset(from))
                 .map_err(|error| error.to_string())?;
         }
+        self.tokio
+            .block_on(self.store.note_gaps(&self.cluster, &gaps))
+            .map_err(|error| format!("the store does not take what is gone: {error}"))?;
         Ok(gaps)
     }
 }

@@ -10,6 +10,7 @@ use crate::identity::Identity;
 use crate::metrics::{Metrics, STEP_HANDLE, STEP_PRODUCE};
 use crate::outlet::Outlet;
 use crate::shared::Shared;
+use crate::store::{Originals, without_effect};
 
 /// The handler with all that it needs; it outlives the readers.
 pub(crate) struct Effects<H> {
@@ -28,6 +29,9 @@ pub(crate) struct Effects<H> {
 impl<H: Handler> Effects<H> {
     /// Effects in the order in which nothing is lost: store, answers and dead letters.
     pub(crate) fn apply(&mut self, batches: &[Batch]) -> Result<(), HandleError> {
+        let rest = self.without_copies(batches)?;
+        let all = batches;
+        let batches = rest.as_deref().unwrap_or(all);
         let records: usize = batches.iter().map(Batch::len).sum();
         self.metrics.batch_records.observe(count(records));
         let timer = self.metrics.handle_seconds.start_timer();
@@ -65,9 +69,31 @@ impl<H: Handler> Effects<H> {
             .inc_by(produced.truncated);
         let downlinks = (outcome.downlink.len() - produced.refused.len()) as u64;
         self.metrics.downlinks.inc_by(downlinks);
-        self.count(batches, &outcome, downlinks);
+        let of = |batches: &[Batch]| batches.iter().map(Batch::len).sum::<usize>();
+        self.metrics
+            .copies_left_out
+            .inc_by((of(all) - of(batches)) as u64);
+        self.count(all, &outcome, downlinks);
         self.calls_done += 1;
         Ok(())
+    }
+
+    /// The batches without the copies that have no effect here; `None` where there is none of them.
+    fn without_copies(&self, batches: &[Batch]) -> Result<Option<Vec<Batch>>, HandleError> {
+        if !batches.iter().any(Batch::has_copies) {
+            return Ok(None);
+        }
+        let originals = match self.handler.store() {
+            Some(store) => self.tokio.block_on(store.originals(batches))?,
+            None => Originals::default(),
+        };
+        let (group, topics) = (&self.config.group, &self.config.topics);
+        let left_out = without_effect(batches, group, topics, &originals);
+        if left_out.iter().all(Vec::is_empty) {
+            return Ok(None);
+        }
+        let without = |(batch, offsets): (&Batch, Vec<i64>)| batch.without(&offsets);
+        Ok(Some(batches.iter().zip(left_out).map(without).collect()))
     }
 
     fn count(&mut self, batches: &[Batch], outcome: &Outcome, downlinks: u64) {

@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     pub(crate) records: IntCounterVec,
     pub(crate) dead_letters: IntCounterVec,
     pub(crate) dead_letters_truncated: IntCounter,
+    pub(crate) copies_left_out: IntCounter,
     pub(crate) downlinks: IntCounter,
     pub(crate) downlinks_refused: IntCounter,
     pub(crate) failures: IntCounterVec,
@@ -75,6 +76,10 @@ impl Metrics {
             dead_letters_truncated: IntCounter::with_opts(opts(
                 "dead_letters_truncated_total",
                 "Dead letters stored without their payload because they were too large with it",
+            ))?,
+            copies_left_out: IntCounter::with_opts(opts(
+                "copies_left_out_total",
+                "Copies of a replay that had their effect before or were meant for another group",
             ))?,
             downlinks: IntCounter::with_opts(opts(
                 "downlinks_total",
@@ -149,10 +154,11 @@ impl Metrics {
             }
             metrics.gaps.with_label_values(&[topic]);
         }
-        let all: [Box<dyn prometheus::core::Collector>; 15] = [
+        let all: [Box<dyn prometheus::core::Collector>; 16] = [
             Box::new(metrics.records.clone()),
             Box::new(metrics.dead_letters.clone()),
             Box::new(metrics.dead_letters_truncated.clone()),
+            Box::new(metrics.copies_left_out.clone()),
             Box::new(metrics.downlinks.clone()),
             Box::new(metrics.downlinks_refused.clone()),
             Box::new(metrics.failures.clone()),

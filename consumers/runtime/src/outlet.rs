@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use envelope::dead_letter::DeadLetter;
+use envelope::dead_letter::{self, DeadLetter};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -298,6 +298,9 @@ impl Outlet {
                         message: &message,
                     };
                     letter.for_each_header(|name, value| add(&mut headers, name, Some(value)));
+                    if !*with_payload {
+                        add(&mut headers, dead_letter::TRUNCATED, Some(b"1"));
+                    }
                     let headers = headers.unwrap_or_default();
                     let payload = record
                         .and_then(Record::payload_or_tombstone)

@@ -13,8 +13,10 @@ use sqlx::{Connection, Sqlite, Transaction};
 
 use crate::fault::HandleError;
 
+mod origins;
 mod progress;
 
+pub(crate) use origins::{Originals, without_effect};
 pub use progress::{Position, Progress};
 
 /// Connections that read beside the writer.
@@ -133,6 +135,27 @@ const PROGRESS_TABLES: &str = "
         -- The source itself when the topic was made anew after it; 0 for the log of today.
         replaced INTEGER NOT NULL DEFAULT 0,
         UNIQUE (cluster, topic, partition, replaced)
+    );
+    -- Originals whose copies were consumed, and by which copy.
+    CREATE TABLE IF NOT EXISTS store_origins (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        cluster TEXT NOT NULL,
+        topic TEXT NOT NULL,
+        partition INTEGER NOT NULL,
+        origin INTEGER NOT NULL,
+        copy_topic TEXT NOT NULL,
+        copy_partition INTEGER NOT NULL,
+        copy_offset INTEGER NOT NULL,
+        UNIQUE (cluster, topic, partition, origin)
+    );
+    -- Offsets behind a partition's position that were not consumed: Kafka had them no longer.
+    CREATE TABLE IF NOT EXISTS store_gaps (
+        cluster TEXT NOT NULL,
+        topic TEXT NOT NULL,
+        partition INTEGER NOT NULL,
+        first INTEGER NOT NULL,
+        next INTEGER NOT NULL,
+        PRIMARY KEY (cluster, topic, partition, first)
     );
 ";
 

@@ -3,8 +3,10 @@
 use std::io::{BufRead, IsTerminal, stderr, stdin};
 use std::path::PathBuf;
 
-use replay::{Bounds, Kafka, Reset};
+use replay::{Bounds, Kafka, Reset, new_id};
+use serde_json::json;
 
+use super::super::audited;
 use super::print;
 use crate::cli;
 use crate::exit::Failure;
@@ -33,7 +35,8 @@ pub fn run(options: &cli::Replay, kafka: &Kafka, to: &Bounds, now_ms: i64) -> Re
         eprintln!("nothing was changed; --execute does it");
         return Ok(());
     }
-    reset.execute(kafka, undo.as_deref())?;
+    let work = || Ok(reset.execute(kafka, undo.as_deref())?);
+    audited(kafka, &new_id(), work, |()| json!({ "set": reset.table() }))?;
     match undo {
         Some(file) => eprintln!(
             "done; millstream replay --undo {} takes it back",

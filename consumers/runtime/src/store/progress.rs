@@ -180,6 +180,11 @@ impl Progress {
         offset >= self.next_offset
     }
 
+    /// Whether nothing of the partition was consumed.
+    pub(super) fn has_nothing(&self) -> bool {
+        self.next_offset == 0 && self.youngest_ms < 0
+    }
+
     /// Writes down that all of each batch was consumed; what stands beside it is what [`Progress::of`] said of it.
     ///
     /// # Errors
@@ -201,8 +206,10 @@ impl Progress {
         writes: &mut QueryBuilder<Sqlite>,
         batches: impl IntoIterator<Item = (&'b Self, &'b Batch)>,
     ) {
+        let batches: Vec<(&Self, &Batch)> = batches.into_iter().collect();
+        super::origins::push_notes(writes, &batches);
         let advanced: Vec<Self> = batches
-            .into_iter()
+            .iter()
             .filter_map(|(progress, batch)| progress.after(batch))
             .collect();
         for advanced in advanced.chunks(ROWS_PER_STATEMENT_MAX) {
