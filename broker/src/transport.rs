@@ -6,7 +6,9 @@
 
 mod layer;
 mod layered;
+mod proxy;
 mod socket;
+mod websocket;
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -17,7 +19,9 @@ use mio::net::TcpStream;
 pub use layer::{Facts, Layer, LayerError, Sides, Stray};
 pub(crate) use layered::ReadError;
 pub use layered::{Layered, Took};
+pub use proxy::ProxyLayer;
 pub use socket::{Memory, MemoryOutput, Socket};
+pub use websocket::WebSocketLayer;
 
 /// A connection on its way from the worker that accepted it to the worker that owns its session: the transport, with all that
 /// its layers hold, and the bytes that were read and not handled.

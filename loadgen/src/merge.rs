@@ -107,6 +107,8 @@ pub fn merge(
 }
 
 fn add_connects(sum: &mut Connects, part: &Connects) {
+    sum.handshakes.full += part.handshakes.full;
+    sum.handshakes.resumed += part.handshakes.resumed;
     sum.begun += part.begun;
     sum.accepted += part.accepted;
     sum.sessions_present += part.sessions_present;

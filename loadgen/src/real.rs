@@ -1,4 +1,4 @@
-//! Real clients: a [`Swarm`] over TCP, against any broker that speaks MQTT. One thread, one poll, one buffer to read
+//! Real clients: a [`Swarm`] over TCP, and over TLS and WebSocket on it, against any broker that speaks MQTT. One thread, one poll, one buffer to read
 //! into, one write per client and turn, through the same connection code as the broker's.
 
 mod bounds;
@@ -10,6 +10,7 @@ mod slot;
 mod slow;
 mod socket;
 mod turn;
+mod way;
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,7 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use broker::transport::Transport;
+use broker::transport::{Socket, Transport};
 use codec::{Properties, PublishHead, Qos, SubscribeFilter, SubscriptionOptions};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -29,10 +30,12 @@ use self::packet_ids::Awaited;
 use self::protocol::Stage;
 use self::slot::{Common, Slot, does_not_read};
 use self::socket::Begun;
+use self::way::Layers;
+pub use self::way::{Tls, Trust, Way, check};
 use crate::clock::{self, Nanos};
 use crate::plan::Share;
 use crate::slow_reader::Allowance;
-use crate::swarm::{Client, Hello, Leave, Notice, Outgoing, Swarm, SwarmError};
+use crate::swarm::{Client, Handshakes, Hello, Leave, Notice, Outgoing, Swarm, SwarmError};
 
 /// How real clients reach their broker.
 #[derive(Debug, Clone)]
@@ -50,10 +53,12 @@ pub struct RealOptions {
     pub packet_bytes_max: u32,
     /// From the start of a connection to its CONNACK.
     pub connect_timeout: Duration,
+    /// What is between their sockets and MQTT.
+    pub way: Way,
 }
 
 impl RealOptions {
-    /// All of `clients` on this machine's usual address; packets up to 1 MiB, 30 seconds for each connection.
+    /// All of `clients` over TCP on this machine's usual address; packets up to 1 MiB, 30 seconds for each connection.
     #[must_use]
     pub fn new(broker: SocketAddr, clients: u32) -> Self {
         Self {
@@ -63,13 +68,14 @@ impl RealOptions {
             share: Share::WHOLE,
             packet_bytes_max: 1_048_576,
             connect_timeout: Duration::from_secs(30),
+            way: Way::default(),
         }
     }
 }
 
-/// Clients over TCP. See the module.
+/// Clients over TCP, and what the options put on it. See the module.
 ///
-/// An idle client costs 72 bytes of this process and nothing else, besides what the kernel keeps for its socket. One that
+/// An idle client over TCP costs 72 bytes of this process and nothing else, besides what the kernel keeps for its socket. One that
 /// publishes with QoS 1 or 2, or has got a message with QoS 2, keeps about 150 bytes more and a byte or two for each
 /// message in flight; what waits to be written or is read by half is held only as long as that lasts.
 ///
@@ -99,13 +105,14 @@ pub struct RealSwarm {
     pending: Vec<Notice>,
     next_source: usize,
     began: Nanos,
+    layers: Layers,
 }
 
 impl RealSwarm {
     /// Clients that are not connected yet.
     ///
     /// # Errors
-    /// The kernel gives no poll.
+    /// The kernel gives no poll, or the certificates for TLS are none.
     pub fn new(options: RealOptions) -> io::Result<Self> {
         let Share { index, count } = options.share;
         let owned = options.clients.saturating_sub(index).div_ceil(count);
@@ -123,6 +130,7 @@ impl RealSwarm {
             pending: Vec::new(),
             next_source: 0,
             began: clock::now(),
+            layers: Layers::new(&options.way, owned as usize).map_err(io::Error::other)?,
             options,
         })
     }
@@ -209,12 +217,13 @@ impl Swarm for RealSwarm {
             }
         };
         self.register(&mut stream, at)?;
+        let layers = self.layers.make().map_err(io::Error::other)?;
         self.tick();
         let now_ms = self.common.now_ms;
         let slot = &mut self.slots[at];
         slot.state.begin(hello);
         slot.outbox(&mut self.common).push(&connect);
-        slot.transport = Some(Transport::from(stream));
+        slot.transport = Some(Transport::new(Socket::Tcp(stream), 0, layers));
         slot.asked_ms = now_ms;
         slot.written_ms = now_ms;
         self.connecting.push_back((at as u32, now_ms));
@@ -347,6 +356,10 @@ impl Swarm for RealSwarm {
 
     fn turn(&mut self, wait: Duration, notices: &mut Vec<Notice>) -> io::Result<()> {
         self.take_turn(wait, notices)
+    }
+
+    fn handshakes(&self) -> Handshakes {
+        self.layers.handshakes()
     }
 }
 

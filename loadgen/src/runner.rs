@@ -56,7 +56,9 @@ pub fn run<S: Swarm>(plan: &Plan, share: Share, swarm: &mut S, gate: &mut dyn Ga
     let mut runner = Runner::new(plan, share, swarm);
     let result = runner.run(swarm, gate);
     let now = swarm.now();
-    runner.finish(now, result)
+    let mut outcome = runner.finish(now, result);
+    outcome.connects.handshakes = swarm.handshakes();
+    outcome
 }
 
 /// Why a share ends before its plan.

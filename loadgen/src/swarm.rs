@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use codec::{Connect, EncodeError, Packet, PropertiesBuf, Property, Qos, ReasonCode, Version};
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
 use crate::payload::Body;
@@ -166,6 +167,15 @@ pub enum SwarmError {
     Io(#[from] io::Error),
 }
 
+/// TLS handshakes that came to their end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshakes {
+    /// With a certificate.
+    pub full: u64,
+    /// By which a client went on with an earlier session.
+    pub resumed: u64,
+}
+
 /// The clients of a run, or a share of them, on one thread.
 pub trait Swarm {
     /// The time by which everything of this swarm is measured: real, or virtual where the swarm owns it.
@@ -215,4 +225,9 @@ pub trait Swarm {
     /// # Errors
     /// The swarm as a whole cannot go on; trouble with one connection is a [`Notice::Closed`].
     fn turn(&mut self, wait: Duration, notices: &mut Vec<Notice>) -> io::Result<()>;
+
+    /// TLS handshakes so far; none where there is no TLS.
+    fn handshakes(&self) -> Handshakes {
+        Handshakes::default()
+    }
 }

@@ -351,8 +351,8 @@ fn an_idle_client_costs_a_slot_and_nothing_else() {
         notices.iter().filter(|n| is_subscribed(n)).count() == CLIENTS as usize
     });
     let each = clients.swarm.client_bytes() / CLIENTS as usize;
-    // Debug builds of mio add 8 bytes to a socket.
-    assert!(each <= 80, "{each} bytes a client");
+    // Debug builds add 16 bytes to a transport.
+    assert!(each <= 88, "{each} bytes a client");
     println!("{each} bytes a client");
     let before = clients.swarm.shared_bytes();
     assert_eq!(clients.publish(0, "idle/1", Qos::AtLeastOnce, 1), Some(2));

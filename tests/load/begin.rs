@@ -50,6 +50,18 @@ fn what_is_not_possible_is_refused_in_one_sentence() {
             &["--threads is 1000", "1 to 64"],
         ),
         (&["--pid", "me"], &["--pid", "\"me\"", "auto"]),
+        (
+            &["--tls", "--ca", "/nowhere/ca.pem"],
+            &["--ca /nowhere/ca.pem", "No such file"],
+        ),
+        (
+            &["--tls", "--ca", "Cargo.toml"],
+            &["--tls", "no certificate"],
+        ),
+        (
+            &["--ws", "--ws-path", "mqtt"],
+            &["--ws-path is \"mqtt\"", "begins with /"],
+        ),
         (&["--pid", "4194305"], &["--pid", "4194305"]),
         (
             &["--json", "/nowhere/a.json"],
@@ -150,6 +162,12 @@ fn options_that_are_none_or_do_not_go_together_are_refused() {
         (&["pairs", "--threads", "2"], "--simulated"),
         (&["pairs", "--password-file", "/dev/null"], "--username"),
         (&["pairs", "--qos", "-1"], "--qos"),
+        (&["pairs", "--ca", "ca.pem"], "--tls"),
+        (&["pairs", "--tls", "--cert", "client.pem"], "--key"),
+        (&["pairs", "--tls-resume", "off"], "--tls"),
+        (&["pairs", "--simulated", "--tls"], "--tls"),
+        (&["pairs", "--simulated", "--ws"], "--ws"),
+        (&["pairs", "--ws-path", "/mqtt"], "--ws"),
         (&["agent", "--listen", "here"], "--listen"),
     ] {
         let message = refused(arguments);

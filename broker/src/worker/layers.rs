@@ -116,6 +116,8 @@ impl Worker {
             return;
         };
         if took.ended {
+            // A layer's part of the goodbye, as far as it goes.
+            let _ = connection.transport.flush(&mut self.memory);
             return self.close(slot, Close::Lost);
         }
         let more = took.more || connection.is_ended();

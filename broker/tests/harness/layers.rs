@@ -216,10 +216,9 @@ fn ends(header: bool, frames: usize) -> Ends {
 fn every_way() -> impl Iterator<Item = Way> {
     [(false, 1), (true, 0), (true, 1), (false, 2), (true, 2)]
         .into_iter()
-        .flat_map(|(header, frames)| {
-            let way = Way::new(move || ends(header, frames));
-            [way.clone(), way.clone().in_pieces(1), way.in_pieces(7)]
-        })
+        .map(|(header, frames)| Way::new(move || ends(header, frames)))
+        .chain(crate::websocket::ways())
+        .flat_map(|way| [way.clone(), way.clone().in_pieces(1), way.in_pieces(7)])
 }
 
 fn frames() -> Way {

@@ -33,4 +33,5 @@ mod support;
 mod sys;
 mod takeover;
 mod turns;
+mod websocket;
 mod wills;

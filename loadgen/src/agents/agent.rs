@@ -281,6 +281,7 @@ fn run(
     let options = RealOptions {
         source_addresses,
         share: start.share,
+        way: start.way.clone(),
         ..RealOptions::new(start.broker, plan.clients())
     };
     let mut swarm = RealSwarm::new(options).map_err(|error| error.to_string())?;

@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Nanos;
 use crate::outcome::Outcome;
 use crate::plan::{Plan, Secret, Share};
+use crate::real::Way;
 use crate::runner::{Live, Step};
 use crate::scenario::Scenario;
 
 /// Number of this protocol; both sides must have the same. The greeting and the refusal stay what they are, so that
 /// others understand why they are refused.
-pub(crate) const PROTOCOL: u32 = 4;
+pub(crate) const PROTOCOL: u32 = 5;
 
 /// A greeting is no longer than this, in bytes: what is longer is somebody else.
 pub(crate) const HELLO_BYTES_MAX: u64 = 1_024;
@@ -46,6 +47,8 @@ pub struct Start {
     pub share: Share,
     /// The broker.
     pub broker: SocketAddr,
+    /// How it is reached.
+    pub way: Way,
     /// For an agent that the coordinator started itself: addresses to connect from. Others know their own.
     pub source_addresses: Vec<IpAddr>,
 }
@@ -58,6 +61,7 @@ impl Start {
         plan: &Plan,
         share: Share,
         broker: SocketAddr,
+        way: Way,
         source_addresses: Vec<IpAddr>,
     ) -> Self {
         Self {
@@ -67,6 +71,7 @@ impl Start {
             seed: plan.seed,
             share,
             broker,
+            way,
             source_addresses,
         }
     }

@@ -149,7 +149,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
     pub broker: String,
     /// Load Millstream's own engine in this process instead, over memory: no sockets, millions of clients
-    #[arg(long, conflicts_with_all = ["broker", "agents", "processes", "pid", "metrics"])]
+    #[arg(long, conflicts_with_all = ["broker", "agents", "processes", "pid", "metrics", "tls", "ws"])]
     pub simulated: bool,
     /// With --simulated: time that passes as fast as there is nothing to do, for hours of keep-alive in seconds
     #[arg(long, requires = "simulated")]
@@ -208,6 +208,30 @@ pub struct RunArgs {
     /// File with the password
     #[arg(long, value_name = "FILE", requires = "username")]
     pub password_file: Option<PathBuf>,
+    /// Connect by TLS; HOST of --broker is the name that the broker's certificate has to have
+    #[arg(long)]
+    pub tls: bool,
+    /// Authorities whose certificates are believed, as PEM; default: those that this system believes
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    pub ca: Option<PathBuf>,
+    /// A certificate that the clients show, as PEM with its chain; all of them the same
+    #[arg(long, value_name = "FILE", requires_all = ["tls", "key"])]
+    pub cert: Option<PathBuf>,
+    /// Its key, as PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// Believe any certificate, whoever made it and whatever name it has
+    #[arg(long, requires = "tls", conflicts_with = "ca")]
+    pub tls_insecure: bool,
+    /// Whether clients that come back go on with an earlier TLS session, if the broker lets them
+    #[arg(long, value_name = "on|off", default_value = "on", requires = "tls")]
+    pub tls_resume: Switch,
+    /// Connect by WebSocket; with --tls over TLS
+    #[arg(long)]
+    pub ws: bool,
+    /// The path to ask for
+    #[arg(long, value_name = "PATH", default_value = "/mqtt", requires = "ws")]
+    pub ws_path: String,
     /// Processes of this tool to share the clients; default: as many as the limit of open files needs
     #[arg(long, value_name = "N")]
     pub processes: Option<u32>,
@@ -252,6 +276,15 @@ pub struct RunArgs {
     /// No progress line
     #[arg(long)]
     pub quiet: bool,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
 }
 
 /// Reports to compare.

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::args::RunArgs;
 use super::naming;
-use super::options::{LoadError, Place, overrides, system};
+use super::options::{LoadError, Place, overrides, system, way};
 use super::watch::Watch;
 use crate::agents::{Agent, AgentAddress, Ended, Start, attend};
 use crate::clock;
 use crate::merge::{Lost, merge};
 use crate::plan::{Plan, Share};
-use crate::real::{RealOptions, RealSwarm};
+use crate::real::{RealOptions, RealSwarm, Way};
 use crate::report::{FORMAT, Report, SIMULATED, counted};
 use crate::runner::{self, Gates};
 use crate::scenario::Scenario;
@@ -34,6 +34,7 @@ pub struct Execution {
     scenario: Scenario,
     plan: Plan,
     place: Place,
+    way: Way,
     gates: Gates,
     sampler: Option<Sampler>,
     /// What is odd about the process that is looked at.
@@ -71,6 +72,7 @@ impl Execution {
         let name = |error| naming::scenario(error, &args);
         scenario.apply(&overrides(&args)?).map_err(name)?;
         let plan = scenario.plan(number_of_a_run(), args.seed).map_err(name)?;
+        let way = way(&args)?;
         let place = Place::of(&args, &plan)?;
         let sampler = match place.broker() {
             None => Some(Sampler::of_self()?),
@@ -87,6 +89,7 @@ impl Execution {
             scenario,
             plan,
             place,
+            way,
             sampler,
         })
     }
@@ -97,14 +100,15 @@ impl Execution {
         let Self { plan, place, .. } = self;
         let what = match place {
             Place::Thread { preflight, broker } | Place::Processes { preflight, broker } => {
-                format!("{preflight}, on {broker}")
+                format!("{preflight}, on {broker} over {}", self.way)
             }
             Place::Agents { agents, broker } => {
                 format!(
-                    "{} on {} (waits up to {} s for them), on {broker}",
+                    "{} on {} (waits up to {} s for them), on {broker} over {}",
                     counted(plan.clients().into(), "client", "clients"),
                     counted(agents.len() as u64, "agent", "agents"),
-                    self.args.agents_wait
+                    self.args.agents_wait,
+                    self.way
                 )
             }
             Place::Simulated { threads, .. } => {
@@ -150,6 +154,14 @@ impl Execution {
                 Place::Simulated { .. } => SIMULATED.to_owned(),
                 _ => self.args.broker.clone(),
             },
+            transport: match self.way {
+                Way {
+                    tls: None,
+                    websocket: None,
+                    ..
+                } => String::new(),
+                ref way => way.to_string(),
+            },
             machine: machine(),
             ..Report::default()
         };
@@ -193,6 +205,7 @@ impl Execution {
             Place::Thread { broker, preflight } => {
                 let options = RealOptions {
                     source_addresses: preflight.source_addresses.clone(),
+                    way: self.way.clone(),
                     ..RealOptions::new(*broker, clients)
                 };
                 let swarm = RealSwarm::new(options).map_err(system("the clients"))?;
@@ -308,7 +321,14 @@ impl Execution {
                 if mine.is_empty() && !sources.is_empty() {
                     mine.push(sources[index as usize % sources.len()]);
                 }
-                let start = Start::new(&self.scenario, &self.plan, share, broker, mine);
+                let start = Start::new(
+                    &self.scenario,
+                    &self.plan,
+                    share,
+                    broker,
+                    self.way.clone(),
+                    mine,
+                );
                 let gate = self.gates.of(index);
                 Running::spawn(share, move || attend(agent, start, gate))
             })

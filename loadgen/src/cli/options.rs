@@ -1,12 +1,14 @@
 //! From what was said on the command line to what is to be done: changes of the scenario, and where it runs.
 
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
-use super::args::RunArgs;
+use super::args::{RunArgs, Switch};
 use super::naming;
 use crate::agents::{AGENTS_MAX, AgentAddress};
 use crate::plan::{Plan, Secret};
+use crate::real::{self, Tls, Trust, Way};
 use crate::scenario::overrides::{Clients, Connecting, Overrides, Rate};
 use crate::scenario::preflight::{Preflight, PreflightError};
 use crate::scenario::{ScenarioError, machine};
@@ -197,6 +199,52 @@ fn answering(addresses: &[SocketAddr]) -> Option<SocketAddr> {
     let answers = !others.is_empty();
     let found = answers.then(|| addresses.iter().find(listens)).flatten();
     Some(*found.unwrap_or(first))
+}
+
+/// What this system believes, on Debian and most others.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// How the clients reach the broker. Its files are read here.
+pub(super) fn way(args: &RunArgs) -> Result<Way, LoadError> {
+    let read = |option: &str, path: &Path| {
+        let text = std::fs::read_to_string(path);
+        text.map_err(system(format!("{option} {}", path.display())))
+    };
+    let tls = match args.tls {
+        false => None,
+        true => Some(Tls {
+            trust: match &args.ca {
+                _ if args.tls_insecure => Trust::Everybody,
+                Some(file) => Trust::Authorities(read("--ca", file)?),
+                None => Trust::Authorities(read("without --ca:", Path::new(AUTHORITIES))?),
+            },
+            identity: match (&args.cert, &args.key) {
+                (Some(cert), Some(key)) => {
+                    Some((read("--cert", cert)?, Secret(read("--key", key)?)))
+                }
+                _ => None,
+            },
+            resume: args.tls_resume == Switch::On,
+        }),
+    };
+    if args.ws && !(args.ws_path.starts_with('/') && args.ws_path.bytes().all(is_of_path)) {
+        let path = &args.ws_path;
+        let text = format!("--ws-path is \"{path}\"; it begins with / and has no spaces");
+        return Err(LoadError::Option(text));
+    }
+    let (host, _) = args.broker.rsplit_once(':').unwrap_or((&args.broker, ""));
+    let way = Way {
+        host: host.trim_matches(['[', ']']).to_owned(),
+        tls,
+        websocket: args.ws.then(|| args.ws_path.clone()),
+    };
+    real::check(&way).map_err(|why| LoadError::Option(format!("--tls: {why}")))?;
+    Ok(way)
+}
+
+/// What may stand in the first line of an HTTP request.
+fn is_of_path(byte: u8) -> bool {
+    byte.is_ascii_graphic()
 }
 
 /// What the command line changes in the scenario.

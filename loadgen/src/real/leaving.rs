@@ -90,8 +90,9 @@ impl Leaving {
 impl Leaver {
     /// Writes what is left and throws away what comes; `true` when the broker has closed, or the connection is gone.
     fn is_done(&mut self, scratch: &mut [u8], memory: &mut MemoryOutput) -> bool {
-        match self.outbox.write_to(&mut self.transport, memory) {
-            Ok(_) => {}
+        let written = self.outbox.write_to(&mut self.transport, memory);
+        match written.and_then(|_| self.transport.flush(memory)) {
+            Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return true,
         }

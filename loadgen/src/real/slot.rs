@@ -217,6 +217,8 @@ impl Slot {
         let Some(transport) = &mut self.transport else {
             return Ok(false);
         };
+        // What comes out of layers says nothing of what is in the socket, or in them.
+        let to_the_end = to_the_end || matches!(transport, Transport::Layered(_));
         loop {
             let budget = (*left).min(READ_BYTES_PER_TURN);
             let kept = self.unread.as_ref().map_or(0, |unread| unread.len());
@@ -272,10 +274,20 @@ impl Slot {
         if matches!(self.state.stage, Stage::Away | Stage::Connecting) {
             return Ok(());
         }
-        let (Some(transport), Some(outbox)) = (&mut self.transport, &mut self.outbox) else {
+        let Some(transport) = &mut self.transport else {
             return Ok(());
         };
-        match outbox.write_to(transport, &mut common.memory) {
+        let result = match &mut self.outbox {
+            Some(outbox) => outbox.write_to(transport, &mut common.memory),
+            None if transport.unsent() == 0 => return Ok(()),
+            None => Ok(0),
+        };
+        // What its layers answer goes out, too.
+        let result = result.and_then(|written| {
+            transport.flush(&mut common.memory)?;
+            Ok(written)
+        });
+        match result {
             Ok(written) if written > 0 => self.written_ms = common.now_ms,
             Ok(_) => {}
             // The rest goes when the socket says that it takes more.

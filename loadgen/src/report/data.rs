@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::histogram::Histo;
 use crate::plan::Checks;
+use crate::swarm::Handshakes;
 
 /// Number of this format; a reader refuses what it does not know.
 pub const FORMAT: u32 = 1;
@@ -33,6 +34,9 @@ pub struct Report {
     pub began_at_ms: u64,
     /// Whom it loaded: an address, or [`SIMULATED`].
     pub target: String,
+    /// What was between the clients' sockets and MQTT: `TLS`, `WebSocket`, …; empty where nothing was.
+    #[serde(default)]
+    pub transport: String,
     /// The machine.
     pub machine: Machine,
     /// Whether it was ended before its time, and by what.
@@ -142,6 +146,9 @@ pub struct Connects {
     /// Clients that asked for subscriptions and had no answer at the end.
     #[serde(default)]
     pub unheard: u64,
+    /// TLS handshakes.
+    #[serde(default)]
+    pub handshakes: Handshakes,
 }
 
 /// What became of a stream's messages, and their times: of all of them in a report, of its own ones in a share's outcome.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::data::*;
 use crate::histogram::Histo;
 use crate::plan::Checks;
+use crate::swarm::Handshakes;
 
 const CLIENTS: u64 = 18_000;
 const RATE: u64 = 10_000;
@@ -83,6 +84,7 @@ pub(super) fn passed() -> Report {
         tool_version: "0.1.0".to_owned(),
         began_at_ms: 1_772_269_500_000,
         target: "127.0.0.1:1883".to_owned(),
+        transport: String::new(),
         machine: Machine {
             processor: "2 × AMD EPYC".to_owned(),
             memory_bytes: 25_276_501_000,
@@ -107,6 +109,7 @@ pub(super) fn passed() -> Report {
             granted: 9_000,
             refused: 0,
             unheard: 0,
+            handshakes: Handshakes::default(),
         },
         streams: vec![StreamReport {
             name: "messages".to_owned(),

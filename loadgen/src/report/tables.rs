@@ -9,6 +9,7 @@ use super::units::{
     bytes, bytes_each, count, counted, cut, figure, micros, rate, seconds, time_ms,
 };
 use crate::histogram::Histo;
+use crate::swarm::Handshakes;
 
 /// Reasons that a note names; the others are added up.
 const REASONS_MAX: usize = 5;
@@ -48,6 +49,14 @@ pub(super) fn connects(report: &Report, derived: &Derived) -> Table {
     if !connects.closed_slow.is_empty() {
         let reasons = reasons(&connects.closed_slow);
         table.note(format!("of those that read slowly: {reasons}"), false);
+    }
+    let handshakes = connects.handshakes;
+    if handshakes != Handshakes::default() {
+        let (full, resumed) = (count(handshakes.full), count(handshakes.resumed));
+        table.note(
+            format!("TLS handshakes: {full} full, {resumed} resumed"),
+            false,
+        );
     }
     if connects.sessions_present > 0 {
         let sessions = count(connects.sessions_present);

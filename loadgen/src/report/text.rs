@@ -120,8 +120,12 @@ fn empty(table: &Table) -> bool {
 
 /// What ran, against whom and when.
 pub(super) fn heading(report: &Report, derived: &Derived) -> String {
+    let over = match report.transport.as_str() {
+        "" => String::new(),
+        transport => format!(" over {transport}"),
+    };
     format!(
-        "{}: scenario {} on {}, {}, measured for {}",
+        "{}: scenario {} on {}{over}, {}, measured for {}",
         report.name,
         report.scenario,
         report.target,
@@ -146,6 +150,7 @@ pub(super) fn machine(report: &Report) -> String {
 mod tests {
     use super::*;
     use crate::report::sample;
+    use crate::swarm::Handshakes;
 
     #[test]
     fn a_good_run_fits_on_a_screen_and_begins_with_the_verdict() {
@@ -167,6 +172,24 @@ mod tests {
             assert!(text.contains(expected), "no {expected:?} in\n{text}");
         }
         assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn what_is_between_the_sockets_and_mqtt_is_said_with_its_handshakes() {
+        let mut report = sample::passed();
+        assert!(!text(&report, false).contains("handshakes"));
+        report.transport = "WebSocket over TLS".to_owned();
+        report.connects.handshakes = Handshakes {
+            full: 18_000,
+            resumed: 1_234,
+        };
+        let text = text(&report, false);
+        for expected in [
+            "scenario pairs on 127.0.0.1:1883 over WebSocket over TLS, 2026",
+            "TLS handshakes: 18,000 full, 1,234 resumed",
+        ] {
+            assert!(text.contains(expected), "no {expected:?} in\n{text}");
+        }
     }
 
     #[test]
