@@ -235,6 +235,7 @@ impl Connection {
 
     pub(crate) fn start_closing(&mut self) {
         self.set_closing(true);
+        self.set_owes_reading(false);
         self.heard = 0;
     }
 }
@@ -295,6 +296,11 @@ impl Connections {
             self.spare_bytes += outbox.capacity();
             self.spare.push(outbox);
         }
+    }
+
+    /// Whether some have something to flush.
+    pub(crate) fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// Looks at the connection again in the next turn.

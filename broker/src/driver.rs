@@ -227,8 +227,9 @@ impl Running {
         self.address
     }
 
-    /// Stops accepting and reading, waits (up to `limits.drain_timeout_ms`) until the sink has settled what it took
-    /// and the outboxes are empty, tells the clients, and ends. Blocks.
+    /// Stops accepting and reading, waits until the sink has settled what it took, publishes wills, waits until these are
+    /// delivered and the outboxes empty, tells the clients, waits until they hang up, and ends; all of it within
+    /// `limits.drain_timeout_ms`. Blocks.
     pub fn shutdown(self) {
         for mailbox in &self.shared.mailboxes {
             mailbox.send_one(Inbox::Shutdown);

@@ -19,7 +19,7 @@ use crate::stats::{Counters, Stats};
 use crate::throttle::Throttle;
 use crate::time::Time;
 use crate::transport::Handover;
-use crate::worker::{Settings, Worker};
+use crate::worker::{Drained, Settings, Worker};
 
 /// Something that a worker is to do, or to say.
 pub(crate) type Task = Box<dyn FnOnce(&mut crate::worker::Worker) + Send>;
@@ -103,9 +103,13 @@ impl Waker {
 #[derive(Default)]
 pub(crate) struct Mailbox {
     entries: Mutex<Vec<Inbox>>,
-    /// Entries that the worker has not handled, and their bytes: also of those that it has taken.
-    waiting: AtomicUsize,
+    /// Entries that were ever sent, and those that the worker has handled.
+    sent: AtomicUsize,
+    handled: AtomicUsize,
+    /// Bytes of the entries that it has not handled: also of those that it has taken.
     waiting_bytes: AtomicUsize,
+    /// The worker is gone, and handles none any more.
+    is_left: AtomicBool,
     notified: AtomicBool,
     /// The worker looks into its inbox before it waits, so that it needs no waking.
     awake: AtomicBool,
@@ -120,7 +124,7 @@ impl Mailbox {
         }
         // Counted first: the worker may have handled them before this thread comes to the next line.
         let bytes = entries.iter().map(Inbox::bytes).sum();
-        self.waiting.fetch_add(entries.len(), Ordering::Relaxed);
+        self.sent.fetch_add(entries.len(), Ordering::Relaxed);
         self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.entries
             .lock()
@@ -150,7 +154,7 @@ impl Mailbox {
     /// The worker has handled so many entries, which held so many bytes.
     pub(crate) fn handled(&self, entries: usize, bytes: usize) {
         if entries > 0 {
-            self.waiting.fetch_sub(entries, Ordering::Relaxed);
+            self.handled.fetch_add(entries, Ordering::Release);
         }
         if bytes > 0 {
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -181,7 +185,14 @@ impl Mailbox {
 
     /// Entries that wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        // In this order: none is handled before it was sent.
+        let handled = self.handled.load(Ordering::Acquire);
+        self.sent.load(Ordering::Relaxed).wrapping_sub(handled)
+    }
+
+    /// The worker goes.
+    pub(crate) fn leave(&self) {
+        self.is_left.store(true, Ordering::Release);
     }
 
     /// Bytes of the entries that wait.
@@ -220,6 +231,8 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     /// Connections over that bound, for the log.
     pub(crate) refused: Throttle,
+    /// How far the workers are with their end.
+    pub(crate) drained: Drained,
     /// Bytes of wills that wait to be stored.
     pub(crate) waiting_wills: AtomicU64,
     /// Bytes that were read of clients whose publishes wait.
@@ -255,6 +268,7 @@ impl Shared {
             offline_sessions: AtomicU32::new(0),
             read_ahead: AtomicU64::new(0),
             waiting_wills: AtomicU64::new(0),
+            drained: Drained::default(),
             budget: Budget::new(limits.memory_bytes_max, workers),
             refused: Throttle::default(),
             unaccepted: Throttle::default(),
@@ -307,6 +321,22 @@ impl Shared {
         let shared =
             [&self.read_ahead, &self.waiting_wills].map(|bytes| bytes.load(Ordering::Relaxed));
         of_workers + inboxes as u64 + self.router.retained.bytes() + shared.iter().sum::<u64>()
+    }
+
+    /// Whether nothing is on its way to any worker, and so never will be again once none of them publishes.
+    ///
+    /// An entry counts as handled after what it led to counts as sent. So if, at one moment, less were handled than sent,
+    /// then what is counted as sent later is more than what was counted as handled before.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let is_left = |mailbox: &&Mailbox| mailbox.is_left.load(Ordering::Acquire);
+        let there: Vec<&Mailbox> = self.mailboxes.iter().filter(|one| !is_left(one)).collect();
+        let sum = |of: fn(&Mailbox) -> &AtomicUsize| {
+            there.iter().fold(0_usize, |sum, mailbox| {
+                sum.wrapping_add(of(mailbox).load(Ordering::Acquire))
+            })
+        };
+        let handled = sum(|mailbox| &mailbox.handled);
+        handled == sum(|mailbox| &mailbox.sent)
     }
 
     /// The worker that owns what `name` names: a client's session, or the order of a topic.

@@ -89,7 +89,8 @@ settings::section! {
         pub inbox_bytes_max: u64 = 64 * 1_048_576, [65_536.., "bytes"];
         /// Connections the kernel holds until they are accepted (the kernel's own bound net.core.somaxconn applies too).
         pub listen_backlog: u32 = 4_096, [1.., "connections"];
-        /// How long a shutdown waits for publishes to be stored and for outboxes to empty.
+        /// How long a shutdown takes at most: until publishes are stored, wills delivered, outboxes empty, and clients have
+        /// hung up.
         pub drain_timeout_ms: u64 = 10_000, [0.., "milliseconds"];
     }
 }
@@ -141,10 +142,15 @@ pub(crate) const PROBES_MAX: u32 = 3;
 pub(crate) const TIMER_LOOK_MS: u64 = 600_000;
 /// The worker's timer resolution.
 pub(crate) const TIMER_TICK_MS: u64 = 100;
-/// How long a closed connection may take to read our last packet before the socket is dropped.
+/// How long a closed connection may take to read our last packet before the socket is dropped. At a shutdown it is a
+/// quarter of `drain_timeout_ms` at most, which is kept for it and for the wills that are published then.
 pub(crate) const LINGER_MS: u64 = 2_000;
-/// Bytes read and thrown away from a connection that is being closed.
+/// Bytes read and thrown away from a connection that is being closed; what comes then waits in the kernel.
 pub(crate) const LINGER_BYTES_MAX: u32 = 1_048_576;
+/// How often a worker that drains looks whether the next step is due.
+pub(crate) const DRAIN_LOOK_MS: u64 = 5;
+/// Clients that a worker tells in one turn that it shuts down.
+pub(crate) const DRAIN_CLOSES_PER_TURN: u32 = 4_096;
 /// When a will could not be handed to the sink, the time until the next attempt.
 pub(crate) const WILL_RETRY_MS: u64 = 1_000;
 /// Wills that are turned away before a worker asks no more: the sink may have room for others, but not often.

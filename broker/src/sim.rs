@@ -243,7 +243,8 @@ impl Sim {
         let mut still_busy = Vec::new();
         for number in std::mem::take(&mut self.busy) {
             let end = &mut self.ends[number as usize];
-            if (end.to_broker.is_empty() && !end.finished) || !end.open {
+            let is_gone = !end.open && end.place.is_none();
+            if (end.to_broker.is_empty() && !end.finished) || is_gone {
                 continue;
             }
             let Some((_, slot)) = end.place.filter(|(of, _)| *of == at) else {
@@ -306,13 +307,27 @@ impl Sim {
                     end.from_broker.extend_from_slice(written);
                 }
             }
+            for peer in output.dropped {
+                let end = &mut self.ends[peer as usize];
+                if end.open && !end.to_broker.is_empty() {
+                    // A socket that is closed with unread bytes is reset: what was under way to the client is lost.
+                    end.from_broker.clear();
+                }
+                end.to_broker = Vec::new();
+                end.place = None;
+                end.open = false;
+            }
             for peer in output.closed {
                 let end = &mut self.ends[peer as usize];
-                end.open = false;
-                end.to_broker = Vec::new();
-                if let Some((of, slot)) = end.place.take() {
-                    // Reading the end of the stream, a client hangs up too.
-                    self.workers[of].hang_up(slot, peer);
+                if !std::mem::replace(&mut end.open, false) {
+                    continue;
+                }
+                // Reading the end of the stream, a client hangs up too, behind what it has written.
+                if !std::mem::replace(&mut end.finished, true) && end.to_broker.is_empty() {
+                    self.busy.push(peer);
+                }
+                if let Some((of, slot)) = end.place {
+                    self.workers[of].ended(slot);
                 }
             }
         }

@@ -7,6 +7,7 @@ mod admin;
 mod close;
 mod connect;
 mod deliver;
+mod drain;
 mod held;
 mod layers;
 mod memory;
@@ -42,6 +43,7 @@ use crate::timers::{Timer, Timers};
 use crate::transport::{Handover, MemoryOutput, Transport};
 
 pub(crate) use close::Close;
+pub(crate) use drain::Drained;
 pub(crate) use turn::Next;
 
 /// What all workers of a node are told.
@@ -127,8 +129,11 @@ pub(crate) struct Worker {
     departed: HashMap<(u32, u16), (Incoming, u32)>,
     /// Entries for the other workers, posted once a turn.
     posts: Vec<Vec<Inbox>>,
-    /// Since when, and until when, the worker drains.
-    drain_until: Option<Time>,
+    /// Entries of the inbox that were handled, and their bytes, while these still count.
+    handled: (usize, usize),
+    /// How far its end is, once that has begun.
+    draining: Option<drain::Drain>,
+    voice: drain::Voice,
     memory: MemoryOutput,
     // Working memory, reused.
     read_buffer: Vec<u8>,
@@ -151,6 +156,7 @@ impl Worker {
     ) -> Self {
         let workers = shared.mailboxes.len();
         let outbox_bytes_max = settings.limits.outbox_bytes_max;
+        let voice = drain::Voice::new(&shared, index);
         let mut timers = Timers::default();
         if index == 0 && settings.sys_interval_s > 0 {
             timers.at(Time(0), Timer::Sys);
@@ -179,7 +185,9 @@ impl Worker {
             wait_for_node: Vec::new(),
             departed: HashMap::new(),
             posts: (0..workers).map(|_| Vec::new()).collect(),
-            drain_until: None,
+            handled: (0, 0),
+            draining: None,
+            voice,
             memory: MemoryOutput::default(),
             plain: Vec::new(),
             inbox: Vec::new(),
@@ -196,7 +204,7 @@ impl Worker {
         // One that another worker hands over, with its CONNECT, was counted and admitted there.
         let is_new = unread.is_empty();
         let limit = self.settings.limits.connections_max;
-        let draining = self.drain_until.is_some();
+        let draining = self.is_draining();
         if draining || (is_new && !self.shared.admit(limit)) {
             self.counts.connections_opened += u64::from(is_new);
             self.counts.connections_closed += 1;
@@ -216,7 +224,7 @@ impl Worker {
                 self.shared.let_go();
             }
             if let Some(memory) = transport.memory() {
-                self.memory.closed.push(memory.peer);
+                self.memory.drops(memory.peer);
             }
             return None;
         }
@@ -349,7 +357,8 @@ impl Worker {
         };
         if connection.is_closing() {
             if connection.discard(bytes.len()) > crate::limits::LINGER_BYTES_MAX {
-                self.drop_connection(slot);
+                // What it still sends waits in the kernel; it has its time to read our last packet all the same.
+                connection.set_owes_reading(true);
             }
             return;
         }

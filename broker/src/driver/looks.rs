@@ -132,7 +132,7 @@ impl Driver {
                     }
                     // An error or a hang-up shows itself by reading, too.
                     if event.is_readable() || event.is_read_closed() || event.is_error() {
-                        if may_read {
+                        if may_read || self.worker.is_closing(slot) {
                             self.worker.readable(slot);
                         } else {
                             self.worker.readable_later(slot);

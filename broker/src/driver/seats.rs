@@ -408,11 +408,13 @@ mod tests {
         }
 
         fn with(sink: Arc<dyn Sink>) -> Self {
-            let config = Config {
+            let mut config = Config {
                 listen: "127.0.0.1:0".to_owned(),
                 workers: WORKERS,
                 ..Config::default()
             };
+            // One test has a worker end alone, and its clients stay.
+            config.limits.drain_timeout_ms = 500;
             let mut broker = Broker::bind(config).unwrap();
             let seats = Seats::new(WORKERS, broker.shared.started);
             let listeners = std::mem::take(&mut broker.listeners);

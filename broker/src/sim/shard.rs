@@ -176,6 +176,7 @@ impl Shard {
         output.writes.clear();
         output.opened.clear();
         output.closed.clear();
+        output.dropped.clear();
         std::mem::swap(self.worker.memory(), output);
         match next {
             Next::Now => Some(self.now),

@@ -39,6 +39,16 @@ pub struct MemoryOutput {
     pub opened: Vec<(u32, u32)>,
     /// Peers to which nothing more will come.
     pub closed: Vec<u32>,
+    /// Those of them whose connection is gone, here too: as a socket, it is reset where they have written what was not read.
+    pub dropped: Vec<u32>,
+}
+
+impl MemoryOutput {
+    /// A peer's connection is gone.
+    pub(crate) fn drops(&mut self, peer: u32) {
+        self.closed.push(peer);
+        self.dropped.push(peer);
+    }
 }
 
 /// Tries again what a signal interrupted.

@@ -3,7 +3,7 @@
 use codec::{DecodeError, Disconnect, Packet, Properties, ReasonCode, Version};
 
 use super::Worker;
-use crate::connection::tick;
+use crate::connection::{Connection, tick};
 use crate::limits::{LINGER_MS, TIMER_LOOK_MS, WORK_FILTER};
 use crate::losses::Loss;
 use crate::router::{Among, Hit, SessionId, Share};
@@ -155,13 +155,27 @@ impl Worker {
                 .get(slot)
                 .is_some_and(|connection| connection.transport.unsent() > 0);
         }
-        if says_something || may_listen {
+        let has_bytes = |connection: &Connection| {
+            connection.outbox.is_some() || connection.transport.unsent() > 0
+        };
+        let was_flushed = (says_something || may_listen)
+            && self.connections.slab.get(slot).is_some_and(has_bytes);
+        if was_flushed {
             self.flush_one(slot);
         }
         let Some(connection) = self.connections.slab.get_mut(slot) else {
             return;
         };
-        if !says_something {
+        // Closing a socket that has unread bytes resets it, and takes what we wrote last with it: the rest is read and
+        // thrown away until the client hangs up. Who was told nothing loses nothing, nor who had said all.
+        let lingers = says_something
+            || may_listen
+                && session != OFFLINE
+                && match close {
+                    Close::ByClient { .. } => connection.is_readable() && !connection.is_ended(),
+                    _ => true,
+                };
+        if !lingers {
             if may_listen && matches!(connection.transport, Transport::Layered(_)) {
                 // As much of a goodbye as goes out at once.
                 connection.transport.finish(&mut self.memory);
@@ -169,10 +183,12 @@ impl Worker {
             self.drop_connection(slot);
             return;
         }
-        // Closing a socket that has unread bytes resets it, and takes our last packet with it: the rest is read and
-        // thrown away until the client hangs up.
-        if connection.outbox_bytes() == 0 {
+        let is_readable = connection.is_readable();
+        if !was_flushed {
             self.finish(slot);
+        }
+        if is_readable {
+            self.connections.list(slot);
         }
         let timer = Timer::Linger {
             connection: slot,
@@ -223,7 +239,7 @@ impl Worker {
         self.counts.connections -= 1;
         self.counts.connections_closed += 1;
         if let Some(memory) = connection.transport.memory() {
-            self.memory.closed.push(memory.peer);
+            self.memory.drops(memory.peer);
         }
     }
 
@@ -362,6 +378,9 @@ impl Worker {
     /// Gives a member's unacknowledged messages of shared subscriptions to other members, in their order: to connected
     /// ones with room, or to any when the session ends.
     fn give_shared_away(&mut self, slot: u32, ends: bool) {
+        if self.is_draining() {
+            return; // the others end as well
+        }
         let id = SessionId::new(self.index, slot);
         let Some(flow) = self
             .sessions

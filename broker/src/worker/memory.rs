@@ -13,7 +13,7 @@ impl Worker {
 
     /// Whether something waits to be flushed.
     pub(crate) fn has_dirty(&self) -> bool {
-        !self.connections.dirty.is_empty()
+        self.connections.has_dirty()
     }
 
     /// When the next timer fires.
@@ -35,6 +35,9 @@ impl Worker {
 
     /// How many bytes of a client in memory are read now.
     pub(crate) fn reads(&mut self, slot: u32) -> usize {
+        if self.is_closing(slot) {
+            return self.room(slot);
+        }
         // What its layers hold is handled before more is read.
         let waits = |connection: &mut Connection| {
             let held = connection

@@ -30,9 +30,6 @@ pub(crate) enum Next {
     Ended,
 }
 
-/// How often a draining worker looks whether it is done.
-const DRAIN_LOOK_MS: u64 = 20;
-
 impl Worker {
     /// A turn begins.
     pub(crate) fn begin(&mut self, now: Time) {
@@ -44,17 +41,27 @@ impl Worker {
 
     /// Whether sockets may be read: not while another worker is behind with what we sent it, nor while draining.
     pub(crate) fn may_read(&self) -> bool {
+        self.draining.is_none() && self.others_keep_up()
+    }
+
+    /// Whether no worker is behind with what the others send it.
+    pub(super) fn others_keep_up(&self) -> bool {
         let limits = &self.settings.limits;
         let entries_max = limits.inbox_entries_max as usize;
         let bytes_max = usize::try_from(limits.inbox_bytes_max).unwrap_or(usize::MAX);
-        self.drain_until.is_none()
-            && self.shared.mailboxes.iter().all(|mailbox| {
-                mailbox.waiting() <= entries_max && mailbox.waiting_bytes() <= bytes_max
-            })
+        self.shared.mailboxes.iter().all(|mailbox| {
+            mailbox.waiting() <= entries_max && mailbox.waiting_bytes() <= bytes_max
+        })
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.drain_until.is_some()
+        self.draining.is_some()
+    }
+
+    /// Whether the connection is closed on our side: what still comes of it is thrown away, also where nothing else is read.
+    pub(crate) fn is_closing(&self, slot: u32) -> bool {
+        let connection = self.connections.slab.get(slot);
+        connection.is_some_and(Connection::is_closing)
     }
 
     /// Goes on with connections that were left with something to do.
@@ -75,7 +82,7 @@ impl Worker {
             let Some(connection) = self.connections.slab.get_mut(slot) else {
                 continue;
             };
-            if !may_read {
+            if !may_read && !connection.is_closing() {
                 let goes_on = connection.reads_ahead() && !connection.is_held();
                 if connection.is_readable() || connection.has_rest() || goes_on {
                     self.connections.list(slot);
@@ -141,7 +148,16 @@ impl Worker {
         }
         inbox.drain(..taken);
         self.inbox = inbox;
-        self.shared.mailboxes[self.index].handled(taken, bytes);
+        self.handled = (taken, bytes);
+        if !self.is_draining() {
+            self.tell_handled();
+        }
+    }
+
+    /// Entries of the inbox are handled: they count no more.
+    fn tell_handled(&mut self) {
+        let (entries, bytes) = std::mem::take(&mut self.handled);
+        self.shared.mailboxes[self.index].handled(entries, bytes);
     }
 
     /// Handles an entry of the inbox: what is left of it when there is enough for this turn.
@@ -211,10 +227,7 @@ impl Worker {
                 // One in a turn: clients come in between.
                 self.work = WORK_PER_TURN_MAX;
             }
-            Inbox::Shutdown => {
-                let until = self.now.plus_ms(self.settings.limits.drain_timeout_ms);
-                self.drain_until.get_or_insert(until);
-            }
+            Inbox::Shutdown => self.begin_drain(),
         }
         None
     }
@@ -511,8 +524,10 @@ impl Worker {
             mailbox.send(entries);
         }
         self.shared.counters[self.index].publish(&self.counts);
-        if let Some(until) = self.drain_until {
-            return self.drain(until);
+        if let Some(drain) = self.draining {
+            // Not before what they led to is posted: nothing is on its way unseen.
+            self.tell_handled();
+            return self.drain(drain);
         }
         if self.shared.budget.counts() {
             self.shared.budget.judge(self.shared.counted_bytes());
@@ -531,35 +546,6 @@ impl Worker {
         let times = [self.timers.next(), self.relieves_at()];
         let next = times.into_iter().flatten().min();
         next.map_or(Next::Idle, Next::At)
-    }
-
-    /// Draining ends when the sink has settled everything and the outboxes are empty, or when its time is over.
-    fn drain(&mut self, until: Time) -> Next {
-        if self.has_inbox() && self.now < until {
-            return Next::Now;
-        }
-        let busy = self.counts.sink_pending > 0
-            || self.connections.slab.indices().any(|slot| {
-                let unsent = |connection: &Connection| connection.unsent_bytes() > 0;
-                self.connections.slab.get(slot).is_some_and(unsent)
-            });
-        if busy && self.now < until {
-            return Next::At(self.now.plus_ms(DRAIN_LOOK_MS));
-        }
-        if self.counts.sink_pending > 0 {
-            let pending = self.counts.sink_pending;
-            tracing::warn!(
-                pending,
-                "shut down with publishes not yet stored; they were not acknowledged"
-            );
-        }
-        for slot in self.connections.slab.indices().collect::<Vec<_>>() {
-            self.close(slot, Close::Shutdown);
-            self.drop_connection(slot);
-        }
-        self.forgo_wills();
-        self.shared.counters[self.index].publish(&self.counts);
-        Next::Ended
     }
 }
 

@@ -132,7 +132,7 @@ impl Worker {
             .waiting_wills
             .fetch_add(bytes, Ordering::Relaxed)
             + bytes;
-        if self.drain_until.is_some() || waiting > self.settings.limits.waiting_wills_bytes_max {
+        if self.is_draining() || waiting > self.settings.limits.waiting_wills_bytes_max {
             self.shared
                 .waiting_wills
                 .fetch_sub(bytes, Ordering::Relaxed);

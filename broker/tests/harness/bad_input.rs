@@ -579,3 +579,39 @@ fn nothing_is_read_after_the_error_and_the_rest_is_thrown_away() {
     assert_eq!(bad.got(), ["DISCONNECT 0x82", "closed"]);
     assert_eq!(witness.got(), NOTHING);
 }
+
+#[test]
+fn an_answer_that_came_before_the_error_is_not_lost_to_what_comes_behind_it() {
+    everywhere(|net, version| {
+        let mut bad = net.client("bad").version(version).connect();
+        let mut bytes = bad.encode_publish(&Pub::new("t", "x").qos(1, 1));
+        bytes.extend([0xd0, 0]);
+        bytes.resize(500_000, 0);
+        bad.write(&bytes);
+        let said: &[&str] = match version {
+            Version::V5 => &["PUBACK #1", "DISCONNECT 0x82", "closed"],
+            _ => &["PUBACK #1", "closed"],
+        };
+        assert_eq!(bad.got(), said, "{version}");
+        let stats = net.stats();
+        assert_eq!((stats.connections, stats.connections_closed), (0, 1));
+    });
+}
+
+#[test]
+fn of_who_goes_on_sending_after_the_error_no_more_is_read_than_a_bound() {
+    everywhere(|net, version| {
+        let mut bad = net.client("bad").version(version).connect();
+        let sent = 4 * 1_048_576;
+        let mut bytes = bad.encode_publish(&Pub::new("t", "x").qos(1, 1));
+        bytes.extend([0xd0, 0]);
+        bytes.resize(sent, 0);
+        bad.write(&bytes);
+        let read = sent - bad.unread();
+        assert!((1_000_000..1_200_000).contains(&read), "{read} were read");
+        assert_eq!(net.stats().connections, 1, "it may read what it was told");
+        net.advance_s(2);
+        assert_eq!(net.stats().connections, 0);
+        assert_eq!(bad.got().first().map(String::as_str), Some("PUBACK #1"));
+    });
+}

@@ -13,4 +13,5 @@ mod paho;
 mod rumqttc_v4;
 mod rumqttc_v5;
 mod start;
+mod stop;
 mod support;

@@ -104,6 +104,11 @@ impl Server {
         self.handle.sink_ready();
     }
 
+    /// The way in that other threads have.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
     /// Stops the broker now: its last counters.
     pub fn stop(&mut self) -> Stats {
         if let Some(running) = self.running.take() {
