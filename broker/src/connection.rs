@@ -3,7 +3,7 @@
 
 use codec::Version;
 
-use crate::limits::{SPARE_OUTBOX_BYTES_MAX, TIMER_TICK_MS};
+use crate::limits::{LINE_KEPT, SPARE_OUTBOX_BYTES_MAX, TIMER_TICK_MS};
 use crate::outbox::Outbox;
 use crate::read_ahead::ReadAhead;
 use crate::session::OFFLINE;
@@ -240,12 +240,75 @@ impl Connection {
     }
 }
 
+/// Connections that wait to be flushed: who came first goes first.
+#[derive(Debug, Default)]
+struct Line {
+    slots: Vec<u32>,
+    /// The next one's place.
+    at: usize,
+}
+
+impl Line {
+    fn push(&mut self, slot: u32) {
+        self.slots.push(slot);
+    }
+
+    fn last(&self) -> Option<u32> {
+        self.slots.last().copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Takes the next one that was not flushed meanwhile.
+    fn next(&mut self, connections: &Slab<Connection>) -> Option<u32> {
+        while let Some(slot) = self.slots.get(self.at).copied() {
+            self.at += 1;
+            if self.at == self.slots.len() {
+                let was_long =
+                    self.slots.capacity() > LINE_KEPT && self.at < self.slots.capacity() / 8;
+                self.slots.clear();
+                if was_long {
+                    self.slots.shrink_to(self.at);
+                }
+                self.at = 0;
+            } else if self.at > LINE_KEPT && self.at > self.slots.len() / 2 {
+                self.slots.drain(..self.at);
+                self.at = 0;
+            }
+            if connections.get(slot).is_some_and(Connection::is_dirty) {
+                return Some(slot);
+            }
+        }
+        None
+    }
+}
+
+/// The outbox of a connection, which may have to get one.
+#[inline]
+fn outbox_of<'a>(
+    connection: &'a mut Connection,
+    spare: &mut Vec<Box<Outbox>>,
+    spare_bytes: &mut usize,
+) -> &'a mut Outbox {
+    connection.outbox.get_or_insert_with(|| match spare.pop() {
+        Some(outbox) => {
+            *spare_bytes -= outbox.capacity();
+            outbox
+        }
+        None => Box::default(),
+    })
+}
+
 /// The connections of a worker, and what their outboxes share.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     pub(crate) slab: Slab<Connection>,
-    /// Those with something to flush.
-    pub(crate) dirty: Vec<u32>,
+    /// Those with an answer to flush.
+    answered: Line,
+    /// Those with something else to flush; who has been answered since may be in both.
+    delivered: Line,
     /// Those to look at again in the next turn.
     pub(crate) listed: Vec<u32>,
     spare: Vec<Box<Outbox>>,
@@ -253,34 +316,62 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Has the connection's outbox, and what its layers hold, written with this turn's flush.
+    /// Has what a connection's layers answer written with this turn's flush: as [`Connections::outbox`].
     pub(crate) fn mark(&mut self, slot: u32) {
+        if let Some(connection) = self.slab.get_mut(slot)
+            && (!connection.is_dirty() || self.answered.last() != Some(slot))
+        {
+            connection.set_dirty(true);
+            self.answered.push(slot);
+        }
+    }
+
+    /// Has a connection written to that takes bytes again: as [`Connections::outbox_behind`].
+    pub(crate) fn mark_behind(&mut self, slot: u32) {
         if let Some(connection) = self.slab.get_mut(slot)
             && !connection.is_dirty()
         {
             connection.set_dirty(true);
-            self.dirty.push(slot);
+            self.delivered.push(slot);
         }
     }
 
-    /// The connection's outbox, to append to.
+    /// The connection's outbox, to append an answer to: it does not wait behind all that is delivered to others.
     pub(crate) fn outbox(&mut self, slot: u32) -> Option<&mut Outbox> {
+        let connection = self.slab.get_mut(slot)?;
+        if !connection.is_dirty() || self.answered.last() != Some(slot) {
+            connection.set_dirty(true);
+            self.answered.push(slot);
+        }
+        Some(outbox_of(
+            connection,
+            &mut self.spare,
+            &mut self.spare_bytes,
+        ))
+    }
+
+    /// The same, to append a delivery to.
+    pub(crate) fn outbox_behind(&mut self, slot: u32) -> Option<&mut Outbox> {
         let connection = self.slab.get_mut(slot)?;
         if !connection.is_dirty() {
             connection.set_dirty(true);
-            self.dirty.push(slot);
+            self.delivered.push(slot);
         }
-        Some(
-            connection
-                .outbox
-                .get_or_insert_with(|| match self.spare.pop() {
-                    Some(outbox) => {
-                        self.spare_bytes -= outbox.capacity();
-                        outbox
-                    }
-                    None => Box::default(),
-                }),
-        )
+        Some(outbox_of(
+            connection,
+            &mut self.spare,
+            &mut self.spare_bytes,
+        ))
+    }
+
+    /// The next connection with an answer to flush.
+    pub(crate) fn next_answered(&mut self) -> Option<u32> {
+        self.answered.next(&self.slab)
+    }
+
+    /// The next connection with something else to flush.
+    pub(crate) fn next_delivered(&mut self) -> Option<u32> {
+        self.delivered.next(&self.slab)
     }
 
     /// Takes the outbox from a connection that needs it no more.
@@ -300,7 +391,7 @@ impl Connections {
 
     /// Whether some have something to flush.
     pub(crate) fn has_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.answered.is_empty() || !self.delivered.is_empty()
     }
 
     /// Looks at the connection again in the next turn.

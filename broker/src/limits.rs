@@ -119,6 +119,12 @@ pub(crate) const INBOX_BYTES_PER_TURN_MAX: usize = 256 * 1_024;
 /// message replayed is one. What is left over is gone on with in the next turn, behind those who waited. A burst of 100
 /// to 1,000 receivers still fits, so that each of these gets it in one write.
 pub(crate) const WORK_PER_TURN_MAX: u64 = 131_072;
+/// Outboxes that are written in one turn with answers in them, and so many without: some 20 ms. More than
+/// [`EVENTS_PER_TURN_MAX`], so that what is left over becomes less, whatever acknowledgements bring.
+pub(crate) const FLUSH_WRITES_PER_TURN_MAX: usize = 2_048;
+const _: () = assert!(FLUSH_WRITES_PER_TURN_MAX > EVENTS_PER_TURN_MAX);
+/// Places that the list of outboxes to write keeps when it is empty.
+pub(crate) const LINE_KEPT: usize = 65_536;
 /// Work of a publish besides its deliveries.
 pub(crate) const WORK_PUBLISH: u64 = 4;
 /// Work of a filter that comes or goes.

@@ -107,6 +107,8 @@ pub(crate) struct Worker {
     now: Time,
     /// What this part of the turn has done; see [`WORK_PER_TURN_MAX`].
     work: u64,
+    /// The last turn left outboxes to be written.
+    is_behind: bool,
     /// Steps of handshakes in this turn.
     handshakes: u32,
     relief: pressure::Relief,
@@ -171,6 +173,7 @@ impl Worker {
             adopting: None,
             now: Time(0),
             work: 0,
+            is_behind: false,
             handshakes: 0,
             relief: pressure::Relief::new(outbox_bytes_max),
             connections: Connections::default(),

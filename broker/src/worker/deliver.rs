@@ -19,14 +19,17 @@ use crate::timers::Timer;
 /// Borrows what sending to a connection needs, and nothing more of the worker.
 macro_rules! sending {
     ($worker:ident, $slot:expr) => {
-        $worker.connections.outbox($slot).map(|outbox| Sending {
-            now: $worker.now,
-            outbox,
-            outbox_bytes_max: $worker.relief.outbox_bytes_max,
-            alias_maximum: $worker.settings.limits.topic_alias_maximum,
-            frames: &mut $worker.frames,
-            counts: &mut $worker.counts,
-        })
+        $worker
+            .connections
+            .outbox_behind($slot)
+            .map(|outbox| Sending {
+                now: $worker.now,
+                outbox,
+                outbox_bytes_max: $worker.relief.outbox_bytes_max,
+                alias_maximum: $worker.settings.limits.topic_alias_maximum,
+                frames: &mut $worker.frames,
+                counts: &mut $worker.counts,
+            })
     };
 }
 

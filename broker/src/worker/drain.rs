@@ -158,6 +158,7 @@ impl Worker {
             }
             at += 1;
         }
+        self.work = 0;
         // What goes to other workers is posted at the end of a turn.
         if at < slots || self.posts.iter().any(|posts| !posts.is_empty()) {
             drain.step = Step::Wills(at);

@@ -7,8 +7,8 @@ use super::{Close, Worker};
 use crate::connection::Connection;
 use crate::handle::Inbox;
 use crate::limits::{
-    INBOX_BYTES_PER_TURN_MAX, INBOX_ENTRIES_PER_TURN_MAX, LAYER_UNSENT_BYTES_MAX, TIMER_LOOK_MS,
-    TIMER_TICK_MS, WORK_PER_TURN_MAX,
+    FLUSH_WRITES_PER_TURN_MAX, INBOX_BYTES_PER_TURN_MAX, INBOX_ENTRIES_PER_TURN_MAX,
+    LAYER_UNSENT_BYTES_MAX, TIMER_LOOK_MS, TIMER_TICK_MS, WORK_PER_TURN_MAX,
 };
 use crate::message::Message;
 use crate::outcome::{Fate, Part};
@@ -49,9 +49,10 @@ impl Worker {
         let limits = &self.settings.limits;
         let entries_max = limits.inbox_entries_max as usize;
         let bytes_max = usize::try_from(limits.inbox_bytes_max).unwrap_or(usize::MAX);
-        self.shared.mailboxes.iter().all(|mailbox| {
-            mailbox.waiting() <= entries_max && mailbox.waiting_bytes() <= bytes_max
-        })
+        self.shared
+            .mailboxes
+            .iter()
+            .all(|mailbox| mailbox.waiting() <= entries_max && mailbox.waiting_bytes() <= bytes_max)
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -120,12 +121,15 @@ impl Worker {
             connection.outbox.is_some() || connection.transport.unsent() > 0
         };
         if self.connections.slab.get(slot).is_some_and(waiting) {
-            self.connections.mark(slot);
+            self.connections.mark_behind(slot);
         }
     }
 
     /// Handles what other threads have put into the inbox, as much of it as fits a turn.
     pub(crate) fn take_inbox(&mut self) {
+        if self.is_behind {
+            return; // what is delivered waits for its sockets as it is
+        }
         let mut inbox = std::mem::take(&mut self.inbox);
         if inbox.is_empty() {
             self.shared.mailboxes[self.index].take(&mut inbox);
@@ -403,19 +407,22 @@ impl Worker {
         }
     }
 
-    /// Writes every outbox that something was added to, once.
+    /// Writes outboxes that something was added to, each once: first those with answers. A write is a call of the kernel, so
+    /// many of them are left for the next turn, which then does little else but read, and answer what needs no such work.
     pub(crate) fn flush(&mut self) {
-        let mut at = 0;
-        // Closing one connection may add to others' outboxes (wills), so the list may grow.
-        while let Some(slot) = self.connections.dirty.get(at).copied() {
-            at += 1;
+        for _ in 0..FLUSH_WRITES_PER_TURN_MAX {
+            let Some(slot) = self.connections.next_answered() else {
+                break;
+            };
             self.flush_one(slot);
         }
-        self.connections.dirty.clear();
-        let slots = self.connections.dirty.capacity();
-        if slots > 65_536 && at < slots / 8 {
-            self.connections.dirty.shrink_to(at);
+        for _ in 0..FLUSH_WRITES_PER_TURN_MAX {
+            let Some(slot) = self.connections.next_delivered() else {
+                break;
+            };
+            self.flush_one(slot);
         }
+        self.is_behind = self.connections.has_dirty();
     }
 
     pub(super) fn flush_one(&mut self, slot: u32) {
@@ -519,7 +526,7 @@ impl Worker {
 
     /// Ends the turn: posts to the other workers, shows the counts, and says when the next turn is wanted.
     pub(crate) fn end(&mut self) -> Next {
-        self.work = 0;
+        self.work = if self.is_behind { WORK_PER_TURN_MAX } else { 0 };
         for (mailbox, entries) in self.shared.mailboxes.iter().zip(&mut self.posts) {
             mailbox.send(entries);
         }
@@ -533,7 +540,7 @@ impl Worker {
             self.shared.budget.judge(self.shared.counted_bytes());
         }
         let relieves = self.relieve();
-        if relieves || self.has_inbox() {
+        if relieves || self.is_behind || self.has_inbox() {
             return Next::Now;
         }
         if !self.connections.listed.is_empty() {

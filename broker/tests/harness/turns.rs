@@ -11,14 +11,21 @@ use crate::support::{Client, Net, Pub, qos};
 const SUBSCRIBERS: usize = 300;
 const MESSAGES: usize = 2_000;
 
+/// Outboxes with deliveries that are written in one turn.
+const WRITES_MAX: usize = 2_048;
+
 fn subscribers(net: &Net) -> Vec<Client> {
+    many_subscribers(net, SUBSCRIBERS)
+}
+
+fn many_subscribers(net: &Net, subscribers: usize) -> Vec<Client> {
     let subscriber = |n| {
         let mut client = net.join(&format!("s{n}"));
         client.subscribe("t", 0);
         client.got();
         client
     };
-    (0..SUBSCRIBERS).map(subscriber).collect()
+    (0..subscribers).map(subscriber).collect()
 }
 
 /// The messages that a client has, which must be those from `first` on, in order.
@@ -134,4 +141,45 @@ fn an_inbox_is_bounded_in_bytes_those_that_its_worker_has_taken_included() {
     assert!(held_max > INBOX / 2, "the bound was never met");
     net.run();
     assert_eq!((net.stats().inbox_bytes, net.stats().inbox_entries), (0, 0));
+}
+
+#[test]
+fn a_turn_writes_to_a_bounded_number_of_sockets_and_answers_first() {
+    let net = Net::new();
+    let mut subscribers = many_subscribers(&net, 3 * WRITES_MAX);
+    let (mut publisher, mut other) = (net.join("p"), net.join("o"));
+    publisher.push(&[0x30, 5, 0, 1, b't', 0, b'1', 0x30, 5, 0, 1, b't', 0, b'2']);
+    let mut waiting: Vec<usize> = (0..subscribers.len()).collect();
+    let mut turns = 0;
+    while !waiting.is_empty() {
+        other.push(&[0xc0, 0]);
+        let asks = waiting.last().copied().filter(|_| turns == 1);
+        if let Some(asks) = asks {
+            // What was delivered to it comes with the answer, before that and not again.
+            subscribers[asks].push(&[0xc0, 0]);
+        }
+        if turns > 0 {
+            // What is left of the last turn is done before new work is begun.
+            publisher.push(&[0x30, 5, 0, 1, b't', 0, b'3']);
+        }
+        net.sim().turn([0]);
+        assert_eq!(other.got(), ["PINGRESP"], "in turn {turns}");
+        let before = waiting.len();
+        waiting.retain(|n| {
+            let got = subscribers[*n].got();
+            let answered = ["PUBLISH t 1", "PUBLISH t 2", "PINGRESP"];
+            let expected = &answered[..2 + usize::from(Some(*n) == asks)];
+            assert!(got.is_empty() || got == expected, "{got:?} in turn {turns}");
+            assert!(!got.is_empty() || Some(*n) != asks, "it is answered");
+            got.is_empty()
+        });
+        let written = before - waiting.len() - asks.iter().count();
+        assert!(written <= WRITES_MAX, "{written} in turn {turns}");
+        turns += 1;
+    }
+    assert_eq!(turns, 3);
+    net.run();
+    for subscriber in &mut subscribers {
+        assert_eq!(subscriber.got(), ["PUBLISH t 3"; 2]);
+    }
 }
