@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::Config;
 use crate::death::Death;
 use crate::handle::{Handle, Inbox, Shared};
-use crate::retained::Retained;
+use crate::retained::{Bounds, Retained};
 use crate::router::Router;
 use crate::sink::Sink;
 use crate::worker::{Settings, Worker};
@@ -87,10 +87,7 @@ impl Broker {
         };
         let hasher = ahash::RandomState::new();
         let limits = &config.limits;
-        let retained = Retained::new(
-            limits.retained_messages_max as usize,
-            limits.retained_bytes_max,
-        );
+        let retained = Retained::new(Bounds::of(limits));
         let router = Router::new(
             hasher.clone(),
             config.shared_subscription_strategy,

@@ -231,6 +231,8 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     /// Connections over that bound, for the log.
     pub(crate) refused: Throttle,
+    /// Messages that are not retained because their client has set as many as it may, for the log.
+    pub(crate) over_share: Throttle,
     /// How far the workers are with their end.
     pub(crate) drained: Drained,
     /// Bytes of wills that wait to be stored.
@@ -271,6 +273,7 @@ impl Shared {
             drained: Drained::default(),
             budget: Budget::new(limits.memory_bytes_max, workers),
             refused: Throttle::default(),
+            over_share: Throttle::default(),
             unaccepted: Throttle::default(),
             denials: RwLock::new(Arc::new(Denials::new(access))),
             bans: Bans::default(),

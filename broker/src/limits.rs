@@ -61,6 +61,11 @@ settings::section! {
         pub retained_messages_max: u32 = 10_000_000, [0.., "messages"];
         /// Bytes of retained messages (topic, payload and properties).
         pub retained_bytes_max: u64 = 4 * 1_073_741_824, [0.., "bytes"];
+        /// Retained messages of this node that one client has set. What exceeds it is refused as beyond retained_messages_max. Who
+        /// replaces a message has set it; one that is deleted or has expired counts no more.
+        pub retained_messages_per_client_max: u32 = 1_000_000, [0.., "messages"];
+        /// Bytes of these messages, likewise.
+        pub retained_bytes_per_client_max: u64 = 512 * 1_048_576, [0.., "bytes"];
         /// Memory that the node may use. From 80 % of it on new clients are refused (0x97; 0x03 in 3.x), from 90 % on QoS 0 is
         /// dropped for clients that do not keep up, from 100 % on the largest queues are cut, and nothing is retained or
         /// subscribed to in addition (0x97; 0x80 in 3.x).

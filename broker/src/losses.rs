@@ -57,6 +57,7 @@ reasons! {
     SinkRefused sink_refused,
     SinkDroppedQos0 sink_dropped_qos0,
     RetainedRefused retained_refused,
+    RetainedRefusedClient retained_refused_client,
     ReadAheadDropped read_ahead_dropped,
     WillNotStored wills_not_stored,
     SubscriptionRefused subscriptions_refused,

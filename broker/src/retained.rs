@@ -1,6 +1,8 @@
 //! Retained messages: the last one of each topic, in topic order, so that a wildcard subscription is answered by
 //! walking on from where it stopped, a bounded number at a time.
 
+mod owners;
+
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -8,8 +10,10 @@ use std::ops::Bound;
 use std::sync::atomic::AtomicU64;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::limits::Limits;
 use crate::message::Message;
 use crate::time::Time;
+use owners::{Owner, Owners};
 
 /// Messages looked at in one step of a walk, so that a filter that matches little holds nobody up.
 const EXAMINED_PER_STEP_MAX: usize = 4_096;
@@ -25,8 +29,30 @@ const EXPIRED_PER_STEP_MAX: usize = 1_024;
 /// text.
 struct ByTopic {
     message: Message,
+    /// Its number in the upper bits, in the lower ones who has set it.
+    number_and_owner: u64,
+}
+
+/// The last number. It comes after years; what is kept then counts as earlier than any subscription, and may come twice to
+/// one that begins meanwhile.
+const NUMBER_MAX: u64 = (1 << (u64::BITS - Owner::BITS)) - 1;
+
+impl ByTopic {
+    fn new(message: Message, number: u64, owner: Owner) -> Self {
+        Self {
+            message,
+            number_and_owner: number << Owner::BITS | owner.bits(),
+        }
+    }
+
     /// Counts the messages that were ever kept on this node: tells what came before a subscription from what came after.
-    sequence: u64,
+    fn number(&self) -> u64 {
+        self.number_and_owner >> Owner::BITS
+    }
+
+    fn owner(&self) -> Owner {
+        Owner::from_bits(self.number_and_owner)
+    }
 }
 
 impl Borrow<[u8]> for ByTopic {
@@ -84,9 +110,40 @@ struct Inner {
     by_topic: BTreeSet<ByTopic>,
     by_expiry: BTreeSet<ByExpiry>,
     bytes: u64,
+    owners: Owners,
     sequence: u64,
     /// Messages of [`SYS`].
     sys: usize,
+}
+
+/// Why a message is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotKept {
+    /// The store is full, or may not grow.
+    Full,
+    /// Its client has set as much as it may.
+    OverShare,
+}
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) messages: u32,
+    pub(crate) bytes: u64,
+    /// The same of what one client has set.
+    pub(crate) client_messages: u32,
+    pub(crate) client_bytes: u64,
+}
+
+impl Bounds {
+    pub(crate) fn of(limits: &Limits) -> Self {
+        Self {
+            messages: limits.retained_messages_max,
+            bytes: limits.retained_bytes_max,
+            client_messages: limits.retained_messages_per_client_max,
+            client_bytes: limits.retained_bytes_per_client_max,
+        }
+    }
 }
 
 impl Inner {
@@ -110,9 +167,11 @@ impl Inner {
     }
 
     fn remove(&mut self, topic: &[u8]) {
-        let Some(ByTopic { message, .. }) = self.by_topic.take(topic) else {
+        let Some(one) = self.by_topic.take(topic) else {
             return;
         };
+        self.owners.remove(one.owner(), one.message.bytes() as u64);
+        let message = one.message;
         self.count(&message, false);
         if let Some(at) = message.expires_at() {
             self.by_expiry.remove(&ByExpiry(at, message));
@@ -138,8 +197,7 @@ pub(crate) struct Retained {
     inner: RwLock<Inner>,
     /// The bytes that are held, for whoever does not need to know it exactly.
     bytes: AtomicU64,
-    messages_max: usize,
-    bytes_max: u64,
+    bounds: Bounds,
 }
 
 /// Where a walk over the retained messages of a filter stands.
@@ -151,12 +209,11 @@ pub(crate) enum Position {
 }
 
 impl Retained {
-    pub(crate) fn new(messages_max: usize, bytes_max: u64) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
             inner: RwLock::default(),
             bytes: AtomicU64::new(0),
-            messages_max,
-            bytes_max,
+            bounds,
         }
     }
 
@@ -193,53 +250,95 @@ impl Retained {
         self.read().sequence
     }
 
-    fn fits(&self, inner: &Inner, topic: &[u8], bytes: u64, may_grow: bool) -> bool {
+    fn fits(
+        &self,
+        inner: &Inner,
+        topic: &[u8],
+        bytes: u64,
+        client: Option<u32>,
+        may_grow: bool,
+    ) -> Result<(), NotKept> {
         if topic.starts_with(SYS) {
-            return true;
+            return Ok(());
         }
+        let bounds = &self.bounds;
         let old = inner.by_topic.get(topic);
+        if let Some(client) = client {
+            let owner = inner.owners.find(client);
+            let (messages, held) = owner.map_or((0, 0), |owner| inner.owners.held(owner));
+            let own = old.filter(|old| Some(old.owner()) == owner);
+            let replaced = own.map_or(0, |own| own.message.bytes() as u64);
+            if (own.is_none() && messages >= bounds.client_messages)
+                || held - replaced + bytes > bounds.client_bytes
+            {
+                return Err(NotKept::OverShare);
+            }
+        }
         let replaced = old.map_or(0, |old| old.message.bytes() as u64);
-        (may_grow || bytes <= replaced)
-            && (old.is_some() || inner.messages() < self.messages_max)
-            && inner.bytes - replaced + bytes <= self.bytes_max
+        if (may_grow || bytes <= replaced)
+            && (old.is_some() || inner.messages() < bounds.messages as usize)
+            && inner.bytes - replaced + bytes <= bounds.bytes
+        {
+            Ok(())
+        } else {
+            Err(NotKept::Full)
+        }
     }
 
-    /// Whether a message would be kept now; where the store may not grow, only in the place of a larger one.
-    pub(crate) fn has_room(&self, topic: &str, bytes: usize, now: Time, may_grow: bool) -> bool {
+    /// Whether a message of that client (its identifier's hash; none is nobody's share) would be kept now; where the store may
+    /// not grow, only in the place of a larger one.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn has_room(
+        &self,
+        topic: &str,
+        bytes: usize,
+        client: Option<u32>,
+        now: Time,
+        may_grow: bool,
+    ) -> Result<(), NotKept> {
         let (topic, bytes) = (topic.as_bytes(), bytes as u64);
-        if self.fits(&self.read(), topic, bytes, may_grow) {
-            return true;
+        if let Ok(()) = self.fits(&self.read(), topic, bytes, client, may_grow) {
+            return Ok(());
         }
         let mut inner = self.write();
         inner.purge(now, EXPIRED_PER_STEP_MAX);
         self.tell(&inner);
-        self.fits(&inner, topic, bytes, may_grow)
+        self.fits(&inner, topic, bytes, client, may_grow)
     }
 
-    /// Keeps `message` as its topic's last, or forgets the topic when the payload is empty [MQTT-3.3.1-6].
-    /// False: it was not kept because a bound is reached, or the store may not grow. What the topic had stays then.
-    pub(crate) fn set(&self, message: Message, now: Time, may_grow: bool) -> bool {
+    /// Keeps `message` of that client as its topic's last, or forgets the topic when the payload is empty [MQTT-3.3.1-6].
+    ///
+    /// # Errors
+    /// It was not kept: a bound is reached, or the store may not grow. What the topic had stays then.
+    pub(crate) fn set(
+        &self,
+        message: Message,
+        client: Option<u32>,
+        now: Time,
+        may_grow: bool,
+    ) -> Result<(), NotKept> {
         let mut inner = self.write();
         inner.purge(now, EXPIRED_PER_SET_MAX);
         if message.payload().is_empty() {
             inner.remove(message.topic_bytes());
             self.tell(&inner);
-            return true;
+            return Ok(());
         }
         let bytes = message.bytes() as u64;
-        if !self.fits(&inner, message.topic_bytes(), bytes, may_grow) {
-            return false;
-        }
+        self.fits(&inner, message.topic_bytes(), bytes, client, may_grow)?;
         inner.remove(message.topic_bytes());
         inner.count(&message, true);
-        inner.sequence += 1;
-        let sequence = inner.sequence;
-        if let Some(at) = message.expires_at() {
-            inner.by_expiry.insert(ByExpiry(at, message.clone()));
+        let owner = client.map_or(Owner::NOBODY, |client| inner.owners.add(client, bytes));
+        inner.sequence = (inner.sequence + 1).min(NUMBER_MAX);
+        let one = ByTopic::new(message, inner.sequence, owner);
+        if let Some(at) = one.message.expires_at() {
+            inner.by_expiry.insert(ByExpiry(at, one.message.clone()));
         }
-        inner.by_topic.insert(ByTopic { message, sequence });
+        inner.by_topic.insert(one);
         self.tell(&inner);
-        true
+        Ok(())
     }
 
     /// Lets go of messages that have expired, a bounded number: when to look again.
@@ -264,7 +363,7 @@ impl Retained {
         let inner = self.read();
         let mut push = |one: &ByTopic| {
             let fresh = one.message.expires_at().is_none_or(|at| at > now);
-            if fresh && wanted(&one.message, one.sequence) {
+            if fresh && wanted(&one.message, one.number()) {
                 out.push(one.message.clone());
                 return true;
             }
@@ -338,6 +437,20 @@ mod tests {
         })
     }
 
+    /// A store of so many messages and bytes, of which one client may have all.
+    fn store(messages: u32, bytes: u64) -> Retained {
+        Retained::new(Bounds {
+            messages,
+            bytes,
+            client_messages: messages,
+            client_bytes: bytes,
+        })
+    }
+
+    fn keeps(retained: &Retained, message: Message, now: Time) -> bool {
+        retained.set(message, Some(1), now, true).is_ok()
+    }
+
     fn all(retained: &Retained, filter: &str, step: usize) -> Vec<String> {
         let mut position = Position::Start;
         let mut topics = Vec::new();
@@ -352,14 +465,14 @@ mod tests {
 
     #[test]
     fn a_walk_finds_what_matches_whatever_its_step() {
-        let retained = Retained::new(100, 100_000);
+        let retained = store(100, 100_000);
         // '!' and '-' stand below '/', '0' above it.
         let topics = [
             "a", "a/b", "a/b/c", "a-b", "a!", "a0", "a/b-c", "a/b0/c", "ab", "b/c", "$SYS/x", "/a",
             "a/", "!/a",
         ];
         for topic in topics {
-            assert!(retained.set(message(topic, b"1", None), Time(0), true));
+            assert!(keeps(&retained, message(topic, b"1", None), Time(0)));
         }
         for filter in ["#", "a/#", "a/+", "+/+", "a", "+", "$SYS/#", "x/#", "a/+/c"] {
             let mut expected: Vec<String> = topics
@@ -378,21 +491,21 @@ mod tests {
 
     #[test]
     fn an_empty_payload_forgets_and_an_expired_message_is_not_found() {
-        let retained = Retained::new(100, 100_000);
-        retained.set(message("t", b"1", None), Time(0), true);
-        retained.set(message("u", b"1", Some(Time(5))), Time(0), true);
+        let retained = store(100, 100_000);
+        keeps(&retained, message("t", b"1", None), Time(0));
+        keeps(&retained, message("u", b"1", Some(Time(5))), Time(0));
         assert_eq!(all(&retained, "#", 10), ["t"]);
-        retained.set(message("t", b"", None), Time(0), true);
+        keeps(&retained, message("t", b"", None), Time(0));
         assert!(all(&retained, "#", 10).is_empty());
         assert_eq!(retained.size().0, 1);
     }
 
     #[test]
     fn bounds_hold_and_replacing_is_not_growing() {
-        let retained = Retained::new(1, 100_000);
-        assert!(retained.set(message("t", b"1", None), Time(0), true));
-        assert!(retained.set(message("t", b"2", None), Time(0), true));
-        assert!(!retained.set(message("u", b"1", None), Time(0), true));
+        let retained = store(1, 100_000);
+        assert!(keeps(&retained, message("t", b"1", None), Time(0)));
+        assert!(keeps(&retained, message("t", b"2", None), Time(0)));
+        assert!(!keeps(&retained, message("u", b"1", None), Time(0)));
         assert_eq!(retained.size().0, 1);
     }
 
@@ -400,7 +513,7 @@ mod tests {
     #[test]
     fn a_walk_resumes_behind_every_topic() {
         let names = ["a", "a!", "a-b", "a.", "a0", "ab", ""];
-        let retained = Retained::new(10_000, 1_000_000);
+        let retained = store(10_000, 1_000_000);
         let mut topics = Vec::new();
         for first in names {
             topics.push(first.to_owned());
@@ -411,7 +524,7 @@ mod tests {
         }
         topics.retain(|topic| !topic.is_empty());
         for topic in &topics {
-            assert!(retained.set(message(topic, b"1", None), Time(0), true));
+            assert!(keeps(&retained, message(topic, b"1", None), Time(0)));
         }
         let filters = [
             "#", "+", "+/#", "a/#", "a-b/#", "a!/#", "a/a/#", "a/+", "a/+/#", "a/+/a", "+/a/#",
@@ -449,14 +562,23 @@ mod tests {
 
     #[test]
     fn expired_messages_make_room_and_are_not_counted() {
-        let retained = Retained::new(2, 100_000);
-        assert!(retained.set(message("t", b"1", Some(Time(5))), Time(0), true));
-        assert!(retained.set(message("t", b"2", Some(Time(20))), Time(0), true));
-        assert!(retained.set(message("u", b"1", Some(Time(10))), Time(0), true));
-        assert!(!retained.has_room("v", 50, Time(9), true));
-        assert!(!retained.set(message("v", b"1", None), Time(9), true));
-        assert!(retained.has_room("v", 50, Time(10), true));
-        assert!(retained.set(message("v", b"1", None), Time(10), true));
+        let retained = store(2, 100_000);
+        assert!(keeps(&retained, message("t", b"1", Some(Time(5))), Time(0)));
+        assert!(keeps(
+            &retained,
+            message("t", b"2", Some(Time(20))),
+            Time(0)
+        ));
+        assert!(keeps(
+            &retained,
+            message("u", b"1", Some(Time(10))),
+            Time(0)
+        ));
+        let has_room = |now| retained.has_room("v", 50, None, now, true).is_ok();
+        assert!(!has_room(Time(9)));
+        assert!(!keeps(&retained, message("v", b"1", None), Time(9)));
+        assert!(has_room(Time(10)));
+        assert!(keeps(&retained, message("v", b"1", None), Time(10)));
         assert_eq!(retained.size().0, 2);
         assert_eq!(retained.purge(Time(19)), Some(Time(20)));
         assert_eq!(retained.purge(Time(20)), None);
@@ -466,13 +588,30 @@ mod tests {
     }
 
     #[test]
+    fn numbers_stop_at_their_last_and_leave_owners_alone() {
+        assert_eq!(size_of::<ByTopic>(), 24);
+        let retained = store(10, 100_000);
+        retained.write().sequence = NUMBER_MAX - 1;
+        for topic in ["1", "2", "3"] {
+            assert!(keeps(&retained, message(topic, b"x", None), Time(0)));
+            assert_eq!(retained.sequence(), NUMBER_MAX);
+        }
+        let inner = retained.read();
+        let owner = inner.owners.find(1).unwrap();
+        for one in &inner.by_topic {
+            assert_eq!((one.number(), one.owner()), (NUMBER_MAX, owner));
+        }
+        assert_eq!(inner.owners.held(owner).0, 3);
+    }
+
+    #[test]
     fn a_replacement_over_the_bound_leaves_what_was_there() {
         let room = message("t", &[b'x'; 100], None).bytes() as u64;
-        let retained = Retained::new(10, room);
-        assert!(retained.set(message("t", b"old", None), Time(0), true));
-        assert!(!retained.set(message("t", &[b'x'; 101], None), Time(0), true));
+        let retained = store(10, room);
+        assert!(keeps(&retained, message("t", b"old", None), Time(0)));
+        assert!(!keeps(&retained, message("t", &[b'x'; 101], None), Time(0)));
         assert_eq!(all(&retained, "#", 10), ["t"]);
-        assert!(retained.set(message("t", &[b'x'; 100], None), Time(0), true));
+        assert!(keeps(&retained, message("t", &[b'x'; 100], None), Time(0)));
         assert_eq!(retained.size(), (1, room));
     }
 }

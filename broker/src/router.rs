@@ -596,7 +596,7 @@ mod tests {
 
     fn router() -> Router {
         let strategy = ShareStrategy::RoundRobin;
-        let retained = Retained::new(100, 10_000);
+        let retained = Retained::new(crate::retained::Bounds::of(&crate::Limits::default()));
         Router::new(ahash::RandomState::new(), strategy, retained)
     }
 

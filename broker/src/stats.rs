@@ -194,6 +194,8 @@ counters! {
     dropped_session_ended,
     /// Messages not retained: the bound on retained messages is reached.
     retained_refused,
+    /// Messages not retained: their client has set as many as it may.
+    retained_refused_client,
     /// Clients refused: the node's memory is at its bound.
     clients_refused_memory,
     /// Clients refused: they, or where they come from, are banned.

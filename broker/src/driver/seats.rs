@@ -382,6 +382,7 @@ mod tests {
 
     use super::*;
     use crate::handle::Inbox;
+    use crate::retained::{Bounds, Retained};
     use crate::{Broker, Config, NoSink, Sink};
 
     const WORKERS: usize = 3;
@@ -631,7 +632,7 @@ mod tests {
             crate::router::Router::new(
                 ahash::RandomState::new(),
                 crate::ShareStrategy::RoundRobin,
-                crate::retained::Retained::new(0, 0),
+                Retained::new(Bounds::of(&crate::Limits::default())),
             ),
             ahash::RandomState::new(),
             &crate::access::AccessConfig::default(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::handle::{Handle, Shared};
-use crate::retained::Retained;
+use crate::retained::{Bounds, Retained};
 use crate::router::Router;
 use crate::sink::Sink;
 use crate::time::Time;
@@ -47,10 +47,7 @@ pub(super) fn workers(
     let hasher =
         ahash::RandomState::with_seeds(seed, seed ^ 0x5bd1_e995, seed.rotate_left(17), !seed);
     let limits = &config.limits;
-    let retained = Retained::new(
-        limits.retained_messages_max as usize,
-        limits.retained_bytes_max,
-    );
+    let retained = Retained::new(Bounds::of(limits));
     let count = config.workers.max(1);
     let shared = Shared::new(
         count,

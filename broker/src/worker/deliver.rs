@@ -10,9 +10,9 @@ use crate::limits::{SHARED_ASKED_MAX, TIMER_LOOK_MS, TIMER_TICK_MS, WORK_PUBLISH
 use crate::losses::Loss;
 use crate::message::Message;
 use crate::outcome::{Fate, Part};
-use crate::retained::Position;
+use crate::retained::{NotKept, Position};
 use crate::router::{Among, Hit, Query, Receiver, SessionId, Share, ShareStrategy};
-use crate::session::{Delivery, QueueMax, Routed, Sending};
+use crate::session::{Delivery, OFFLINE, QueueMax, Routed, Sending};
 use crate::time::Time;
 use crate::timers::Timer;
 
@@ -127,18 +127,46 @@ impl Worker {
     }
 
     fn retain(&mut self, routed: &mut Routed<'_>, origin: Origin) {
+        let of_session = |id: SessionId| self.sessions.get(id.slot());
+        let client = match origin {
+            Origin::Client(id, _) => {
+                of_session(id).map(|session| self.client_hash(&session.client_id) as u32)
+            }
+            Origin::Departed(client) => Some(client),
+            Origin::Nobody => None,
+        };
         let retained = &self.shared.router.retained;
         let may_grow = self.relief.pressure() < Pressure::Queues;
-        if !retained.set(routed.message(), self.now, may_grow) {
-            let publisher = match origin {
-                Origin::Client(session, _) => self.sessions.get(session.slot()),
-                Origin::Departed(_) | Origin::Nobody => None,
+        if let Err(why) = retained.set(routed.message(), client, self.now, may_grow) {
+            let session = match origin {
+                Origin::Client(id, _) => id.slot(),
+                Origin::Departed(_) | Origin::Nobody => OFFLINE,
             };
-            let publisher = publisher.map_or("", |session| &session.client_id);
-            self.counts
-                .lose(Loss::RetainedRefused, publisher, routed.parts.topic);
+            self.count_not_retained(why, session, routed.parts.topic);
         } else if let Some(at) = routed.parts.expires_at {
             self.expire_retained_at(at);
+        }
+    }
+
+    /// Counts a message of a session that is not retained, and says so in the log where one client has no more room.
+    pub(super) fn count_not_retained(&mut self, why: NotKept, session: u32, topic: &str) {
+        let session = self.sessions.get(session);
+        let client = session.map_or("", |session| &session.client_id);
+        let loss = match why {
+            NotKept::Full => Loss::RetainedRefused,
+            NotKept::OverShare => Loss::RetainedRefusedClient,
+        };
+        self.counts.lose(loss, client, topic);
+        if why == NotKept::OverShare
+            && let Some(refused) = self.shared.over_share.count(self.now)
+        {
+            tracing::warn!(
+                client,
+                topic,
+                refused,
+                "messages were not retained: their client has set as many as limits.retained_messages_per_client_max and \
+                 retained_bytes_per_client_max allow"
+            );
         }
     }
 

@@ -13,8 +13,9 @@ use crate::access::{By, RefusedPublish};
 use crate::budget::Pressure;
 use crate::losses::Loss;
 use crate::message::{Message, MessageParts};
+use crate::retained::NotKept;
 use crate::router::SessionId;
-use crate::session::{Begin, OFFLINE, Released, Routed};
+use crate::session::{Begin, OFFLINE, Released, Routed, Session};
 use crate::sink::{Deliver, Incoming, Settlement, Token, Verdict};
 use crate::time::Time;
 
@@ -248,12 +249,13 @@ impl Worker {
             return Err(self.deny_publish(&arrived, by));
         }
         // Told before it is stored or delivered, or not at all: 3.x has no word for it, QoS 0 no answer.
-        if publish.retain && tracked && version == Version::V5 && !self.could_retain(topic, publish)
+        if publish.retain
+            && tracked
+            && version == Version::V5
+            && let Err(why) = self.could_retain(session_slot, topic, publish)
         {
             self.count_publish(publish.qos);
-            let session = self.sessions.get(session_slot);
-            let client = session.map_or("", |session| &session.client_id);
-            self.counts.lose(Loss::RetainedRefused, client, topic);
+            self.count_not_retained(why, session_slot, topic);
             let reason = ReasonCode::QUOTA_EXCEEDED;
             return Err(self.refuse_publish(&arrived, reason));
         }
@@ -372,12 +374,22 @@ impl Worker {
     }
 
     /// Whether there is room to retain a message. Its properties count here as they came: a few of them are not kept.
-    fn could_retain(&self, topic: &str, publish: &Publish<'_>) -> bool {
+    fn could_retain(
+        &self,
+        session: u32,
+        topic: &str,
+        publish: &Publish<'_>,
+    ) -> Result<(), NotKept> {
+        if publish.payload.is_empty() {
+            return Ok(());
+        }
         let content = topic.len() + publish.properties.as_bytes().len() + publish.payload.len();
         let bytes = Message::bytes_of(content);
         let retained = &self.shared.router.retained;
         let may_grow = self.relief.pressure() < Pressure::Queues;
-        publish.payload.is_empty() || retained.has_room(topic, bytes, self.now, may_grow)
+        let client = |session: &Session| self.client_hash(&session.client_id) as u32;
+        let client = self.sessions.get(session).map(client);
+        retained.has_room(topic, bytes, client, self.now, may_grow)
     }
 
     fn count_publish(&mut self, qos: Qos) {

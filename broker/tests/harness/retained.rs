@@ -1,8 +1,9 @@
 //! Retained messages: the last one of a topic, for whoever subscribes later.
 
-use codec::Property;
+use broker::{Message, MessageParts, Time};
+use codec::{Property, Version};
 
-use crate::support::{NOTHING, Net, Pub, everywhere, on_one_and_more_workers};
+use crate::support::{Client, NOTHING, Net, Pub, everywhere, on_one_and_more_workers};
 
 fn retain(net: &Net, topic: &str, payload: &str) {
     net.join("retainer")
@@ -231,4 +232,130 @@ fn a_retained_message_larger_than_a_client_takes_is_skipped_and_the_rest_comes()
     client.subscribe("t/#", 1);
     assert_eq!(client.got(), ["PUBLISH t/2 small q1 #2 retain"]);
     assert_eq!(net.stats().dropped_too_large, 1);
+}
+
+/// Retains with QoS 1, as the client: the answer.
+fn retains(client: &mut Client, topic: &str, payload: &str) -> Vec<String> {
+    client.publish_with(&Pub::new(topic, payload).qos(1, 1).retain());
+    client.got()
+}
+
+/// One client may set two messages, or so many bytes.
+fn shared_out(workers: usize, bytes: u64) -> Net {
+    Net::with(|config| {
+        config.workers = workers;
+        config.limits.retained_messages_per_client_max = 2;
+        config.limits.retained_bytes_per_client_max = bytes;
+    })
+}
+
+const RETAINED: [&str; 1] = ["PUBACK #1"];
+const REFUSED: [&str; 1] = ["PUBACK #1 0x97"];
+
+#[test]
+fn one_client_cannot_fill_the_store() {
+    for workers in [1, 3] {
+        let net = shared_out(workers, 10_000);
+        let (mut greedy, mut other) = (net.join("greedy"), net.join("other"));
+        assert_eq!(retains(&mut greedy, "g/1", "x"), RETAINED);
+        assert_eq!(retains(&mut greedy, "g/2", "x"), RETAINED);
+        assert_eq!(retains(&mut greedy, "g/3", "x"), REFUSED);
+        // Others have their own share, and what replaces is not one more.
+        assert_eq!(retains(&mut other, "o/1", "x"), RETAINED);
+        assert_eq!(retains(&mut greedy, "g/2", "y"), RETAINED);
+        assert_eq!(net.stats().retained_refused_client, 1);
+        // What is deleted, has expired or was replaced by another gives its share back.
+        assert_eq!(retains(&mut greedy, "g/1", ""), RETAINED);
+        assert_eq!(retains(&mut greedy, "g/3", "x"), RETAINED);
+        assert_eq!(retains(&mut other, "g/3", "other's"), RETAINED);
+        assert_eq!(retains(&mut other, "o/2", "x"), REFUSED);
+        let expiring = Pub::new("g/4", "x").qos(1, 1).retain();
+        greedy.publish_with(&expiring.with(Property::MessageExpiryInterval(10)));
+        assert_eq!(greedy.got(), RETAINED);
+        assert_eq!(retains(&mut greedy, "g/5", "x"), REFUSED);
+        net.advance_s(11);
+        assert_eq!(retains(&mut greedy, "g/5", "x"), RETAINED);
+        // It is the client's share, whatever becomes of its session.
+        greedy.disconnect();
+        assert_eq!(retains(&mut net.join("greedy"), "g/6", "x"), REFUSED);
+        let stats = net.stats();
+        // g/2, g/5 and the other's two.
+        assert_eq!((stats.retained_messages, stats.retained_refused), (4, 0));
+        assert_eq!(stats.retained_refused_client, 4);
+    }
+}
+
+#[test]
+fn a_clients_share_of_the_store_is_bounded_in_bytes() {
+    let net = shared_out(1, 300);
+    let mut client = net.join("c");
+    assert_eq!(retains(&mut client, "1", &"x".repeat(200)), RETAINED);
+    assert_eq!(retains(&mut client, "2", &"x".repeat(200)), REFUSED);
+    // A larger one in its place does not fit either, and what was there stays.
+    assert_eq!(retains(&mut client, "1", &"x".repeat(300)), REFUSED);
+    assert_eq!(retains(&mut client, "1", &"y".repeat(100)), RETAINED);
+    assert_eq!(retains(&mut client, "2", "x"), RETAINED);
+    let mut reader = net.join("reader");
+    reader.subscribe("1", 0);
+    assert_eq!(reader.got(), ["PUBLISH 1 (100 bytes) retain"]);
+}
+
+#[test]
+fn beyond_its_share_a_message_without_an_answer_is_delivered_and_not_retained() {
+    for version in [Version::V31, Version::V311] {
+        let net = shared_out(1, 10_000);
+        let mut subscribed = net.join("s");
+        subscribed.subscribe("#", 0);
+        let mut client = net.client("c").version(version).connect();
+        for topic in ["1", "2", "3"] {
+            client.publish_with(&Pub::new(topic, "x").qos(1, 1).retain());
+            assert_eq!(client.got(), ["PUBACK #1"]);
+        }
+        assert_eq!(
+            subscribed.got(),
+            ["PUBLISH 1 x", "PUBLISH 2 x", "PUBLISH 3 x"]
+        );
+        let stats = net.stats();
+        let counts = (stats.retained_messages, stats.retained_refused_client);
+        assert_eq!(counts, (2, 1));
+    }
+}
+
+/// Wills count as their client's, and what no client sent as nobody's.
+#[test]
+fn what_no_client_of_the_node_sent_is_no_clients_share() {
+    let net = Net::with(|config| {
+        config.sys_interval_s = 10;
+        config.limits.retained_messages_per_client_max = 2;
+    });
+    net.advance_s(30);
+    let message = |n: usize| {
+        Message::new(&MessageParts {
+            topic: &format!("down/{n}"),
+            payload: b"x",
+            qos: crate::support::qos(1),
+            retain: true,
+            properties: &[],
+            expires_at: None,
+            arrived_at: Time(0),
+        })
+    };
+    net.handle().publish((0..10).map(message).collect(), None);
+    assert_eq!(net.stats().retained_messages, 10);
+    let mut client = net.join("c");
+    assert_eq!(retains(&mut client, "down/0", "mine"), RETAINED);
+    assert_eq!(retains(&mut client, "down/1", "mine"), RETAINED);
+    assert_eq!(retains(&mut client, "down/2", "mine"), REFUSED);
+    // In place of a client's it gives that its share back.
+    net.handle().publish(vec![message(0)], None);
+    net.run();
+    assert_eq!(retains(&mut client, "down/2", "mine"), RETAINED);
+    let will = net.client("w").will_with("will", "x", 1, true, &[]);
+    for _ in 0..2 {
+        will.connect().cut();
+    }
+    let mut returned = net.join("w");
+    assert_eq!(retains(&mut returned, "w/1", "x"), RETAINED);
+    assert_eq!(retains(&mut returned, "w/2", "x"), REFUSED);
+    assert_eq!(net.stats().retained_refused_client, 2);
 }
