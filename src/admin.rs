@@ -11,6 +11,8 @@ mod openapi;
 mod process;
 mod retained;
 mod subscriptions;
+mod topics;
+mod trace;
 
 use std::sync::Arc;
 
@@ -90,6 +92,12 @@ impl Operation {
         self
     }
 
+    fn answers_lines<T: JsonSchema>(self) -> Self {
+        let mut this = self.answer::<T>();
+        this.media = "application/x-ndjson";
+        this
+    }
+
     fn answer<T: JsonSchema>(mut self) -> Self {
         self.answer = Some(SchemaGenerator::subschema_for::<T>);
         self
@@ -100,7 +108,7 @@ impl Operation {
 fn operations() -> Vec<Operation> {
     use model::{
         BanRequest, Bans, Client, Disconnect, Disconnected, Drained, Drops, Listeners, Log, Page,
-        Receivers, Reloaded, Retained, RetainedMessage, Subscription,
+        Receivers, Reloaded, Retained, RetainedMessage, Subscription, Topics, TraceLine,
     };
     vec![
         Operation::new(
@@ -192,6 +200,22 @@ fn operations() -> Vec<Operation> {
         Operation::new(Method::DELETE, "/api/admin/bans", "Lifts a ban", bans::lift)
             .query::<bans::Who>()
             .answer::<Bans>(),
+        Operation::new(
+            Method::GET,
+            "/api/admin/topics",
+            "The topics with most publishes, counted from now on for some seconds",
+            topics::top,
+        )
+        .query::<topics::Filter>()
+        .answer::<Topics>(),
+        Operation::new(
+            Method::GET,
+            "/api/admin/trace",
+            "All packets of a client, or what happens to the messages of a topic, as they come: one JSON object a line",
+            trace::trace,
+        )
+        .query::<trace::Filter>()
+        .answers_lines::<TraceLine>(),
         Operation::new(
             Method::GET,
             "/api/admin/listeners",

@@ -13,7 +13,7 @@ use crate::log;
 
 use crate::backends;
 
-pub use ctl::{BanWho, Ctl, CtlCommand, Pages, RetainedCommand, To};
+pub use ctl::{BanWho, Ctl, CtlCommand, Pages, RetainedCommand, To, TraceOf};
 pub use dlq::{Command as DlqCommand, Dlq, KafkaOptions as DlqKafka, Letters as DlqLetters};
 pub use kafka::{Groups, Topics, TopicsCommand};
 pub use replay::{Order, Replay};

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use testkit::clients::publish;
 use testkit::eventually;
 use testkit::http::agent;
-use testkit::millstream::{Ended, Millstream, configuration, run, signal};
+use testkit::millstream::{Ended, Millstream, Process, configuration, run, signal};
 
 fn node(arguments: &[&str]) -> Millstream {
     let free = ["broker", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"];
@@ -201,6 +201,88 @@ fn who_lost_what_is_told() {
     assert_eq!(
         done_json(&node, &["drops", "--client", "b*"])["items"],
         json!([])
+    );
+}
+
+#[test]
+fn a_client_and_a_topic_are_traced_and_busy_topics_named() {
+    let node = node(&[]);
+    let port = node.mqtt().port().to_string();
+    let url = node.http.clone();
+    let trace = |more: &[&str]| Process::start(&[&["ctl", "--url", &url, "trace"], more].concat());
+    let mut of_client = trace(&["--client", "c", "--lines", "6"]);
+    let mut of_topic = trace(&[
+        "--topic",
+        "t/#",
+        "--seconds",
+        "60",
+        "--lines",
+        "2",
+        "--json",
+    ]);
+    eventually("both traces", || {
+        (node.err().matches("traced by an operator").count() == 2).then_some(())
+    });
+    let mut sub = Command::new("mosquitto_sub")
+        .args([
+            "-p", &port, "-i", "c", "-u", "anna", "-P", "hunter2", "-q", "1", "-t", "t/+", "-C",
+            "1",
+        ])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("mosquitto_sub can be run");
+    eventually("mosquitto_sub's subscription", || {
+        let all = done_json(&node, &["subscriptions", "--client", "c"]);
+        (!all["items"].as_array().expect("a list").is_empty()).then_some(())
+    });
+    publish(node.mqtt(), "t/1", "hello");
+    sub.wait().expect("its own child");
+    let ended = of_client.ended();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let lines: Vec<&str> = ended.out.lines().collect();
+    for (line, said) in lines.iter().zip([
+        "<- c CONNECT c V311",
+        "-> c CONNACK 0x00",
+        "<- c SUBSCRIBE #1 t/+ q1",
+        "-> c SUBACK #1 0x01",
+        "-> c PUBLISH t/1 q1 #1 5 bytes \"hello\"",
+        "<- c PUBACK #1",
+        "the trace has ended",
+    ]) {
+        assert!(
+            line.contains(said),
+            "{line:?} is not {said:?}: {}",
+            ended.out
+        );
+    }
+    assert_eq!(lines.len(), 7, "{}", ended.out);
+    assert!(
+        lines[0].contains("user anna password (7 bytes, not shown)"),
+        "{}",
+        lines[0]
+    );
+    assert!(!ended.out.contains("hunter2"));
+    let ended = of_topic.ended();
+    let lines: Vec<Value> = ended
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(
+        (&lines[0]["kind"], &lines[1]["kind"]),
+        (&json!("received"), &json!("delivery"))
+    );
+    assert_eq!(lines[1]["client_id"], "c");
+    assert_eq!(lines[1]["text"], "t/1 q1 sent");
+    let counted =
+        std::thread::spawn(move || run(&["ctl", "--url", &url, "topics", "--seconds", "1"]));
+    while !counted.is_finished() {
+        publish(node.mqtt(), "busy", "x");
+    }
+    let counted = counted.join().expect("no panic");
+    assert!(
+        counted.out.contains("busy") && counted.out.contains("publishes in"),
+        "{counted:?}"
     );
 }
 
@@ -451,6 +533,8 @@ fn samples() -> Vec<(&'static str, &'static str, String, Option<Value>)> {
         sample("get", "/api/admin/bans", "", None),
         sample("delete", "/api/admin/bans", "?client_id=b", None),
         sample("get", "/api/admin/drops", "?limit=9", None),
+        sample("get", "/api/admin/topics", "?seconds=1&top=3", None),
+        sample("get", "/api/admin/trace", "?topic=%23&seconds=1", None),
         sample("get", "/api/admin/listeners", "", None),
         sample("get", "/api/admin/log", "", None),
         sample("put", "/api/admin/log", "", Some(json!({"filter": "info"}))),
@@ -523,10 +607,22 @@ fn the_openapi_document_is_true() {
         let mut response = answered.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
         let text = response.body_mut().read_to_string().expect("text");
         assert_eq!(response.status().as_u16(), 200, "{method} {path}: {text}");
-        let answer: Value = serde_json::from_str(&text).expect("JSON");
-        let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
-        if let Err(wrong) = judge(&document, schema, &answer, "answer") {
-            panic!("{method} {path}: {wrong}");
+        let described = operation["responses"]["200"]["content"].as_object();
+        let (media, content) = described
+            .and_then(|all| all.iter().next())
+            .expect("a schema");
+        let is_lines = media == "application/x-ndjson";
+        let answers: Vec<&str> = if is_lines {
+            text.lines().collect()
+        } else {
+            vec![&text]
+        };
+        assert!(!answers.is_empty(), "{method} {path}: nothing");
+        for answer in answers {
+            let answer: Value = serde_json::from_str(answer).expect("JSON");
+            if let Err(wrong) = judge(&document, &content["schema"], &answer, "answer") {
+                panic!("{method} {path}: {wrong}");
+            }
         }
     }
     assert!(described.is_empty(), "no samples of {:?}", described.keys());

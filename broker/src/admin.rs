@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use codec::{Qos, ReasonCode, Version};
 
@@ -14,6 +15,9 @@ use crate::losses::{Loss, LostPart};
 use crate::message::Message;
 use crate::retained::Position;
 use crate::router::{Receiver, SessionId};
+use crate::time::Time;
+use crate::top_topics::TopTopics;
+use crate::trace::{Trace, TraceTo, Traced};
 
 /// A pattern of names: `*` stands for any text, `?` for one character.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -422,6 +426,46 @@ impl Handle {
         then: Then<LostPart>,
     ) {
         let task = move |worker: &mut crate::worker::Worker| then(worker.losses(max, wanted));
+        self.task(worker, Box::new(task));
+    }
+
+    /// Traces a client, or the messages of a topic filter, until that time, and for so many lines at most. Each worker that
+    /// is concerned says in `then` whether it could begin: there are [`TRACES_MAX`](crate::limits::TRACES_MAX) at a time.
+    pub fn trace(
+        &self,
+        of: &Traced,
+        until: Time,
+        lines_max: u32,
+        to: &TraceTo,
+        then: impl Fn(bool) + Clone + Send + 'static,
+    ) {
+        let left = Arc::new(AtomicU32::new(lines_max));
+        let workers = match of {
+            Traced::Client(client_id) => {
+                let home = self.0.home(client_id);
+                home..home + 1
+            }
+            Traced::Topic(_) => 0..self.workers(),
+        };
+        for worker in workers {
+            let trace = Trace::new(of.clone(), until, Arc::clone(&left), Arc::clone(to));
+            let then = then.clone();
+            self.task(worker, Box::new(move |worker| then(worker.trace(trace))));
+        }
+    }
+
+    /// Has a worker count publishes by topic, until that time at most.
+    pub fn count_topics(&self, worker: usize, until: Time, then: Then<()>) {
+        let task = move |worker: &mut crate::worker::Worker| {
+            worker.count_topics(until);
+            then(());
+        };
+        self.task(worker, Box::new(task));
+    }
+
+    /// What a worker has counted so: up to `max` topics. It counts no more from then on.
+    pub fn counted_topics(&self, worker: usize, max: usize, then: Then<TopTopics>) {
+        let task = move |worker: &mut crate::worker::Worker| then(worker.counted_topics(max));
         self.task(worker, Box::new(task));
     }
 

@@ -36,6 +36,8 @@ mod throttle;
 mod time;
 mod timers;
 mod times;
+mod top_topics;
+mod trace;
 pub mod transport;
 mod worker;
 
@@ -55,3 +57,5 @@ pub use sink::{Deliver, Incoming, NoSink, Refusal, Settlement, Sink, Token, Verd
 pub use stats::Stats;
 pub use time::Time;
 pub use times::{TIMES_UP_TO_MS, Times};
+pub use top_topics::{TopTopics, TopicCount};
+pub use trace::{TraceKind, TraceLine, TraceTo, Traced};

@@ -213,6 +213,14 @@ pub const ADMIN_ENTRIES_PER_TURN_MAX: u32 = 1_024;
 pub const LOSSES_PER_WORKER_MAX: usize = 1_024;
 /// Bytes of a client identifier and of a topic in that log; longer ones are cut.
 pub const LOSS_TEXT_BYTES_MAX: usize = 256;
+/// Topics that a worker counts while somebody looks for those with most publishes.
+pub const TOPICS_COUNTED_MAX: usize = 1_024;
+/// Traces of one worker at a time.
+pub const TRACES_MAX: usize = 16;
+/// Bytes of a payload, and of any other text of a client, in a line of a trace.
+pub const TRACE_PAYLOAD_BYTES_MAX: usize = 64;
+/// See [`TRACE_PAYLOAD_BYTES_MAX`].
+pub const TRACE_TEXT_BYTES_MAX: usize = 256;
 /// Client identifiers and networks that may be banned at a time.
 pub const BANS_MAX: usize = 4_096;
 /// Sessions whose queues are looked at in one turn, to cut the largest.

@@ -111,6 +111,13 @@ impl Outbox {
         self.front.push_back(Segment::Payload(message));
     }
 
+    /// A copy of what waits.
+    pub(crate) fn unwritten(&self) -> Vec<u8> {
+        let all = self.front.iter().map(Segment::bytes);
+        let all: Vec<&[u8]> = all.chain(std::iter::once(&self.tail[..])).collect();
+        all.concat().split_off(self.written)
+    }
+
     /// Writes until nothing is left or the other side takes no more.
     ///
     /// # Errors

@@ -20,6 +20,23 @@ pub(crate) enum Fate {
     SessionEnded,
 }
 
+impl Fate {
+    pub(crate) fn in_words(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Queued => "queued",
+            Self::Expired => "dropped: expired",
+            Self::Withheld => "withheld: the access rules deny it",
+            Self::Offline => "dropped: the client is away, and it is QoS 0",
+            Self::QueueFull => "dropped: the queue is full",
+            Self::OutboxFull => "dropped: the client reads too slowly",
+            Self::Memory => "dropped: the node has no memory to spare",
+            Self::TooLarge => "dropped: larger than the client takes",
+            Self::SessionEnded => "dropped: the session has ended",
+        }
+    }
+}
+
 /// How many there are.
 const FATES: usize = Fate::SessionEnded as usize + 1;
 

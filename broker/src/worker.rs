@@ -19,6 +19,7 @@ mod refused;
 mod subscribe;
 mod sys;
 mod turn;
+mod watch;
 mod wills;
 
 use std::collections::HashMap;
@@ -129,6 +130,8 @@ pub(crate) struct Worker {
     /// What sessions that have ended had published and is not settled, by slot and generation; with the hash of the client
     /// identifier.
     departed: HashMap<(u32, u16), (Incoming, u32)>,
+    /// What somebody looks at.
+    watch: Option<Box<watch::Watch>>,
     /// Entries for the other workers, posted once a turn.
     posts: Vec<Vec<Inbox>>,
     /// Entries of the inbox that were handled, and their bytes, while these still count.
@@ -187,6 +190,7 @@ impl Worker {
             waiting_wills: wills::WaitingWills::default(),
             wait_for_node: Vec::new(),
             departed: HashMap::new(),
+            watch: None,
             posts: (0..workers).map(|_| Vec::new()).collect(),
             handled: (0, 0),
             draining: None,
@@ -426,7 +430,13 @@ impl Worker {
                 }
             };
             let len = frame.len;
-            let step = match codec::decode(version, frame) {
+            let decoded = codec::decode(version, frame);
+            if self.watch.is_some()
+                && let Ok(packet) = &decoded
+            {
+                self.saw_packet(slot, session, packet);
+            }
+            let step = match decoded {
                 Ok(Packet::Publish(publish)) if ahead => {
                     let tracked = publish.qos != Qos::AtMostOnce;
                     self.read_ahead(slot, session, tracked, &bytes[at..at + len])

@@ -240,6 +240,47 @@ pub struct Forgotten {
     pub times: u64,
 }
 
+/// The topics with most publishes.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Topics {
+    /// Those with most first.
+    pub topics: Vec<TopicRate>,
+    /// Seconds that were counted.
+    pub seconds: f64,
+    /// All publishes in that time.
+    pub publishes: u64,
+    /// How many publishes any of the counts may be too small by, because only so many topics are counted.
+    pub missed_max: u64,
+}
+
+/// What was published on one topic.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct TopicRate {
+    /// The topic.
+    pub topic: String,
+    /// Publishes.
+    pub publishes: u64,
+    /// Publishes a second.
+    pub per_second: f64,
+    /// Bytes of payloads.
+    pub bytes: u64,
+    /// Deliveries of them.
+    pub deliveries: u64,
+}
+
+/// A line of a trace.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct TraceLine {
+    /// Milliseconds since the trace began.
+    pub ms: u64,
+    /// The client.
+    pub client_id: String,
+    /// What it is about: received (from the client), sent (to it), delivery, event, or end.
+    pub kind: String,
+    /// What happened.
+    pub text: String,
+}
+
 /// Where a node listens.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Listeners {

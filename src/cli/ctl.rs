@@ -182,6 +182,36 @@ A reason is the name of its counter in /api/status.")]
         #[arg(long, value_name = "COUNT")]
         limit: Option<u64>,
     },
+    /// Count publishes by topic for some seconds, and name the topics with most
+    #[command(after_help = "\
+Example:
+  millstream ctl topics --seconds 10 --top 5")]
+    Topics {
+        /// How long to count
+        #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+        seconds: u64,
+        /// How many topics to name
+        #[arg(long, value_name = "COUNT", default_value_t = 20)]
+        top: u64,
+    },
+    /// Show all packets of a client, or what happens to the messages of a topic, as they come
+    #[command(after_help = "\
+Examples:
+  millstream ctl trace --client device-17 --seconds 60
+  millstream ctl trace --topic 'devices/+/state' --lines 100 > trace.txt
+
+Payloads are shortened, passwords are not shown. With --json each line is a JSON object.")]
+    Trace {
+        /// What.
+        #[command(flatten)]
+        of: TraceOf,
+        /// For how long
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        seconds: u64,
+        /// For how many lines at most
+        #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+        lines: u32,
+    },
     /// List the addresses on which the node listens
     #[command(after_help = "\
 Example:
@@ -207,6 +237,18 @@ Example:
 Example:
   millstream ctl drain")]
     Drain,
+}
+
+/// What is traced: one of both.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct TraceOf {
+    /// A client identifier; the client need not be there yet
+    #[arg(long, value_name = "ID")]
+    pub client: Option<String>,
+    /// A topic filter, with + and #
+    #[arg(long, value_name = "FILTER")]
+    pub topic: Option<String>,
 }
 
 /// Who is banned: one of both.

@@ -2,6 +2,7 @@
 //! into words and tables.
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::Context;
 use base64::Engine as _;
@@ -13,9 +14,9 @@ use ureq::http::Method;
 use super::print;
 use crate::admin::model::{
     Bans, Client as Session, Disconnected, Drained, Drops, Listeners, Log, Page, Receiver,
-    Receivers, Reloaded, Retained, RetainedMessage, Subscription,
+    Receivers, Reloaded, Retained, RetainedMessage, Subscription, Topics, TraceLine,
 };
-use crate::cli::{BanWho, Ctl, CtlCommand, Pages, RetainedCommand};
+use crate::cli::{BanWho, Ctl, CtlCommand, Pages, RetainedCommand, TraceOf};
 use crate::ctl::{Client, Table, ago, encoded, shown};
 use crate::exit::Failure;
 
@@ -122,6 +123,28 @@ pub fn run(ctl: Ctl) -> Result<(), Failure> {
                 None,
                 drops,
             )
+        }
+        CtlCommand::Topics { seconds, top } => {
+            let query = [
+                ("seconds", Some(seconds.to_string())),
+                ("top", Some(top.to_string())),
+            ];
+            ask.show(
+                Method::GET,
+                &with_query("/api/admin/topics", &query),
+                None,
+                topics,
+            )
+        }
+        CtlCommand::Trace { of, seconds, lines } => {
+            let TraceOf { client, topic } = of;
+            let query = [
+                ("client", client),
+                ("topic", topic),
+                ("seconds", Some(seconds.to_string())),
+                ("lines", Some(lines.to_string())),
+            ];
+            trace(&ask, &with_query("/api/admin/trace", &query), seconds)
         }
         CtlCommand::Listeners => ask.show(
             Method::GET,
@@ -400,6 +423,47 @@ fn who(receivers: &Receivers) -> String {
         ));
     }
     text
+}
+
+fn topics(topics: &Topics) -> String {
+    let mut table = Table::new(&["topic", "publishes", "per second", "bytes", "deliveries"]);
+    for one in &topics.topics {
+        table.row(&[
+            &one.topic,
+            &one.publishes.to_string(),
+            &format!("{:.1}", one.per_second),
+            &one.bytes.to_string(),
+            &one.deliveries.to_string(),
+        ]);
+    }
+    let mut text = table.text();
+    text.push_str(&format!(
+        "{} publishes in {:.1} s",
+        topics.publishes, topics.seconds
+    ));
+    if topics.missed_max > 0 {
+        text.push_str(&format!("; counts may be {} too small", topics.missed_max));
+    }
+    text + "\n"
+}
+
+fn trace(ask: &Ask, path: &str, seconds: u64) -> Result<(), Failure> {
+    ask.node.lines(path, Duration::from_secs(seconds), |line| {
+        if ask.json {
+            return print(&format!("{line}\n"));
+        }
+        let line: TraceLine = serde_json::from_str(line)
+            .context("the node's answer is not what this version of millstream knows")?;
+        let (s, ms) = (line.ms / 1_000, line.ms % 1_000);
+        let mark = match line.kind.as_str() {
+            "received" => "<-",
+            "sent" => "->",
+            "delivery" => "=>",
+            _ => "--",
+        };
+        let (client, text) = (shown(&line.client_id), shown(&line.text));
+        print(&format!("{s:>4}.{ms:03} {mark} {client} {text}\n"))
+    })
 }
 
 fn drops(drops: &Drops) -> String {

@@ -1,5 +1,6 @@
 //! A client of the operators' API.
 
+use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -25,6 +26,15 @@ pub struct Client {
     agent: Agent,
     url: String,
     token: Option<String>,
+}
+
+fn agent(patience: Duration) -> Agent {
+    Agent::config_builder()
+        .timeout_global(Some(patience))
+        .http_status_as_error(false)
+        .proxy(None)
+        .build()
+        .into()
 }
 
 /// Text as a part of a path or of what is behind `?`.
@@ -65,14 +75,8 @@ impl Client {
             }
             None => environment(TOKEN),
         };
-        let agent = Agent::config_builder()
-            .timeout_global(Some(PATIENCE))
-            .http_status_as_error(false)
-            .proxy(None)
-            .build()
-            .into();
         Ok(Self {
-            agent,
+            agent: agent(PATIENCE),
             url: url.trim_end_matches('/').to_owned(),
             token,
         })
@@ -108,6 +112,29 @@ impl Client {
         let answer = self.json(method, path, body)?;
         Ok(serde_json::from_value(answer)
             .context("the node's answer is not what this version of millstream knows")?)
+    }
+
+    /// Asks for lines that come for that time, and gives each of them on.
+    ///
+    /// # Errors
+    /// As [`Client::json`], and what `each` returns.
+    pub fn lines(
+        &self,
+        path: &str,
+        time: Duration,
+        mut each: impl FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let patient = Self {
+            agent: agent(time + PATIENCE),
+            url: self.url.clone(),
+            token: self.token.clone(),
+        };
+        let mut response = patient.send(Method::GET, path, None)?;
+        let lines = BufReader::new(response.body_mut().as_reader()).lines();
+        for line in lines {
+            each(&line.context("the node's answer broke off")?)?;
+        }
+        Ok(())
     }
 
     fn send(

@@ -44,7 +44,7 @@ pub(crate) enum Close {
 
 impl Close {
     /// The reason code that a 5.0 client is told in a DISCONNECT.
-    fn reason(&self) -> Option<ReasonCode> {
+    pub(super) fn reason(&self) -> Option<ReasonCode> {
         Some(match self {
             Self::Lost
             | Self::ByClient { .. }
@@ -127,6 +127,9 @@ impl Worker {
         connection.start_closing();
         connection.session = OFFLINE;
         self.release_held(slot, session);
+        if self.watch.is_some() {
+            self.saw_close(session, &close);
+        }
         self.count_close(session, &close);
         self.log_close(session, &close);
         if matches!(close, Close::PublishRefused) {

@@ -294,6 +294,9 @@ impl Worker {
             };
             crate::session::encode(outbox, version, &Packet::ConnAck(answer));
         }
+        if self.watch.is_some() {
+            self.saw_refusal(slot, reason);
+        }
         tracing::debug!(%reason, "CONNECT refused");
         self.close_step(slot, Close::ConnectRefused)
     }

@@ -70,6 +70,9 @@ impl Worker {
         self.shared.router.lookup(&query, &mut found);
         let deliveries = found.receivers.len() + found.hits.len();
         self.work += WORK_PUBLISH + deliveries as u64;
+        if self.watch.is_some() {
+            self.saw_route(routed.parts.topic, routed.parts.payload.len(), deliveries);
+        }
         if found.receivers.is_empty() && found.hits.is_empty() {
             self.counts.publishes_unmatched += 1;
         }
@@ -81,6 +84,9 @@ impl Worker {
             if worker == self.index {
                 let fate = self.deliver(routed, receiver, &[], None, queue);
                 count(delivered, fate);
+                if self.watch.is_some() {
+                    self.saw_delivery(receiver, routed.parts.topic, fate);
+                }
             } else {
                 self.remote[worker].push(*receiver);
                 elsewhere = true;
@@ -210,6 +216,9 @@ impl Worker {
         for receiver in receivers {
             let fate = self.deliver(&mut routed, receiver, &[], None, queue);
             count(delivered, fate);
+            if self.watch.is_some() {
+                self.saw_delivery(receiver, routed.parts.topic, fate);
+            }
         }
     }
 
@@ -239,6 +248,9 @@ impl Worker {
                 }
                 let fate = self.deliver(routed, &receiver, &more_identifiers, share, queue);
                 count(delivered, fate);
+                if self.watch.is_some() {
+                    self.saw_delivery(&receiver, routed.parts.topic, fate);
+                }
                 if is_shared {
                     self.look_for_room(&receiver);
                 }

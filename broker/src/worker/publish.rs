@@ -166,6 +166,9 @@ impl Worker {
         publish: &Publish<'_>,
         came: Time,
     ) -> Step {
+        if self.watch.is_some() {
+            self.saw_publish(session_slot, topic, publish);
+        }
         let arrived = match self.arrive(slot, session_slot, topic, publish, came) {
             Ok(arrived) => arrived,
             Err(step) => return step,

@@ -36,6 +36,9 @@ impl Worker {
         self.now = now;
         self.counts.losses.now = now;
         self.handshakes = 0;
+        if self.watch.is_some() {
+            self.look_at_watch();
+        }
         self.feel_pressure();
     }
 
@@ -426,6 +429,10 @@ impl Worker {
     }
 
     pub(super) fn flush_one(&mut self, slot: u32) {
+        let traced = match self.watch {
+            Some(_) => self.will_write(slot),
+            None => None,
+        };
         let Some(connection) = self.connections.slab.get_mut(slot) else {
             return;
         };
@@ -448,6 +455,13 @@ impl Worker {
         let empty = outbox_bytes + unsent == 0;
         let has_room = outbox_bytes as u64 <= self.settings.limits.outbox_bytes_max
             && unsent <= LAYER_UNSENT_BYTES_MAX;
+        if let Some(traced) = traced {
+            let taken = traced.len().saturating_sub(outbox_bytes);
+            self.has_written(slot, &traced[..taken]);
+        }
+        let Some(connection) = self.connections.slab.get_mut(slot) else {
+            return;
+        };
         match result {
             Ok(written) => {
                 self.counts.bytes_sent += written as u64;

@@ -32,6 +32,7 @@ mod subscriptions;
 mod support;
 mod sys;
 mod takeover;
+mod trace;
 mod turns;
 mod websocket;
 mod wills;
