@@ -86,6 +86,7 @@ chromium                 command -v chromium
 python3                  command -v python3
 python3-venv             python3 -c 'import ensurepip, venv'
 valgrind                 command -v valgrind
+prometheus               command -v promtool
 END
   if [ -n "$(node_projects)" ]; then
     command -v node >/dev/null || echo nodejs
@@ -106,9 +107,9 @@ debian_packages() {
   }
   [ "$(id -u)" -eq 0 ] || as_root=sudo
   note "installing $packages"
-  # mosquitto's package would start a broker on port 1883. Tests start their own on ports of their own.
+  # mosquitto's and Prometheus' packages would start servers. Tests start their own on ports of their own.
   local policy=/usr/sbin/policy-rc.d made_policy=''
-  if [[ $packages == *mosquitto* ]] && [ ! -e $policy ]; then
+  if [[ $packages =~ mosquitto|prometheus ]] && [ ! -e $policy ]; then
     printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null
     $as_root chmod +x $policy
     made_policy=yes
@@ -118,7 +119,7 @@ debian_packages() {
   # shellcheck disable=SC2086
   apt_install "$as_root" $packages
   if [ -n "$made_policy" ] && [ -d /run/systemd/system ]; then
-    $as_root systemctl disable mosquitto.service
+    $as_root systemctl disable mosquitto.service prometheus.service || true
   fi
 }
 

@@ -24,6 +24,7 @@ const BROKER_GAUGES: &[&str] = &[
     "inflight",
     "queued",
     "subscriptions",
+    "shared_subscriptions",
     "retained_messages",
     "retained_bytes",
     "inbox_entries",

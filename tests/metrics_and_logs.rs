@@ -1,10 +1,37 @@
 //! What operators build on: counters that alerts name are there before anything went wrong, the process is measured, and the log
 //! can be read by machines.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 use testkit::clients::publish;
 use testkit::eventually;
 use testkit::millstream::Millstream;
+
+/// Prometheus' own opinion of names, units and help.
+#[test]
+fn promtool_has_nothing_against_the_metrics() {
+    let node = Millstream::start(&["up", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    publish(node.mqtt(), "rooms/lobby/messages", "no JSON");
+    let (_, metrics) = node.get("/metrics");
+    let Ok(mut promtool) = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+    else {
+        println!("promtool is not there: ./test.sh setup installs it (Debian: prometheus)");
+        return;
+    };
+    let mut input = promtool.stdin.take().expect("a pipe");
+    input.write_all(metrics.as_bytes()).expect("promtool reads");
+    drop(input);
+    let judged = promtool.wait_with_output().expect("its own child");
+    let said = String::from_utf8_lossy(&judged.stderr);
+    assert!(judged.status.success() && said.is_empty(), "{said}");
+}
 
 #[test]
 fn what_alerts_name_is_there_from_the_start() {

@@ -19,6 +19,8 @@ pub struct Outbox {
     written: usize,
     /// Bytes that wait.
     bytes: usize,
+    /// Packets that were added since it was last asked.
+    packets: u32,
     /// Bytes that were counted when it was last asked.
     counted: usize,
 }
@@ -52,6 +54,11 @@ impl Outbox {
         more
     }
 
+    /// Packets that were added since this was last asked.
+    pub(crate) fn more_packets(&mut self) -> u64 {
+        std::mem::take(&mut self.packets).into()
+    }
+
     /// Bytes that waited when it was last asked for more.
     pub(crate) fn counted(&self) -> u64 {
         self.counted as u64
@@ -74,6 +81,7 @@ impl Outbox {
         let at = self.tail.len();
         self.tail.extend_from_slice(frame);
         self.bytes += frame.len();
+        self.packets += 1;
         at
     }
 
@@ -91,6 +99,7 @@ impl Outbox {
             self.tail.truncate(before);
         }
         self.bytes += self.tail.len() - before;
+        self.packets += u32::from(result.is_ok());
         result
     }
 

@@ -298,6 +298,7 @@ impl Router {
 
     pub(crate) fn add_to(&self, stats: &mut Stats) {
         stats.subscriptions = self.subscriptions.load(Ordering::Relaxed);
+        stats.shared_subscriptions = self.shared_subscriptions.load(Ordering::Relaxed);
         (stats.retained_messages, stats.retained_bytes) = self.retained.size();
     }
 

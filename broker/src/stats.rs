@@ -56,6 +56,8 @@ macro_rules! counters {
             $($(#[doc = $doc])+ pub $name: u64,)+
             /// Subscriptions now (one per session and filter).
             pub subscriptions: u64,
+            /// Those of them that are shared.
+            pub shared_subscriptions: u64,
             /// Retained messages now.
             pub retained_messages: u64,
             /// Bytes of retained messages now.
@@ -85,6 +87,7 @@ macro_rules! counters {
                 vec![
                     $((stringify!($name), concat!($($doc),+).trim_ascii(), self.$name),)+
                     ("subscriptions", "Subscriptions now (one per session and filter).", self.subscriptions),
+                    ("shared_subscriptions", "Shared subscriptions now (one per session, group and filter).", self.shared_subscriptions),
                     ("retained_messages", "Retained messages now.", self.retained_messages),
                     ("retained_bytes", "Bytes of retained messages now.", self.retained_bytes),
                     ("inbox_entries", "Entries that wait in the workers' inboxes now.", self.inbox_entries),
@@ -122,6 +125,16 @@ counters! {
     bytes_sent,
     /// Packets received.
     packets_received,
+    /// Packets written to clients' outboxes.
+    packets_sent,
+    /// Publishes written to clients' outboxes, those that are sent again included.
+    publishes_sent,
+    /// Bytes of payloads of publishes received.
+    payload_bytes_received,
+    /// Bytes of payloads of publishes written to clients' outboxes.
+    payload_bytes_sent,
+    /// Sessions that ended because their clients were away for too long.
+    sessions_expired,
     /// Publishes received with QoS 0.
     publishes_received_qos0,
     /// Publishes received with QoS 1.

@@ -132,6 +132,8 @@ pub(crate) struct Worker {
     departed: HashMap<(u32, u16), (Incoming, u32)>,
     /// What somebody looks at.
     watch: Option<Box<watch::Watch>>,
+    /// What `$SYS` has to remember, at the worker that publishes it.
+    sys: Option<Box<sys::Sys>>,
     /// Entries for the other workers, posted once a turn.
     posts: Vec<Vec<Inbox>>,
     /// Entries of the inbox that were handled, and their bytes, while these still count.
@@ -190,6 +192,7 @@ impl Worker {
             waiting_wills: wills::WaitingWills::default(),
             wait_for_node: Vec::new(),
             departed: HashMap::new(),
+            sys: None,
             watch: None,
             posts: (0..workers).map(|_| Vec::new()).collect(),
             handled: (0, 0),

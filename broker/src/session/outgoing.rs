@@ -683,6 +683,8 @@ impl Session {
         if shared {
             sending.outbox.push_payload(routed.message());
         }
+        sending.counts.publishes_sent += 1;
+        sending.counts.payload_bytes_sent += payload_len as u64;
         Sent::Yes
     }
 

@@ -430,6 +430,7 @@ impl Worker {
             self.publish_will(slot, *will, ends);
         }
         if ends {
+            self.counts.sessions_expired += 1;
             self.shared.end_offline();
             self.end_session(slot);
         } else {

@@ -177,7 +177,7 @@ impl Worker {
             Ok(verdict) => verdict,
             Err(step) => return step,
         };
-        self.count_publish(publish.qos);
+        self.count_publish(publish);
         let deferred = self.pass_on(&arrived, &verdict);
         if arrived.is_tracked() {
             let pending = matches!(verdict, Verdict::Pending { .. });
@@ -257,7 +257,7 @@ impl Worker {
             && version == Version::V5
             && let Err(why) = self.could_retain(session_slot, topic, publish)
         {
-            self.count_publish(publish.qos);
+            self.count_publish(publish);
             self.count_not_retained(why, session_slot, topic);
             let reason = ReasonCode::QUOTA_EXCEEDED;
             return Err(self.refuse_publish(&arrived, reason));
@@ -326,7 +326,7 @@ impl Worker {
                 let reason = refusal.reason();
                 let client = &session.client_id;
                 self.counts.lose(Loss::SinkRefused, client, arrived.topic);
-                self.count_publish(publish.qos);
+                self.count_publish(publish);
                 return Err(self.refuse_publish(arrived, reason));
             }
         }
@@ -395,8 +395,9 @@ impl Worker {
         retained.has_room(topic, bytes, client, self.now, may_grow)
     }
 
-    fn count_publish(&mut self, qos: Qos) {
-        *match qos {
+    fn count_publish(&mut self, publish: &Publish<'_>) {
+        self.counts.payload_bytes_received += publish.payload.len() as u64;
+        *match publish.qos {
             Qos::AtMostOnce => &mut self.counts.publishes_received_qos0,
             Qos::AtLeastOnce => &mut self.counts.publishes_received_qos1,
             Qos::ExactlyOnce => &mut self.counts.publishes_received_qos2,
@@ -406,7 +407,7 @@ impl Worker {
     /// Answers a publish that may not be. Told nothing but the end of its connection, a 3.x client would come back and send it
     /// again for ever, so it has its acknowledgement, unless the operator prefers otherwise.
     fn deny_publish(&mut self, arrived: &Arrived<'_>, by: By) -> Step {
-        self.count_publish(arrived.publish.qos);
+        self.count_publish(arrived.publish);
         let lost = match by {
             By::Reserved => Loss::DeniedReservedTopic,
             By::Rule(_) | By::Default(_) => Loss::DeniedAccess,

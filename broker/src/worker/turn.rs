@@ -443,6 +443,7 @@ impl Worker {
                 let result = outbox.write_to(transport, &mut self.memory);
                 self.counts.memory_outboxes =
                     self.counts.memory_outboxes.wrapping_add(outbox.more());
+                self.counts.packets_sent += outbox.more_packets();
                 (result, outbox.bytes())
             }
             None if transport.unsent() > 0 => (Ok(0), 0),

@@ -44,12 +44,48 @@ fn figures_are_true() {
         "publish/messages/sent 1",
         "publish/messages/dropped 0",
         "uptime 10 seconds",
+        "clients/active 1",
+        "clients/inactive 1",
+        "clients/maximum 1",
+        "clients/expired 0",
+        "shared_subscriptions/count 0",
+        "retained messages/count 0",
+        "messages/stored 0",
+        "store/messages/count 0",
+        "store/messages/bytes 0",
+        // CONNECT, SUBSCRIBE and PUBACK of one; CONNECT and two publishes of the other.
+        "messages/received 6",
+        // CONNACK, SUBACK and PUBLISH to one; CONNACK and two PUBACKs to the other.
+        "messages/sent 6",
+        "publish/bytes/received 2",
+        "publish/bytes/sent 1",
+        "load/connections/1min 1.84",
+        "load/publish/received/1min 1.84",
+        "load/messages/sent/5min 1.18",
+        "load/publish/dropped/15min 0.00",
+        "load/sockets/15min 0.13",
     ] {
         let text = format!("PUBLISH $SYS/broker/{said} retain");
         assert!(got.contains(&text), "{text} is not in {got:#?}");
     }
     // The broker's own messages are no clients' publishes.
     assert_eq!(net.stats().publishes_unmatched, 1);
+}
+
+#[test]
+fn sessions_that_expired_are_counted() {
+    let net = Net::with(|config| config.sys_interval_s = 10);
+    let brief = codec::Property::SessionExpiryInterval(30);
+    net.client("brief").with(brief).resuming().connect().cut();
+    net.client("gone").connect().disconnect();
+    let mut reader = net.join("r");
+    reader.subscribe("$SYS/broker/clients/expired", 0);
+    net.advance_s(40);
+    let got = reader.got();
+    assert_eq!(
+        got.last().map(String::as_str),
+        Some("PUBLISH $SYS/broker/clients/expired 1")
+    );
 }
 
 #[test]
