@@ -7,6 +7,7 @@ pub mod config;
 pub mod ctl;
 pub mod dlq;
 pub mod groups;
+mod leave;
 pub mod load;
 pub mod replay;
 pub mod topics;

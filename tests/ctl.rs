@@ -429,6 +429,54 @@ fn an_operator_drains_the_node() {
     assert!(ended.err.contains("as an operator asked"), "{}", ended.err);
 }
 
+#[test]
+fn a_node_that_drains_is_not_ready_first_and_sends_its_clients_elsewhere() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let drain = "[broker.drain]\nready_wait_ms = 2000\nspread_ms = 300\nserver_reference = \"other:1883\"\n";
+    let mut node = node(&["--config", &configuration(&directory, drain)]);
+    let port = node.mqtt().port().to_string();
+    let clients: Vec<Child> = (0..5)
+        .map(|n| {
+            let id = format!("c{n}");
+            Command::new("stdbuf")
+                .args([
+                    "-oL",
+                    "mosquitto_sub",
+                    "-p",
+                    &port,
+                    "-V",
+                    "5",
+                    "-d",
+                    "-i",
+                    &id,
+                    "-t",
+                    "t",
+                ])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("mosquitto_sub can be run")
+        })
+        .collect();
+    eventually("five clients", || {
+        let list = done_json(&node, &["clients", "--connected"]);
+        (list["items"].as_array().expect("a list").len() == 5).then_some(())
+    });
+    done(&node, &["drain"]);
+    assert_eq!(node.get("/health/ready").0, 503);
+    // Whoever has not looked yet is still served.
+    publish(node.mqtt(), "t", "x");
+    let ended = node.ended();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    for mut client in clients {
+        // It may try to come back.
+        let _ = client.kill();
+        let said = client.wait_with_output().expect("its own child");
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.contains("DISCONNECT (156)"), "{said}");
+    }
+}
+
 /// A client that connects under any name, and stays.
 fn connect(mqtt: SocketAddr, id: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(mqtt).expect("a connection");

@@ -393,6 +393,15 @@ impl Handle {
         self.task(from.worker as usize, Box::new(task));
     }
 
+    /// Has a worker take no new clients, and sends up to `max` of its clients away, one step of a walk: those that have
+    /// nothing under way.
+    pub fn leave(&self, from: Cursor, max: usize, then: Then<Part<()>>) {
+        let task = move |worker: &mut crate::worker::Worker| {
+            then(worker.leave_some(from.slot, max));
+        };
+        self.task(from.worker as usize, Box::new(task));
+    }
+
     /// Retained messages whose topics match a topic filter, behind the topic `after`: up to `max`, and perhaps fewer
     /// although there are more.
     #[must_use]

@@ -30,11 +30,45 @@ settings::section! {
         /// of a topic; "least-in-flight", the one with the fewest to acknowledge. The sticky ones keep a publisher's or a
         /// topic's messages in order as long as their member is there and keeps up.
         pub shared_subscription_strategy: ShareStrategy = ShareStrategy::RoundRobin, ["\"round-robin\", \"sticky-client\", \"sticky-topic\" or \"least-in-flight\""];
+        /// How the node ends.
+        pub drain: Drain = Drain::default(), [section];
         /// Who may do what.
         #[serde(deserialize_with = "AccessConfig::deserialize_table")]
         pub access: AccessConfig = AccessConfig::default(), [section];
         /// The bounds.
         pub limits: Limits = Limits::default(), [section];
+    }
+}
+
+const REFERENCE: Kind<String> = Kind {
+    words: "HOST:PORT, several with spaces between; empty is none",
+    fits: |text| {
+        let is_place = |place: &str| {
+            place
+                .rsplit_once(':')
+                .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+        };
+        text.len() <= REFERENCE_BYTES_MAX && (text.is_empty() || text.split(' ').all(is_place))
+    },
+};
+
+/// The longest server reference.
+const REFERENCE_BYTES_MAX: usize = 1_024;
+
+settings::section! {
+    /// The `[broker.drain]` section.
+    #[derive(Eq)]
+    pub struct Drain {
+        /// How long the node still takes clients when it is to end and `/health/ready` says 503 already, so that load balancers
+        /// see it.
+        pub ready_wait_ms: u64 = 0, [0..=600_000, "milliseconds"];
+        /// Over how long its clients are sent away after that, so that they do not come to other nodes all at once. Those that
+        /// wait for an answer stay until they have it, within limits.drain_timeout_ms.
+        pub spread_ms: u64 = 0, [0..=3_600_000, "milliseconds; 0 is at once"];
+        /// Where 5.0 clients are told to go, as a server reference.
+        pub server_reference: String = String::new(), [is REFERENCE];
+        /// Whether they shall go there for good (0x9D, server moved) or for now (0x9C, use another server).
+        pub moved: bool = false, ["true or false"];
     }
 }
 

@@ -440,7 +440,7 @@ impl Handle {
     }
 
     /// Takes over what may change while the workers run: access rules, the bounds of
-    /// [`Limits::AT_RUN_TIME`](crate::Limits::AT_RUN_TIME), and whether client identifiers are assigned. It holds for each
+    /// [`Limits::AT_RUN_TIME`](crate::Limits::AT_RUN_TIME), whether client identifiers are assigned, and how the node drains. It holds for each
     /// worker from its next turn on. `now` is what the node runs with.
     ///
     /// # Errors
@@ -450,6 +450,7 @@ impl Handle {
         now.limits.take_over(&new.limits);
         now.access = new.access.clone();
         now.assign_client_ids = new.assign_client_ids;
+        now.drain = new.drain.clone();
         let mut denials = self
             .0
             .denials

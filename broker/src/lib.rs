@@ -44,7 +44,7 @@ mod worker;
 pub use access::{AccessConfig, Action, Denied, Effect, RefusedPublish, Rule};
 pub use budget::{Memory, Pressure};
 pub use codec;
-pub use config::Config;
+pub use config::{Config, Drain};
 pub use death::Death;
 pub use driver::{Broker, Running, StartError};
 pub use handle::Handle;

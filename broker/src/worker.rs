@@ -10,6 +10,7 @@ mod deliver;
 mod drain;
 mod held;
 mod layers;
+mod leave;
 mod memory;
 mod packets;
 mod pressure;
@@ -30,7 +31,7 @@ use codec::{DecodeError, Packet, Qos};
 use hashbrown::HashTable;
 
 use crate::access::{Access, Denials};
-use crate::config::Config;
+use crate::config::{Config, Drain};
 use crate::connection::{Connection, Connections};
 use crate::handle::{Inbox, Shared};
 use crate::limits::{Limits, TIMER_LOOK_MS, TIMER_TICK_MS, WORK_PER_TURN_MAX};
@@ -55,6 +56,7 @@ pub(crate) struct Settings {
     /// What the access rules refused.
     pub(crate) denials: Arc<Denials>,
     pub(crate) assign_client_ids: bool,
+    pub(crate) drain: Drain,
     pub(crate) sys_interval_s: u32,
 }
 
@@ -65,6 +67,7 @@ impl Settings {
             access: Access::new(&config.access),
             denials,
             assign_client_ids: config.assign_client_ids,
+            drain: config.drain.clone(),
             sys_interval_s: config.sys_interval_s,
         })
     }
@@ -130,6 +133,8 @@ pub(crate) struct Worker {
     /// What sessions that have ended had published and is not settled, by slot and generation; with the hash of the client
     /// identifier.
     departed: HashMap<(u32, u16), (Incoming, u32)>,
+    /// Takes no new clients: the node is about to end.
+    is_leaving: bool,
     /// What somebody looks at.
     watch: Option<Box<watch::Watch>>,
     /// What `$SYS` has to remember, at the worker that publishes it.
@@ -193,6 +198,7 @@ impl Worker {
             wait_for_node: Vec::new(),
             departed: HashMap::new(),
             sys: None,
+            is_leaving: false,
             watch: None,
             posts: (0..workers).map(|_| Vec::new()).collect(),
             handled: (0, 0),

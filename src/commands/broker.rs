@@ -101,7 +101,7 @@ async fn serve(
     let node = Arc::new(node);
     tokio::spawn(systemd::watchdog(node.clone(), broker.handle().clone()));
     let router = Router::new().route("/", get(|| std::future::ready(INDEX)));
-    reloader.add(broker.reloadable(&config.broker));
+    reloader.add(broker.reloadable());
     let reloader = Arc::new(reloader);
     signals::reload_on_hangup(Arc::clone(&reloader)).context("cannot listen for SIGHUP")?;
     let gate = AdminGuard::new(&config.http, http.ip());

@@ -8,6 +8,7 @@ use ::broker::{Broker, Handle, NoSink, Running, Sink};
 use anyhow::Context;
 use bridge::Bridge;
 
+use super::leave::leave;
 use super::{KAFKA_AWAY_DRAIN, blocking, within};
 use crate::config::Config;
 use crate::exit::{self, Failure};
@@ -46,11 +47,19 @@ struct Reload {
     running: Mutex<::broker::Config>,
 }
 
+impl Reload {
+    fn drain(&self) -> ::broker::Drain {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.drain.clone()
+    }
+}
+
 impl Reloadable for Arc<Reload> {
     fn keys(&self) -> Vec<String> {
         let limits = ::broker::Limits::AT_RUN_TIME.iter();
         let mut keys: Vec<String> = limits.map(|name| format!("broker.limits.{name}")).collect();
-        keys.extend(["broker.access", "broker.assign_client_ids"].map(str::to_owned));
+        let more = ["broker.access", "broker.assign_client_ids", "broker.drain"];
+        keys.extend(more.map(str::to_owned));
         keys
     }
 
@@ -73,6 +82,7 @@ impl Reloadable for Arc<Reload> {
 /// Bound, and not at work yet.
 pub struct Bound {
     broker: Broker,
+    config: ::broker::Config,
     mqtt: SocketAddr,
     drain: Duration,
 }
@@ -80,6 +90,7 @@ pub struct Bound {
 /// At work.
 pub struct BrokerNode {
     running: Running,
+    reload: Arc<Reload>,
     bridge: Option<SharedBridge>,
     handle: Handle,
     mqtt: SocketAddr,
@@ -158,6 +169,7 @@ impl Bound {
         let drain = Duration::from_millis(config.broker.limits.drain_timeout_ms);
         Ok(Self {
             broker,
+            config: config.broker.clone(),
             mqtt,
             drain,
         })
@@ -182,8 +194,13 @@ impl Bound {
             .broker
             .start(sink)
             .context("cannot start the broker's workers")?;
+        let reload = Arc::new(Reload {
+            handle: handle.clone(),
+            running: Mutex::new(self.config),
+        });
         Ok(BrokerNode {
             running,
+            reload,
             bridge,
             handle,
             mqtt: self.mqtt,
@@ -198,12 +215,9 @@ impl BrokerNode {
         self.mqtt
     }
 
-    /// What of `config`, with which the broker was started, can change while it runs.
-    pub fn reloadable(&self, config: &::broker::Config) -> impl Reloadable + use<> {
-        Arc::new(Reload {
-            handle: self.handle.clone(),
-            running: Mutex::new(config.clone()),
-        })
+    /// What can change while the broker runs.
+    pub fn reloadable(&self) -> impl Reloadable + use<> {
+        Arc::clone(&self.reload)
     }
 
     /// The way into the broker.
@@ -220,6 +234,8 @@ impl BrokerNode {
     /// accepted publishes are stored and outboxes are empty, then flushes and ends the bridge. Each step has
     /// `broker.limits.drain_timeout_ms`, and a little for itself.
     pub async fn shutdown(self) {
+        // As a reload may have changed it.
+        leave(&self.handle, &self.reload.drain()).await;
         let limit = self.drain + DRAIN_MARGIN;
         if let Some(bridge) = self.bridge.clone() {
             let limit = if bridge.is_kafka_away() {

@@ -155,7 +155,7 @@ async fn serve(
     tokio::spawn(memory::watch(broker.handle().clone()));
     let node = Arc::new(node);
     tokio::spawn(systemd::watchdog(node.clone(), broker.handle().clone()));
-    reloader.add(broker.reloadable(&config.broker));
+    reloader.add(broker.reloadable());
     let reloader = Arc::new(reloader);
     signals::reload_on_hangup(Arc::clone(&reloader)).context("cannot listen for SIGHUP")?;
     let gate = AdminGuard::new(&config.http, http.ip());

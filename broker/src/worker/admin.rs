@@ -59,7 +59,7 @@ impl Worker {
     }
 
     /// Where the next step of a walk begins.
-    fn next(&self, slot: u32, within: u32) -> Option<Cursor> {
+    pub(super) fn next(&self, slot: u32, within: u32) -> Option<Cursor> {
         let worker = self.index as u32;
         if slot < self.sessions.slots() {
             return Some(Cursor {

@@ -1,6 +1,6 @@
 //! How connections and sessions end: each way has a name, a counter and, in 5.0, a reason code.
 
-use codec::{DecodeError, Disconnect, Packet, Properties, ReasonCode, Version};
+use codec::{DecodeError, ReasonCode, Version};
 
 use super::Worker;
 use crate::connection::{Connection, tick};
@@ -137,15 +137,8 @@ impl Worker {
         }
         let mut says_something = matches!(close, Close::ConnectRefused | Close::PublishRefused);
         if session != OFFLINE {
-            if let (Version::V5, Some(reason), Some(outbox)) =
-                (version, close.reason(), self.connections.outbox(slot))
-            {
-                let packet = Packet::Disconnect(Disconnect {
-                    reason,
-                    properties: Properties::EMPTY,
-                });
-                crate::session::encode(outbox, version, &packet);
-                says_something = true;
+            if version == Version::V5 {
+                says_something |= self.tell_end(slot, session, &close);
             }
             self.detach(session, &close);
         }

@@ -33,6 +33,9 @@ impl Worker {
         if packet_bytes_max.is_some_and(|max| max < CONNACK_BYTES_MIN) {
             return self.close_step(slot, Close::ConnectRefused);
         }
+        if self.is_leaving {
+            return self.refuse_leaving(slot, version);
+        }
         let limits = &self.settings.limits;
         let assigned;
         let client_id = if connect.client_id.is_empty() {
@@ -285,7 +288,7 @@ impl Worker {
         }
     }
 
-    fn refuse(&mut self, slot: u32, version: Version, reason: ReasonCode) -> Step {
+    pub(super) fn refuse(&mut self, slot: u32, version: Version, reason: ReasonCode) -> Step {
         if let Some(outbox) = self.connections.outbox(slot) {
             let answer = ConnAck {
                 session_present: false,

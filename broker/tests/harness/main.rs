@@ -12,6 +12,7 @@ mod downlink_outcomes;
 mod flow_control;
 mod held;
 mod layers;
+mod leave;
 mod losses;
 mod memory;
 mod offline;

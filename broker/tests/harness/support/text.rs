@@ -19,7 +19,13 @@ pub fn text(packet: &Packet<'_>) -> String {
             } else {
                 ""
             };
-            format!("CONNACK {:#04x}{present}", connack.reason.0)
+            let mut text = format!("CONNACK {:#04x}{present}", connack.reason.0);
+            // Those of a session that was accepted are looked at elsewhere.
+            if connack.reason.is_failure() && !connack.properties.is_empty() {
+                write!(text, " {{{}}}", properties_text(connack.properties))
+                    .expect("a string takes all");
+            }
+            text
         }
         Packet::Publish(publish) => publish_text(publish),
         Packet::PubAck(ack) => ack_text("PUBACK", ack),
@@ -39,7 +45,14 @@ pub fn text(packet: &Packet<'_>) -> String {
             )
         }
         Packet::PingResp => "PINGRESP".to_owned(),
-        Packet::Disconnect(disconnect) => format!("DISCONNECT {:#04x}", disconnect.reason.0),
+        Packet::Disconnect(disconnect) => {
+            let mut text = format!("DISCONNECT {:#04x}", disconnect.reason.0);
+            if !disconnect.properties.is_empty() {
+                write!(text, " {{{}}}", properties_text(disconnect.properties))
+                    .expect("a string takes all");
+            }
+            text
+        }
         other => panic!("a server does not send {other:?}"),
     }
 }
