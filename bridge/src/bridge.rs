@@ -135,7 +135,7 @@ impl Bridge {
             .as_ref()
             .map_or(self.downlink_was, Downlink::status);
         let of_claim = self.claim.iter().filter_map(Claim::problem);
-        let of_downlink = self.downlink.iter().filter_map(Downlink::problem);
+        let of_downlink = self.downlink.iter().flat_map(Downlink::problems);
         let reachability = self.watcher.reachability();
         // Of a Kafka that is away as a whole it is said elsewhere.
         let partly = self.downlink.iter().filter(|_| reachability.answers());

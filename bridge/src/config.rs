@@ -91,6 +91,12 @@ settings::section! {
         pub topic: String = "mqtt.downlink".to_owned(), [is kafka::TOPIC];
         /// Where records of the downlink topic go that cannot be published.
         pub dead_letter_topic: String = "mqtt.downlink.dlq".to_owned(), [is kafka::TOPIC];
+        /// Where what becomes of a record is reported, if the record asks for it (header `mill.report`).
+        pub reports_topic: String = "mqtt.downlink.reports".to_owned(), [is kafka::TOPIC];
+        /// Reports that wait for Kafka's confirmation; beyond it nothing is read. And messages with a report that wait in
+        /// sessions and are followed there, to report when a client has got them: of more it is reported that they wait, and
+        /// then no more.
+        pub reports_waiting_max: u32 = 10_000, [1..=1_000_000, "reports"];
         /// The consumer group under which this node's position is kept. What a node without a position does: new_node_lookback_s.
         pub group: String = String::new(), ["text; empty is millstream-downlink-NODE"];
         /// Messages handed to the broker that have not reached all their sessions yet; beyond it nothing is read.
@@ -203,6 +209,7 @@ impl Config {
         if self.downlink.enabled {
             topics.push(&self.downlink.topic);
             topics.push(&self.downlink.dead_letter_topic);
+            topics.push(&self.downlink.reports_topic);
         }
         topics.sort_unstable();
         topics.dedup();
@@ -244,6 +251,13 @@ impl DownlinkConfig {
                 "another topic than downlink.topic",
             ));
         }
+        if [&self.topic, &self.dead_letter_topic].contains(&&self.reports_topic) {
+            return Err(settings::Error::text(
+                "reports_topic",
+                &self.reports_topic,
+                "another topic than downlink.topic and downlink.dead_letter_topic",
+            ));
+        }
         Ok(())
     }
 }
@@ -260,7 +274,7 @@ mod tests {
     #[test]
     fn a_wrong_value_is_named_with_what_is_allowed() {
         type Case = (fn(&mut Config), &'static str, &'static str);
-        let cases: [Case; 17] = [
+        let cases: [Case; 18] = [
             (|c| c.kafka = String::new(), "kafka = \"\"", "HOST:PORT"),
             (
                 |c| c.kafka = "localhost".into(),
@@ -308,6 +322,11 @@ mod tests {
             (
                 |c| c.downlink.dead_letter_topic = "mqtt.downlink".into(),
                 "downlink.dead_letter_topic",
+                "another topic",
+            ),
+            (
+                |c| c.downlink.reports_topic = "mqtt.downlink.dlq".into(),
+                "downlink.reports_topic",
                 "another topic",
             ),
             (
@@ -364,6 +383,7 @@ mod tests {
                 "iot.telemetry",
                 "mqtt.downlink",
                 "mqtt.downlink.dlq",
+                "mqtt.downlink.reports",
                 "mqtt.messages"
             ]
         );

@@ -2,8 +2,9 @@
 //!
 //! One thread reads, decodes, hands over in batches, and commits. Every node reads all of the topic, each under a
 //! consumer group of its own, so partitions are assigned here and not by the group's protocol. The position is committed
-//! over messages that every session which should have them has ([`ledger`]). A broken record becomes a dead letter, written
-//! by one node of all ([`letters`]). What becomes of a record: [`intake`]. Where reading begins: [`position`]. What waits
+//! over messages that every session which should have them has ([`ledger`]); of a record that asks for it Kafka gets a report
+//! first ([`reports`], [`reporter`]). A broken record becomes a dead letter, written by one node of all ([`letters`]). What
+//! becomes of a record: [`intake`]. Where reading begins: [`position`]. What waits
 //! for a subscriber: [`held`], and what Kafka is told of it: [`mark`].
 
 mod decode;
@@ -15,6 +16,8 @@ mod mark;
 mod outcome;
 mod position;
 mod reach;
+mod reporter;
+mod reports;
 mod seen;
 mod wakes;
 
@@ -32,8 +35,9 @@ use self::ledger::{Ledger, Positions};
 use self::letters::Letters;
 use self::reach::Reach;
 pub(crate) use self::reach::STATISTICS_MS;
+use self::reporter::{Lost, Reporter};
 use self::seen::Seen;
-use self::wakes::{Events, Wakes, close, consumer};
+use self::wakes::{Arrived, Events, Wakes, close, consumer};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::kafka;
@@ -72,6 +76,9 @@ struct Counters {
     dead_lettered: AtomicU64,
     commits_failed: AtomicU64,
     rewinds: AtomicU64,
+    reported: AtomicU64,
+    reports_lost: AtomicU64,
+    lost: Lost,
     outcomes: outcome::Counts,
 }
 
@@ -124,8 +131,15 @@ impl Downlink {
         })
     }
 
-    /// That it has stopped by itself, in a sentence. The clients of the node stay: they publish as before.
-    pub(crate) fn problem(&self) -> Option<String> {
+    /// What is wrong, each in a sentence.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
+        self.death()
+            .into_iter()
+            .chain(self.counters.reports_problem())
+    }
+
+    /// That it has stopped by itself. The clients of the node stay: they publish as before.
+    fn death(&self) -> Option<String> {
         let has_died = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
         let died = has_died.then(|| {
             "the downlink has stopped (its thread panicked): what backends answer reaches no client of this node until the \
@@ -152,6 +166,8 @@ impl Downlink {
             dead_lettered: read(&counters.dead_lettered),
             commits_failed: read(&counters.commits_failed),
             rewinds: read(&counters.rewinds),
+            reported: read(&counters.reported),
+            reports_lost: read(&counters.reports_lost),
             outcomes: counters.outcomes.read(),
         }
     }
@@ -195,6 +211,7 @@ struct Reading {
     consumer: BaseConsumer<Events>,
     ledger: Ledger,
     intake: Intake,
+    reporter: Reporter,
     refreshed_at: Instant,
     partitions_looked_at: Instant,
     held_looked_at: Instant,
@@ -239,6 +256,7 @@ impl Reading {
         Ok(Self {
             ledger: Ledger::new(&resumed),
             intake: Intake::new(config, handle, wakes, counters, seen, resumed),
+            reporter: Reporter::new(config, counters),
             seen: Arc::clone(seen),
             reach: Arc::clone(reach),
             config: config.clone(),
@@ -257,17 +275,25 @@ impl Reading {
         let _ = self.wakes.thread.set(std::thread::current());
         while !self.wakes.stopping() {
             self.take_ended();
+            self.report_later();
+            self.take_reported();
             self.look_at_held();
             self.read();
             self.give_positions();
             self.look_at_partitions();
             let held = self.intake.held();
             self.counters.held.store(held, Ordering::Relaxed);
-            std::thread::park_timeout(if held > 0 { HELD_LOOK } else { REST });
+            std::thread::park_timeout(match () {
+                () if self.reporter.waits() => self.reporter.look_in(),
+                () if self.anything_waits() => HELD_LOOK,
+                () => REST,
+            });
         }
         let give_up_at = Instant::now() + STOP_PATIENCE;
-        while !self.ledger.settled() && Instant::now() < give_up_at {
+        while (!self.ledger.settled() || self.reporter.waits()) && Instant::now() < give_up_at {
             self.take_ended();
+            self.report_later();
+            self.take_reported();
             self.give_positions();
             // Callbacks only: a record that comes now is left for the next start.
             let _ = self.consumer.poll(Duration::ZERO);
@@ -288,17 +314,11 @@ impl Reading {
         let ended = self.wakes.take_ended();
         let mut lost = false;
         for (batch, arrived) in ended {
-            let Some(outcomes) = arrived else {
-                lost = true;
-                continue;
-            };
-            if self.ledger.is_open(batch) {
-                for outcome in outcomes {
-                    self.counters.outcomes.count(outcome);
-                }
+            match arrived {
+                Some(arrived) if self.ledger.is_open(batch) => self.arrived(batch, arrived),
+                Some(_) => {}
+                None => lost = true,
             }
-            let moved = self.ledger.arrived(batch);
-            count(&self.counters.delivered, moved.messages);
         }
         // A broker that ends lets go of what it has; then so do we, soon. One that runs should not, but if it does, the
         // messages are still in Kafka.
@@ -307,10 +327,63 @@ impl Reading {
         }
     }
 
-    /// Hands over what was held and has a subscriber now.
+    /// The sessions have the messages of a batch. It is done when Kafka has the reports that are asked for.
+    fn arrived(&mut self, batch: u64, arrived: Arrived) {
+        for outcome in arrived.outcomes {
+            self.counters.outcomes.count(outcome);
+        }
+        let reports = &mut self.intake.reports;
+        let mut told = reports.take_kept(batch);
+        for (number, sessions, word) in arrived.numbered {
+            told.extend(reports.arrived(number, &sessions, word));
+        }
+        for told in told {
+            if self.reporter.send(&told, Some(batch)) {
+                reports.sent(batch);
+            }
+        }
+        self.reporter.untold(reports.take_untold());
+        if reports.batch_arrived(batch) {
+            self.done(batch);
+        }
+    }
+
+    /// A batch is done: its messages have arrived, and Kafka has what is reported of it.
+    fn done(&mut self, batch: u64) {
+        let moved = self.ledger.arrived(batch);
+        count(&self.counters.delivered, moved.messages);
+    }
+
+    /// Takes in which reports Kafka has.
+    fn take_reported(&mut self) {
+        for batch in self.reporter.take_confirmed() {
+            if self.intake.reports.confirmed(batch) {
+                self.done(batch);
+            }
+        }
+    }
+
+    /// Reports what became of messages that waited in sessions.
+    fn report_later(&mut self) {
+        for (number, sessions) in self.wakes.take_later() {
+            if let Some(told) = self.intake.reports.later(number, &sessions) {
+                self.reporter.send_later(&told);
+            }
+        }
+    }
+
+    /// Whether there is something that may expire.
+    fn anything_waits(&self) -> bool {
+        self.intake.held() > 0 || self.intake.reports.waiting_in_sessions() > 0
+    }
+
+    /// Hands over what was held and has a subscriber now, and reports what expired.
     fn look_at_held(&mut self) {
-        if self.intake.held() > 0 && self.held_looked_at.elapsed() >= HELD_LOOK {
+        if self.anything_waits() && self.held_looked_at.elapsed() >= HELD_LOOK {
             self.held_looked_at = Instant::now();
+            for told in self.intake.take_expired_in_sessions() {
+                self.reporter.send_later(&told);
+            }
             let batch = self.intake.look_at_held(&mut self.ledger);
             self.intake.hand_over(batch, &mut self.ledger);
         }
@@ -338,7 +411,9 @@ impl Reading {
     fn has_room(&self, batch: &Batch) -> bool {
         let outstanding = self.ledger.outstanding();
         let config = &self.config.downlink;
-        outstanding.records + batch.weight.records < u64::from(config.outstanding_messages_max)
+        self.reporter.has_room()
+            && outstanding.records + batch.weight.records
+                < u64::from(config.outstanding_messages_max)
             && outstanding.bytes + batch.weight.bytes < config.outstanding_bytes_max
     }
 
@@ -473,17 +548,17 @@ mod tests {
                 std::thread::yield_now();
             }
         });
-        assert_eq!(at_work.problem(), None);
+        assert_eq!(at_work.death(), None);
         at_work.stop();
-        assert_eq!(at_work.problem(), None, "it was told to end");
+        assert_eq!(at_work.death(), None, "it was told to end");
         let dead = downlink(|_| panic!("a trap of this test"));
         let deadline = Instant::now() + Duration::from_secs(30);
-        while dead.problem().is_none() {
+        while dead.death().is_none() {
             assert!(Instant::now() < deadline, "nobody says so");
             std::thread::yield_now();
         }
         assert!(
-            dead.problem()
+            dead.death()
                 .is_some_and(|problem| problem.contains("panicked"))
         );
     }

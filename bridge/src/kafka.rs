@@ -159,6 +159,15 @@ pub(crate) fn letters_reader(config: &Config, group: &str) -> ClientConfig {
     client
 }
 
+/// The producer of reports of what became of downlink records. As that of dead letters: one that comes twice does no harm.
+pub(crate) fn report_producer(config: &Config) -> ClientConfig {
+    let mut client = producer(config, config.producer.batch_bytes_max);
+    client
+        .set("enable.idempotence", "false")
+        .set("enable.gapless.guarantee", "false");
+    client
+}
+
 /// Whether a message failed because Kafka does not have its topic or partition, as far as it was told.
 pub(crate) fn is_missing(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
@@ -266,6 +275,7 @@ mod tests {
             downlink_consumer(&config),
             letters_member(&config, "g"),
             letters_reader(&config, "g"),
+            report_producer(&config),
             alone_producer(&config),
             letter_producer(&config),
         ] {

@@ -197,6 +197,10 @@ pub struct DownlinkStatus {
     pub commits_failed: u64,
     /// Times the position was gone back to, because the broker had let go of messages.
     pub rewinds: u64,
+    /// Reports of what became of records, confirmed by Kafka.
+    pub reported: u64,
+    /// Reports that nobody will get: Kafka refused them, or too many messages waited in sessions to follow each.
+    pub reports_lost: u64,
     /// What became of the records, each counted once; again those that are read again after going back.
     pub outcomes: DownlinkOutcomes,
 }
@@ -364,6 +368,18 @@ impl Status {
                 self.downlink.rewinds,
             ),
         ];
+        each.extend([
+            (
+                "downlink_reported",
+                "Reports of what became of downlink records that asked for one, confirmed by Kafka.",
+                self.downlink.reported,
+            ),
+            (
+                "downlink_reports_lost",
+                "Reports of what became of downlink records that nobody will get.",
+                self.downlink.reports_lost,
+            ),
+        ]);
         each.extend(DownlinkOutcome::ALL.map(|outcome| {
             let (name, help) = outcome.described();
             (name, help, self.downlink.outcomes.of(outcome))

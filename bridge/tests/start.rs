@@ -30,6 +30,7 @@ fn missing_topics_are_created_with_the_configured_partitions() {
         stored_in(&config),
         &config.downlink.topic,
         &config.downlink.dead_letter_topic,
+        &config.downlink.reports_topic,
     ] {
         assert_eq!(log::partitions(kafka, topic), 5, "{topic}");
     }

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::death::OnDeath;
 use crate::limits::Limits;
 use crate::message::Message;
-use crate::outcome::{Delivered, Part};
+use crate::outcome::{Delivered, Fate, OnLater, Outcome, Part};
 use crate::router::{Hit, Receiver, Router};
 use crate::sink::{Settlement, Token};
 use crate::stats::{Counters, Stats};
@@ -249,6 +249,8 @@ pub(crate) struct Shared {
     pub(crate) password_was_said: AtomicBool,
     /// Who is told when a thread dies that the node cannot do without.
     pub(crate) on_death: OnceLock<OnDeath>,
+    /// Who hears what becomes of followed messages that have to wait.
+    on_later: OnceLock<OnLater>,
     /// Zero of the broker's clock.
     pub(crate) started: Instant,
 }
@@ -279,6 +281,7 @@ impl Shared {
             bans: Bans::default(),
             password_was_said: AtomicBool::new(false),
             on_death: OnceLock::new(),
+            on_later: OnceLock::new(),
             started: Instant::now(),
         })
     }
@@ -340,6 +343,14 @@ impl Shared {
         };
         let handled = sum(|mailbox| &mailbox.handled);
         handled == sum(|mailbox| &mailbox.sent)
+    }
+
+    /// Tells what has become of followed messages that waited.
+    pub(crate) fn tell_later(&self, followed: Vec<(u64, Fate)>) {
+        if let Some(on_later) = self.on_later.get() {
+            let one = |(number, fate)| (number, Outcome::of_one(fate));
+            on_later(followed.into_iter().map(one).collect());
+        }
     }
 
     /// The worker that owns what `name` names: a client's session, or the order of a topic.
@@ -424,6 +435,13 @@ impl Handle {
         if let Some(delivered) = delivered {
             delivered.complete();
         }
+    }
+
+    /// Runs `told` when messages with a number ([`Message::followed`]) that had to wait in sessions are sent or lost there:
+    /// each number comes once for each such session, with the outcome of that one delivery. It runs on a worker's thread: it
+    /// should be short. The first call counts; others change nothing and return false.
+    pub fn on_later(&self, told: impl Fn(Vec<(u64, Outcome)>) + Send + Sync + 'static) -> bool {
+        self.0.on_later.set(Box::new(told)).is_ok()
     }
 
     /// Whether any session, connected or kept for its client, has a subscription that matches `topic`: whether a message

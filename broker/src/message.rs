@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use codec::{Properties, Qos};
 
+use crate::outcome::Fate;
 use crate::time::Time;
 
 /// What a [`Message`] is made of.
@@ -39,6 +40,9 @@ const FLAGS: usize = 16;
 const HEAD: usize = 17;
 const NEVER: u64 = (1 << 48) - 1;
 const RETAIN: u8 = 0b100;
+/// Its number stands behind the payload.
+const FOLLOWED: u8 = 0b1000;
+const NUMBER: usize = size_of::<u64>();
 /// What an [`Arc`] adds.
 const COUNTERS: usize = 2 * size_of::<usize>();
 
@@ -79,6 +83,36 @@ impl Message {
         Self::build(parts, &mut Vec::new())
     }
 
+    /// The same under a number, by which [`crate::Handle::on_later`] tells what becomes of it where it has to wait.
+    #[must_use]
+    pub fn followed(&self, number: u64) -> Self {
+        let payload_end = self.payload_end();
+        let mut bytes = Vec::with_capacity(payload_end + NUMBER);
+        bytes.extend_from_slice(&self.0[..payload_end]);
+        bytes.extend_from_slice(&number.to_le_bytes());
+        bytes[FLAGS] |= FOLLOWED;
+        Self(Arc::from(bytes))
+    }
+
+    /// The number under which it is followed, if it is.
+    #[must_use]
+    pub fn number(&self) -> Option<u64> {
+        let (_, number) = self.0.split_last_chunk::<NUMBER>()?;
+        self.is_followed().then(|| u64::from_le_bytes(*number))
+    }
+
+    fn is_followed(&self) -> bool {
+        self.0[FLAGS] & FOLLOWED != 0
+    }
+
+    /// Takes down what has become of a delivery of it that had to wait, where somebody follows it.
+    #[inline]
+    pub(crate) fn note(&self, fate: Fate, followed: &mut Vec<(u64, Fate)>) {
+        if self.is_followed() {
+            followed.extend(self.number().map(|number| (number, fate)));
+        }
+    }
+
     fn head<const N: usize>(&self, at: usize) -> [u8; N] {
         self.0[at..at + N]
             .try_into()
@@ -91,6 +125,10 @@ impl Message {
 
     fn payload_start(&self) -> usize {
         self.topic_end() + u32::from_le_bytes(self.head(PROPERTIES_LEN)) as usize
+    }
+
+    fn payload_end(&self) -> usize {
+        self.0.len() - if self.is_followed() { NUMBER } else { 0 }
     }
 
     /// The topic name.
@@ -107,7 +145,7 @@ impl Message {
     /// The payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        &self.0[self.payload_start()..]
+        &self.0[self.payload_start()..self.payload_end()]
     }
 
     /// The publisher's quality of service.
@@ -227,5 +265,34 @@ mod tests {
         assert_eq!(empty.expires_at(), None);
         assert_eq!(empty.parts().waited_ms(Time(1 << 32)), 1);
         assert_eq!(size_of::<Message>(), 16);
+    }
+
+    #[test]
+    fn a_number_to_follow_it_by_changes_nothing_else() {
+        let parts = MessageParts {
+            topic: "a",
+            payload: b"payload",
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            properties: &[1, 1],
+            expires_at: None,
+            arrived_at: Time(3),
+        };
+        let plain = Message::new(&parts);
+        let mut noted = Vec::new();
+        plain.note(Fate::Sent, &mut noted);
+        assert_eq!((plain.number(), noted.len()), (None, 0));
+        let followed = plain.followed(7).followed(8);
+        followed.note(Fate::Expired, &mut noted);
+        assert_eq!(
+            (followed.number(), noted),
+            (Some(8), vec![(8, Fate::Expired)])
+        );
+        assert_eq!(
+            (followed.payload(), followed.topic()),
+            (&b"payload"[..], "a")
+        );
+        assert_eq!(followed.properties_bytes(), [1, 1]);
+        assert_eq!(Message::new(&followed.parts()), plain);
     }
 }

@@ -78,6 +78,29 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// That of a single delivery.
+    pub(crate) fn of_one(fate: Fate) -> Self {
+        let mut outcome = Self::default();
+        *match fate {
+            Fate::Sent => &mut outcome.delivered,
+            Fate::Queued => &mut outcome.queued,
+            Fate::Expired => &mut outcome.expired,
+            Fate::Withheld => &mut outcome.withheld,
+            Fate::Offline => &mut outcome.offline,
+            Fate::QueueFull => &mut outcome.queue_full,
+            Fate::OutboxFull => &mut outcome.outbox_full,
+            Fate::Memory => &mut outcome.memory,
+            Fate::TooLarge => &mut outcome.too_large,
+            Fate::SessionEnded => &mut outcome.session_ended,
+        } = 1;
+        outcome
+    }
+}
+
+/// Who hears what becomes of followed messages that have to wait.
+pub(crate) type OnLater = Box<dyn Fn(Vec<(u64, Outcome)>) + Send + Sync>;
+
 type Then = Box<dyn FnOnce(Vec<Outcome>) + Send>;
 
 /// Runs a function when every session that should have the messages of one [`crate::Handle::publish`] has them. It is

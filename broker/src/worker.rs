@@ -35,6 +35,7 @@ use crate::config::{Config, Drain};
 use crate::connection::{Connection, Connections};
 use crate::handle::{Inbox, Shared};
 use crate::limits::{Limits, TIMER_LOOK_MS, TIMER_TICK_MS, WORK_PER_TURN_MAX};
+use crate::outcome::Fate;
 use crate::router::{Matches, Receiver};
 use crate::session::{Frames, Incoming, OFFLINE, Session};
 use crate::sink::Sink;
@@ -141,6 +142,8 @@ pub(crate) struct Worker {
     sys: Option<Box<sys::Sys>>,
     /// Entries for the other workers, posted once a turn.
     posts: Vec<Vec<Inbox>>,
+    /// What became of followed messages that waited, told once a turn.
+    followed: Vec<(u64, Fate)>,
     /// Entries of the inbox that were handled, and their bytes, while these still count.
     handled: (usize, usize),
     /// How far its end is, once that has begun.
@@ -200,6 +203,7 @@ impl Worker {
             sys: None,
             is_leaving: false,
             watch: None,
+            followed: Vec::new(),
             posts: (0..workers).map(|_| Vec::new()).collect(),
             handled: (0, 0),
             draining: None,

@@ -30,6 +30,9 @@ pub struct Downlink {
     pub response_topic: Option<String>,
     /// Correlation data.
     pub correlation_data: Option<Vec<u8>>,
+    /// Under what reports of what becomes of it are wanted (see [`report`](crate::report)), if they are: text of 1 to 256
+    /// bytes.
+    pub report: Option<String>,
     /// User properties in order.
     pub user_properties: Vec<(String, String)>,
 }
@@ -94,6 +97,13 @@ impl Downlink {
         self
     }
 
+    /// Asks for reports of what becomes of it, under this text.
+    #[must_use]
+    pub fn report(mut self, correlation: impl Into<String>) -> Self {
+        self.report = Some(correlation.into());
+        self
+    }
+
     /// Adds a user property after those already there.
     #[must_use]
     pub fn user_property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -122,6 +132,7 @@ impl Downlink {
             content_type: self.content_type.as_deref(),
             response_topic: self.response_topic.as_deref(),
             correlation_data: self.correlation_data.as_deref(),
+            report: self.report.as_deref(),
             user_properties: self
                 .user_properties
                 .iter()
@@ -175,6 +186,13 @@ mod tests {
             Downlink::new("a", "x").user_property("a", "\0").validate(),
             Err(EnvelopeError::NotText { .. })
         ));
+        assert_eq!(Downlink::new("a", "x").report("c-1").validate(), Ok(()));
+        for bad in [String::new(), "x".repeat(257)] {
+            assert!(matches!(
+                Downlink::new("a", "x").report(bad).validate(),
+                Err(EnvelopeError::BadValue { .. })
+            ));
+        }
     }
 
     #[test]
@@ -187,6 +205,7 @@ mod tests {
             .content_type("application/json")
             .response_topic("r")
             .correlation_data([1, 2])
+            .report("c-1")
             .user_property("k", "1")
             .user_property("k", "2");
         let envelope = Envelope {
@@ -198,6 +217,7 @@ mod tests {
             content_type: Some("application/json"),
             response_topic: Some("r"),
             correlation_data: Some(&[1, 2]),
+            report: Some("c-1"),
             user_properties: vec![("k", "1"), ("k", "2")],
             payload: b"x",
             ..Envelope::default()

@@ -42,6 +42,10 @@ pub const USER_PREFIX: &str = "mqtt.user.";
 /// kind. No MQTT client can set it.
 pub const CHANGE: &str = "millstream.change";
 
+/// Asks for a report of what becomes of a downlink record, see [`crate::report`]: its value comes back in it. Text of 1 to 256
+/// bytes.
+pub const REPORT: &str = "mill.report";
+
 /// The user properties that are headers under their own name, because tracing tools look for them there (W3C Trace Context).
 pub const TRACE_NAMES: [&str; 2] = ["traceparent", "tracestate"];
 

@@ -18,6 +18,7 @@ pub mod header;
 mod partition;
 mod record;
 pub mod replay;
+pub mod report;
 
 pub use downlink::Downlink;
 pub use error::EnvelopeError;

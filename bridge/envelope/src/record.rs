@@ -2,6 +2,7 @@
 
 use crate::EnvelopeError;
 use crate::header::{self, Decimal};
+use crate::report::CORRELATION_BYTES_MAX;
 
 /// The longest text or binary field that MQTT can carry: its length has two bytes (MQTT 5.0, 1.5.4 and 1.5.6).
 const FIELD_BYTES_MAX: usize = 65_535;
@@ -111,6 +112,8 @@ pub struct Envelope<'a> {
     pub response_topic: Option<&'a str>,
     /// Correlation data.
     pub correlation_data: Option<&'a [u8]>,
+    /// In the downlink: under what a report of what becomes of it is wanted, if one is.
+    pub report: Option<&'a str>,
     /// User properties in order; a name may stand there more than once.
     pub user_properties: Vec<(&'a str, &'a str)>,
     /// The payload.
@@ -137,7 +140,10 @@ impl<'a> Envelope<'a> {
     }
 
     /// Calls `f` with the name and value of every header, user properties last and in their order.
-    pub fn for_each_header(&self, f: impl FnMut(&str, &[u8])) {
+    pub fn for_each_header(&self, mut f: impl FnMut(&str, &[u8])) {
+        if let Some(report) = self.report {
+            f(header::REPORT, report.as_bytes());
+        }
         self.fields()
             .for_each_header(self.user_properties.iter().copied(), &mut String::new(), f);
     }
@@ -202,6 +208,7 @@ impl<'a> Envelope<'a> {
                 header::CORRELATION_DATA => {
                     envelope.correlation_data = Some(binary(header::CORRELATION_DATA, value)?);
                 }
+                header::REPORT => envelope.report = Some(correlation(value)?),
                 _ => {}
             }
         }
@@ -231,6 +238,16 @@ fn text<'a>(field: &'static str, value: &'a [u8]) -> Result<&'a str, EnvelopeErr
         return Err(EnvelopeError::NotText { field });
     }
     Ok(value)
+}
+
+fn correlation(value: &[u8]) -> Result<&str, EnvelopeError> {
+    if !(1..=CORRELATION_BYTES_MAX).contains(&value.len()) {
+        return Err(EnvelopeError::BadValue {
+            field: header::REPORT,
+            allowed: "text of 1 to 256 bytes",
+        });
+    }
+    text(header::REPORT, value)
 }
 
 fn topic_name<'a>(field: &'static str, value: &'a [u8]) -> Result<&'a str, EnvelopeError> {

@@ -37,11 +37,12 @@ prop_compose! {
         content_type in option::of(text()),
         response_topic in option::of(topic_name()),
         correlation_data in option::of(vec(any::<u8>(), 0..100)),
+        report in option::of("[^\0]{1,40}"),
         user_properties in vec((property_name(), text()), 0..6),
     ) -> Downlink {
         Downlink {
             topic, payload, qos, retain, payload_format, message_expiry_s, content_type, response_topic,
-            correlation_data, user_properties,
+            correlation_data, report, user_properties,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! A record of the downlink topic as a message for the broker.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use broker::codec::{EncodeError, PropertiesBuf, Property, Qos};
 use broker::{Message, MessageParts, Time};
-use envelope::{Envelope, EnvelopeError};
+use envelope::{Envelope, EnvelopeError, header};
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedHeaders, Headers as _};
 
@@ -68,6 +69,21 @@ pub(super) fn headers(headers: Option<&BorrowedHeaders>) -> Result<Vec<Header<'_
             .collect()
     }))
     .map_err(|_| Malformed::HeaderName)
+}
+
+/// Under what a record asks for a report, as far as that can be told of one that may be no message, and its MQTT topic.
+pub(super) fn asks<'a>(
+    key: Option<&'a [u8]>,
+    headers: &[Header<'a>],
+) -> Option<(&'a str, Cow<'a, str>)> {
+    let last = |name: &str| headers.iter().rev().find(|(header, _)| *header == name);
+    let correlation = last(header::REPORT)?.1?;
+    let correlation = std::str::from_utf8(correlation).ok()?;
+    let topic = last(header::TOPIC).and_then(|(_, value)| *value).or(key);
+    Some((
+        correlation,
+        String::from_utf8_lossy(topic.unwrap_or_default()),
+    ))
 }
 
 /// Makes a message of a record. `now` and `now_ms` are the same moment on the broker's clock and since the Unix epoch.
@@ -248,6 +264,19 @@ mod tests {
             decode(nothing, Time(0), 0),
             Err(Malformed::Envelope(EnvelopeError::NoTopic))
         );
+    }
+
+    #[test]
+    fn a_record_asks_for_a_report_by_its_last_header_even_if_it_is_no_message() {
+        let headers: [Header<'_>; 3] = [
+            ("mill.report", Some(b"c-1")),
+            ("mqtt.topic", Some(b"a/+")),
+            ("mill.report", Some(b"c-2")),
+        ];
+        assert_eq!(asks(Some(b"k"), &headers), Some(("c-2", "a/+".into())));
+        assert_eq!(asks(Some(b"k"), &headers[..1]), Some(("c-1", "k".into())));
+        assert_eq!(asks(Some(b"k"), &headers[1..2]), None);
+        assert_eq!(asks(None, &[("mill.report", Some(b"\xff"))]), None);
     }
 
     #[test]

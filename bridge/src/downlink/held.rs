@@ -84,22 +84,23 @@ impl Held {
         heard.iter().flat_map(|topic| self.take(topic)).collect()
     }
 
-    /// Takes out what nobody wants any more, and says where it lies.
-    pub(super) fn take_expired(&mut self, now: Time) -> Vec<At> {
+    /// Takes out what nobody wants any more.
+    pub(super) fn take_expired(&mut self, now: Time) -> Vec<Waiting> {
         let mut expired = Vec::new();
-        let (messages, bytes) = (&mut self.messages, &mut self.bytes);
+        let is_over = |waiting: &Waiting| waiting.message.expires_at().is_some_and(|at| at <= now);
         self.topics.retain(|_, of_topic| {
-            of_topic.retain(|waiting| {
-                let is_over = waiting.message.expires_at().is_some_and(|at| at <= now);
-                if is_over {
-                    *messages -= 1;
-                    *bytes -= waiting.message.bytes() as u64;
-                    expired.push(waiting.at);
-                }
-                !is_over
-            });
+            if of_topic.iter().any(is_over) {
+                let (over, left): (VecDeque<_>, _) = of_topic.drain(..).partition(is_over);
+                *of_topic = left;
+                expired.extend(over);
+            }
             !of_topic.is_empty()
         });
+        self.messages -= expired.len() as u64;
+        self.bytes -= expired
+            .iter()
+            .map(|waiting| waiting.message.bytes() as u64)
+            .sum::<u64>();
         expired
     }
 
@@ -155,12 +156,16 @@ mod tests {
         for (topic, expires_at, at) in [("a", 9, 1), ("b", 4, 2), ("a", 3, 3), ("a", 9, 4)] {
             assert!(held.hold(command(topic, expires_at), (0, at)));
         }
-        assert_eq!(held.take_expired(Time(3)), [(0, 3)]);
+        let expired = |held: &mut Held, now| -> Vec<At> {
+            let expired = held.take_expired(Time(now)).into_iter();
+            expired.map(|waiting| waiting.at).collect()
+        };
+        assert_eq!(expired(&mut held, 3), [(0, 3)]);
         assert!(held.take_heard(|topic| topic == "c").is_empty());
         let heard = held.take_heard(|topic| topic == "a");
         assert!(heard.iter().map(|waiting| waiting.at).eq([(0, 1), (0, 4)]));
         assert_eq!(held.len(), 1);
-        assert_eq!(held.take_expired(Time(100)), [(0, 2)]);
+        assert_eq!(expired(&mut held, 100), [(0, 2)]);
         assert_eq!((held.messages, held.bytes, held.topics.len()), (0, 0, 0));
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use broker::{Delivered, Handle, Message};
+use envelope::report::Outcome;
 use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;
 
@@ -13,8 +14,9 @@ use super::held::{At, Held, may_wait};
 use super::ledger::{Ledger, Positions, Weight};
 use super::mark::{Look, Resumption};
 use super::outcome;
+use super::reports::{Asked, Reports, Told};
 use super::seen::Seen;
-use super::wakes::{Guard, Wakes};
+use super::wakes::{Arrived, Guard, Wakes};
 use super::{Counters, count};
 use crate::clock;
 use crate::config::Config;
@@ -27,6 +29,8 @@ pub(super) struct Batch {
     positions: Positions,
     /// Records in it that were held.
     released: Vec<At>,
+    /// What is to be reported of records in it that are no messages for the broker.
+    told: Vec<Told>,
     pub(super) weight: Weight,
 }
 
@@ -38,6 +42,7 @@ pub(super) struct Intake {
     /// For who writes the dead letters.
     seen: Arc<Seen>,
     held: Held,
+    pub(super) reports: Reports,
     /// Partitions of which something is read again.
     resumed: BTreeMap<i32, Resumption>,
 }
@@ -64,8 +69,11 @@ impl Intake {
         resumed: BTreeMap<i32, Resumption>,
     ) -> Self {
         let bounds = &config.downlink;
+        let later = Arc::clone(wakes);
+        handle.on_later(move |told| later.tell_later(told));
         Self {
             held: Held::new(bounds.held_messages_max, bounds.held_bytes_max),
+            reports: Reports::new(bounds.reports_waiting_max),
             resumed,
             seen: Arc::clone(seen),
             handle,
@@ -94,12 +102,31 @@ impl Intake {
             }
             Err(_) => Err(Malformed::HeaderName),
         };
+        let asks = headers
+            .as_deref()
+            .ok()
+            .and_then(|headers| decode::asks(record.key(), headers));
+        let asked = asks.map(|(correlation, topic)| Asked {
+            topic: topic.into(),
+            correlation: correlation.into(),
+            at,
+        });
+        let told = |outcome| asked.clone().map(|asked| Told::of_none(asked, outcome));
         match decoded {
             Ok(Decoded::Message(message)) if look == Look::IfItExpires && !may_wait(&message) => {}
-            Ok(Decoded::Message(message)) => self.admit(batch, message, at, look, ledger),
+            Ok(Decoded::Message(message)) => {
+                let message = match asked {
+                    Some(asked) => {
+                        message.followed(self.reports.follow(asked, message.expires_at()))
+                    }
+                    None => message,
+                };
+                self.admit(batch, message, at, look, ledger);
+            }
             Ok(Decoded::Expired) => {
                 if look != Look::IfItExpires {
                     self.counters.expired();
+                    batch.told.extend(told(Outcome::Expired));
                 }
                 ledger.unhold(at);
             }
@@ -115,6 +142,7 @@ impl Intake {
                 self.seen.broken(partition, offset);
                 count(&self.counters.malformed, 1);
                 self.counters.outcomes.count(DownlinkOutcome::Malformed);
+                batch.told.extend(told(Outcome::Malformed));
             }
         }
         batch.weight.records += 1;
@@ -155,11 +183,19 @@ impl Intake {
                 batch.push(waiting.message);
             }
         } else if may_wait(&message) {
+            let number = message.number();
             if self.held.hold(message, at) {
                 ledger.hold(at);
+                // Of what it held before a restart it has reported that.
+                let number = number.filter(|_| look != Look::Again);
+                batch
+                    .told
+                    .extend(number.and_then(|number| self.reports.waiting(number)));
             } else {
                 self.counters.outcomes.count(DownlinkOutcome::NoRoom);
                 ledger.unhold(at);
+                let end = |number| self.reports.end(number, Outcome::NoRoom);
+                batch.told.extend(number.and_then(end));
             }
             return;
         }
@@ -171,17 +207,30 @@ impl Intake {
 
     /// Looks whether what is held has a subscriber now, or has expired. Returns what goes to the broker.
     pub(super) fn look_at_held(&mut self, ledger: &mut Ledger) -> Batch {
-        for at in self.held.take_expired(self.handle.now()) {
-            self.counters.expired();
-            ledger.unhold(at);
-        }
         let mut batch = Batch::default();
+        for waiting in self.held.take_expired(self.handle.now()) {
+            self.counters.expired();
+            let number = waiting.message.number();
+            match number.and_then(|number| self.reports.end(number, Outcome::Expired)) {
+                // Kafka has the report before the position tells that it is over.
+                Some(told) => {
+                    batch.told.push(told);
+                    batch.released.push(waiting.at);
+                }
+                None => ledger.unhold(waiting.at),
+            }
+        }
         let handle = &self.handle;
         for waiting in self.held.take_heard(|topic| handle.has_subscriber(topic)) {
             batch.released.push(waiting.at);
             batch.push(waiting.message);
         }
         batch
+    }
+
+    /// What is to be reported of messages that expired in sessions.
+    pub(super) fn take_expired_in_sessions(&mut self) -> Vec<Told> {
+        self.reports.take_expired(self.handle.now())
     }
 
     /// Messages that wait for a subscriber.
@@ -192,28 +241,39 @@ impl Intake {
     /// Everything that is not done is read again.
     pub(super) fn rewind(&mut self, resumed: BTreeMap<i32, Resumption>) {
         self.held.clear();
+        self.reports.rewind();
         self.resumed = resumed;
     }
 
     /// Hands a batch to the broker.
-    pub(super) fn hand_over(&self, batch: Batch, ledger: &mut Ledger) {
+    pub(super) fn hand_over(&mut self, batch: Batch, ledger: &mut Ledger) {
         if batch.is_empty() {
             return;
         }
         self.seen.read_to(&batch.positions);
         count(&self.counters.published, batch.weight.messages);
         let number = ledger.open(batch.positions, batch.released, batch.weight);
+        self.reports.keep(number, batch.told);
         let guard = Guard::new(&self.wakes, number);
         let retained: Vec<bool> = batch.messages.iter().map(Message::retain).collect();
+        let numbers = (0..).zip(batch.messages.iter().map(Message::number));
+        let numbers: Vec<(usize, u64)> = numbers
+            .filter_map(|(at, number)| Some((at, number?)))
+            .collect();
         self.handle.publish(
             batch.messages,
             Some(Delivered::then(move |outcomes| {
                 let words = outcomes.iter().zip(retained);
-                guard.arrived(
-                    words
-                        .map(|(outcome, retain)| outcome::of(outcome, retain))
-                        .collect(),
-                );
+                let words: Vec<_> = words
+                    .map(|(outcome, retain)| outcome::of(outcome, retain))
+                    .collect();
+                let numbered = numbers
+                    .into_iter()
+                    .filter_map(|(at, number)| Some((number, *outcomes.get(at)?, *words.get(at)?)));
+                guard.arrived(Arrived {
+                    numbered: numbered.collect(),
+                    outcomes: words,
+                });
             })),
         );
     }

@@ -33,6 +33,25 @@ pub(super) fn of(outcome: &Outcome, retain: bool) -> DownlinkOutcome {
         )
 }
 
+/// For how many sessions it came to that.
+pub(super) fn sessions(outcome: &Outcome, word: DownlinkOutcome) -> u32 {
+    match word {
+        DownlinkOutcome::Delivered => outcome.delivered,
+        DownlinkOutcome::Queued => outcome.queued,
+        DownlinkOutcome::QueueFull => outcome.queue_full,
+        DownlinkOutcome::OutboxFull => outcome.outbox_full,
+        DownlinkOutcome::Memory => outcome.memory,
+        DownlinkOutcome::TooLarge => outcome.too_large,
+        DownlinkOutcome::Offline => outcome.offline,
+        DownlinkOutcome::Withheld => outcome.withheld,
+        DownlinkOutcome::Expired => outcome.expired,
+        DownlinkOutcome::Retained
+        | DownlinkOutcome::NoSession
+        | DownlinkOutcome::NoRoom
+        | DownlinkOutcome::Malformed => 0,
+    }
+}
+
 /// The counters behind [`DownlinkOutcomes`].
 #[derive(Debug, Default)]
 pub(super) struct Counts([AtomicU64; DownlinkOutcome::ALL.len()]);
@@ -95,6 +114,13 @@ mod tests {
             assert_eq!(of(&outcome, false), word, "{outcome:?}");
         }
         assert_eq!(of(&none, true), DownlinkOutcome::Retained);
+        let some = Outcome {
+            queued: 7,
+            queue_full: 4,
+            ..none
+        };
+        assert_eq!(sessions(&some, DownlinkOutcome::Queued), 7);
+        assert_eq!(sessions(&some, DownlinkOutcome::NoSession), 0);
     }
 
     #[test]

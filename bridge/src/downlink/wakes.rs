@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use broker::Outcome;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -22,8 +23,16 @@ use crate::suspicions::Suspicions;
 /// How long the thread waits for librdkafka to let go of a consumer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What became of the messages of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Arrived {
+    pub(super) outcomes: Vec<DownlinkOutcome>,
+    /// Of those with a number, in full.
+    pub(super) numbered: Vec<(u64, Outcome, DownlinkOutcome)>,
+}
+
 /// A batch that has ended.
-pub(super) type Ended = (u64, Option<Vec<DownlinkOutcome>>);
+pub(super) type Ended = (u64, Option<Arrived>);
 
 /// What the thread is woken for.
 #[derive(Default)]
@@ -32,6 +41,8 @@ pub(super) struct Wakes {
     pub(super) stop: AtomicBool,
     /// Batches that have arrived, each with what became of its messages, or were let go of by the broker (`None`).
     ended: Mutex<Vec<Ended>>,
+    /// What became of numbered messages that waited in sessions.
+    later: Mutex<Vec<(u64, Outcome)>>,
 }
 
 impl Wakes {
@@ -41,7 +52,21 @@ impl Wakes {
         }
     }
 
-    fn end(&self, batch: u64, arrived: Option<Vec<DownlinkOutcome>>) {
+    /// Takes down what became of numbered messages that waited in sessions.
+    pub(super) fn tell_later(&self, mut told: Vec<(u64, Outcome)>) {
+        self.later
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .append(&mut told);
+        self.wake();
+    }
+
+    /// What was told since the last call.
+    pub(super) fn take_later(&self) -> Vec<(u64, Outcome)> {
+        std::mem::take(&mut *self.later.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn end(&self, batch: u64, arrived: Option<Arrived>) {
         self.ended
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -63,7 +88,7 @@ impl Wakes {
 pub(super) struct Guard {
     wakes: Arc<Wakes>,
     batch: u64,
-    arrived: Option<Vec<DownlinkOutcome>>,
+    arrived: Option<Arrived>,
 }
 
 impl Guard {
@@ -75,8 +100,8 @@ impl Guard {
         }
     }
 
-    pub(super) fn arrived(mut self, outcomes: Vec<DownlinkOutcome>) {
-        self.arrived = Some(outcomes);
+    pub(super) fn arrived(mut self, arrived: Arrived) {
+        self.arrived = Some(arrived);
     }
 }
 

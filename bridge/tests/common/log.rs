@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use envelope::{Downlink, Envelope, EnvelopeError};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, OwnedHeaders};
@@ -87,6 +89,20 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
             Poll::Pending => std::thread::sleep(Duration::from_millis(5)),
         }
     }
+}
+
+/// Changes a topic's only setting.
+pub fn set(kafka: &str, topic: &str, key: &str, value: &str) {
+    let changed = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
+    let altered = block_on(admin(kafka).alter_configs([&changed], &AdminOptions::new())).unwrap();
+    assert!(altered.iter().all(Result::is_ok), "{altered:?}");
+}
+
+/// Deletes a topic, and waits until it is gone.
+pub fn delete(kafka: &str, topic: &str) {
+    let deleted = block_on(admin(kafka).delete_topics(&[topic], &AdminOptions::new())).unwrap();
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    super::wait_for("the topic is gone", || partitions(kafka, topic) == 0);
 }
 
 /// Replicas of a topic's first partition.

@@ -39,6 +39,7 @@ pub fn config(kafka: &str) -> Config {
     };
     config.downlink.topic = unique("downlink");
     config.downlink.dead_letter_topic = format!("{}.dlq", config.downlink.topic);
+    config.downlink.reports_topic = format!("{}.reports", config.downlink.topic);
     config
 }
 

@@ -111,7 +111,13 @@ impl Outgoing {
     }
 
     /// Drops the newest of what waits, until it is no more than so many bytes.
-    pub(crate) fn cut(&mut self, client_id: &str, bytes_max: u64, counts: &mut Local) {
+    pub(crate) fn cut(
+        &mut self,
+        client_id: &str,
+        bytes_max: u64,
+        counts: &mut Local,
+        followed: &mut Vec<(u64, Fate)>,
+    ) {
         while self.queue_bytes > bytes_max
             && let Some(delivery) = self.queue.pop_back()
         {
@@ -119,6 +125,7 @@ impl Outgoing {
             counts.memory_queues -= delivery.held();
             counts.queued -= 1;
             counts.lose(Loss::Memory, client_id, delivery.message.topic());
+            delivery.message.note(Fate::Memory, followed);
         }
         if self.queue.is_empty() {
             self.queue = VecDeque::new();
@@ -256,7 +263,15 @@ impl Outgoing {
     }
 
     /// The session ends: what is left is lost to this client.
-    pub(crate) fn drop_all(&mut self, client_id: &str, counts: &mut Local) {
+    pub(crate) fn drop_all(
+        &mut self,
+        client_id: &str,
+        counts: &mut Local,
+        followed: &mut Vec<(u64, Fate)>,
+    ) {
+        for delivery in &self.queue {
+            delivery.message.note(Fate::SessionEnded, followed);
+        }
         let in_flight = self
             .in_flight
             .iter()
@@ -294,6 +309,8 @@ pub(crate) struct Sending<'a> {
     pub(crate) alias_maximum: u16,
     pub(crate) frames: &'a mut Frames,
     pub(crate) counts: &'a mut Local,
+    /// What became of followed messages that waited.
+    pub(crate) followed: &'a mut Vec<(u64, Fate)>,
 }
 
 impl Sending<'_> {
@@ -480,6 +497,7 @@ impl Session {
             {
                 let (client, topic) = (&self.client_id, delivery.message.topic());
                 sending.counts.lose(Loss::Expired, client, topic); // [MQTT-3.3.2-5]
+                delivery.message.note(Fate::Expired, sending.followed);
                 continue;
             }
             sending.frames.reset();
@@ -488,13 +506,16 @@ impl Session {
                 parts: message.parts(),
                 shared: Some(message.clone()),
             };
-            if let Err(delivery) = self.send_tracked(&mut routed, delivery, sending) {
-                sending.counts.queued += 1;
-                let outgoing = &mut self.flow().outgoing;
-                outgoing.queue_bytes += delivery.message.bytes() as u64;
-                sending.counts.memory_queues += delivery.held();
-                outgoing.queue.push_front(delivery);
-                return;
+            match self.send_tracked(&mut routed, delivery, sending) {
+                Ok(fate) => message.note(fate, sending.followed),
+                Err(delivery) => {
+                    sending.counts.queued += 1;
+                    let outgoing = &mut self.flow().outgoing;
+                    outgoing.queue_bytes += delivery.message.bytes() as u64;
+                    sending.counts.memory_queues += delivery.held();
+                    outgoing.queue.push_front(delivery);
+                    return;
+                }
             }
         }
     }

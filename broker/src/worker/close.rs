@@ -330,7 +330,8 @@ impl Worker {
         let hash = self.client_hash(&session.client_id);
         let mut is_awaited = false;
         if let Some(flow) = &mut session.flow {
-            flow.outgoing.drop_all(&session.client_id, &mut self.counts);
+            flow.outgoing
+                .drop_all(&session.client_id, &mut self.counts, &mut self.followed);
             is_awaited = flow.incoming.waiting() > 0;
             if is_awaited {
                 let mut incoming = std::mem::take(&mut flow.incoming);

@@ -29,6 +29,7 @@ macro_rules! sending {
                 alias_maximum: $worker.settings.limits.topic_alias_maximum,
                 frames: &mut $worker.frames,
                 counts: &mut $worker.counts,
+                followed: &mut $worker.followed,
             })
     };
 }
@@ -250,6 +251,13 @@ impl Worker {
                 count(delivered, fate);
                 if self.watch.is_some() {
                     self.saw_delivery(&receiver, routed.parts.topic, fate);
+                }
+                // What another member had waiting is told where it ends.
+                if delivered.is_none()
+                    && fate != Fate::Queued
+                    && let Some(message) = &routed.shared
+                {
+                    message.note(fate, &mut self.followed);
                 }
                 if is_shared {
                     self.look_for_room(&receiver);

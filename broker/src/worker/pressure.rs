@@ -163,8 +163,12 @@ impl Worker {
     fn cut_queue(&mut self, at: u32, bytes_max: u64) {
         if let Some(session) = self.sessions.get_mut(at) {
             if let Some(flow) = &mut session.flow {
-                flow.outgoing
-                    .cut(&session.client_id, bytes_max, &mut self.counts);
+                flow.outgoing.cut(
+                    &session.client_id,
+                    bytes_max,
+                    &mut self.counts,
+                    &mut self.followed,
+                );
             }
             session.tidy();
         }

@@ -545,6 +545,9 @@ impl Worker {
         for (mailbox, entries) in self.shared.mailboxes.iter().zip(&mut self.posts) {
             mailbox.send(entries);
         }
+        if !self.followed.is_empty() {
+            self.shared.tell_later(std::mem::take(&mut self.followed));
+        }
         self.shared.counters[self.index].publish(&self.counts);
         if let Some(drain) = self.draining {
             // Not before what they led to is posted: nothing is on its way unseen.

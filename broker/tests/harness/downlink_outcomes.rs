@@ -172,3 +172,86 @@ fn a_session_that_ends_on_the_way_is_none() {
     assert_eq!(outcome.delivered, routers);
     assert_eq!(outcome.delivered + outcome.session_ended, 9);
 }
+
+#[test]
+fn what_becomes_of_a_numbered_message_that_waits_is_told_once_for_each_session() {
+    with_bounds(|net| {
+        let later = Arc::new(Mutex::new(Vec::new()));
+        let tell = Arc::clone(&later);
+        assert!(
+            net.handle()
+                .on_later(move |told| tell.lock().unwrap().extend(told))
+        );
+        assert!(!net.handle().on_later(|_| ()), "the first one is told");
+        let told = || std::mem::take(&mut *later.lock().unwrap());
+        let of = |change: fn(&mut Outcome)| {
+            let mut outcome = Outcome::default();
+            change(&mut outcome);
+            outcome
+        };
+        let delivered = of(|o| o.delivered = 1);
+        let here = net.join("here");
+        let joins = ["back", "gone"].map(|name| net.client(name).persistent());
+        for join in &joins {
+            let mut client = join.connect();
+            client.subscribe("d/away", 1);
+            client.cut();
+        }
+        let [back, gone] = joins;
+        let at_s = |s: u64| Some(Time(s * 1_000));
+        let waits = outcomes(
+            net,
+            vec![
+                message("d/away", 1, 1, at_s(1_000)).followed(7),
+                message("d/away", 1, 1, at_s(10)).followed(8),
+            ],
+        );
+        assert_eq!(waits, [of(|o| o.queued = 2); 2]);
+        assert_eq!(told(), [], "they wait");
+        net.advance_s(20);
+        let mut back = back.connect();
+        assert_eq!(back.got().len(), 1);
+        assert_eq!(told(), [(7, delivered), (8, of(|o| o.expired = 1))]);
+        // Another client of that name wants nothing of what was before.
+        drop(net.client("gone").connect());
+        let ended = of(|o| o.session_ended = 1);
+        assert_eq!(told(), [(7, ended), (8, ended)]);
+
+        let sent = outcomes(net, vec![small("d/away", 1).followed(9)]);
+        assert_eq!((sent, told()), (vec![delivered], vec![]), "it did not wait");
+        drop((here, gone));
+    });
+}
+
+#[test]
+fn a_numbered_message_that_waits_for_a_member_is_told_by_the_member_that_gets_it() {
+    let net = Net::with(|config| config.workers = 3);
+    let later = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&later);
+    net.handle()
+        .on_later(move |told| tell.lock().unwrap().extend(told));
+    let away = net.client("away").persistent();
+    let mut client = away.connect();
+    client.subscribe("$share/g/d/1", 1);
+    client.cut();
+    let waits = outcomes(&net, vec![small("d/1", 1).followed(7)]);
+    assert_eq!(waits[0].queued, 1);
+    let mut other = net.join("other");
+    other.subscribe("$share/g/d/1", 1);
+    // The first member's session ends: what it had waiting goes to the other one.
+    drop(net.client("away").connect());
+    net.run();
+    assert_eq!(
+        other
+            .got()
+            .iter()
+            .filter(|got| got.contains("PUBLISH d/1"))
+            .count(),
+        1
+    );
+    let told = later.lock().unwrap();
+    let [(7, outcome)] = told[..] else {
+        panic!("told once: {told:?}")
+    };
+    assert_eq!(outcome.delivered, 1);
+}

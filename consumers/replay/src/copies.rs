@@ -161,6 +161,8 @@ impl Copies {
                 envelope.retain = retain.unwrap_or(envelope.retain);
                 envelope.client_id = None;
                 (envelope.node, envelope.received_at_micros) = (None, None);
+                // Who asked to hear of the original has heard.
+                envelope.report = None;
                 envelope.for_each_header(|name, value| add(&mut headers, name, Some(value)));
                 copy.key = Some(message.as_bytes());
                 copy.payload = Some(value);
