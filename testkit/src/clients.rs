@@ -16,11 +16,21 @@ pub struct Subscriber {
 impl Subscriber {
     /// Subscribes to `filters` with QoS 1; each message becomes a line `TOPIC PAYLOAD`.
     pub fn start(mqtt: SocketAddr, filters: &[&str]) -> Self {
+        Self::with(mqtt, &[], filters)
+    }
+
+    /// The same with a client identifier, whose session the broker keeps when this one is dropped.
+    pub fn kept(mqtt: SocketAddr, client_id: &str, filters: &[&str]) -> Self {
+        Self::with(mqtt, &["-c", "-i", client_id], filters)
+    }
+
+    fn with(mqtt: SocketAddr, options: &[&str], filters: &[&str]) -> Self {
         // Without stdbuf what it writes into a pipe comes in blocks. -d writes what happens, too; messages are told
         // apart by their prefix.
         let mut command = Command::new("stdbuf");
         command
             .args(["-oL", "mosquitto_sub", "-d", "-q", "1", "-F", "> %t %p"])
+            .args(options)
             .args(address(mqtt));
         for filter in filters {
             command.args(["-t", filter]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use runtime::{Pattern, Tuning};
-use settings::{Error, Section as _, kafka};
+use settings::{Error, Kind, Section as _, kafka};
 
 use crate::alert::Rule;
 use crate::payload::check_name;
@@ -21,6 +21,8 @@ settings::section! {
         pub topics: Vec<String> = vec!["iot.telemetry".to_owned(), "iot.replies".to_owned()], [is kafka::TOPICS];
         /// The Kafka topic that the broker publishes to MQTT clients.
         pub downlink_topic: String = "mqtt.downlink".to_owned(), [is kafka::TOPIC];
+        /// The Kafka topic in which the nodes report what became of commands (their `bridge.downlink.reports_topic`).
+        pub reports_topic: String = "mqtt.downlink.reports".to_owned(), [is REPORTS_TOPIC];
         /// The MQTT topic of a reading.
         pub telemetry_topic: String = "devices/{device}/telemetry/{metric}".to_owned(), ["an MQTT topic with {device} and {metric}"];
         /// The MQTT topic of readings of several metrics in one payload.
@@ -49,6 +51,11 @@ settings::section! {
     }
 }
 
+const REPORTS_TOPIC: Kind<String> = Kind {
+    words: "a Kafka topic; empty asks for no reports: then a command stays `sent` until the device replies",
+    fits: |topic| topic.is_empty() || (kafka::TOPIC.fits)(topic),
+};
+
 /// Each call of the handler writes the last page of every device that it hears of anew, so it hears of more in fewer calls.
 fn consumer_defaults() -> Tuning {
     Tuning {
@@ -71,6 +78,8 @@ pub(crate) struct Topics {
     pub alerts: Pattern<1>,
     pub commands: Pattern<2>,
     pub replies: Pattern<2>,
+    /// The Kafka topic of reports; empty: there is none.
+    pub reports: String,
 }
 
 impl Config {
@@ -105,10 +114,14 @@ impl Config {
 
     /// What the consumer runtime is told.
     pub(crate) fn runtime(&self) -> runtime::Config {
+        let mut topics = self.topics.clone();
+        if !self.reports_topic.is_empty() && !topics.contains(&self.reports_topic) {
+            topics.push(self.reports_topic.clone());
+        }
         runtime::Config {
             kafka: self.kafka.clone(),
             group: self.group.clone(),
-            topics: self.topics.clone(),
+            topics,
             downlink_topic: self.downlink_topic.clone(),
             tuning: self.consumer.clone(),
         }
@@ -137,6 +150,7 @@ impl Config {
                 &self.replies_topic,
                 ["device", "command"],
             )?,
+            reports: self.reports_topic.clone(),
         })
     }
 }

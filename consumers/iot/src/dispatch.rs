@@ -133,7 +133,7 @@ fn message(topics: &Topics, command: &Command, now_ms: i64) -> Downlink {
     // Rounded up, so that a command is never without an expiry.
     let remaining_ms = u64::try_from(command.expires_ms - now_ms).unwrap_or(0);
     let remaining_s = remaining_ms.div_ceil(1_000).max(1);
-    Downlink::new(
+    let message = Downlink::new(
         topics.commands.write([&command.device, &command.command]),
         payload,
     )
@@ -142,7 +142,12 @@ fn message(topics: &Topics, command: &Command, now_ms: i64) -> Downlink {
     .content_type("application/json")
     .response_topic(topics.replies.write([&command.device, &command.command]))
     .correlation_data(command.id.as_bytes())
-    .message_expiry_s(u32::try_from(remaining_s).unwrap_or(u32::MAX))
+    .message_expiry_s(u32::try_from(remaining_s).unwrap_or(u32::MAX));
+    if topics.reports.is_empty() {
+        message
+    } else {
+        message.report(&command.id)
+    }
 }
 
 #[cfg(test)]
@@ -161,7 +166,13 @@ mod tests {
             args: r#"{"delay_s":5}"#.into(),
             expires_ms: 10_500,
         };
+        let without = Topics {
+            reports: String::new(),
+            ..topics.clone()
+        };
+        assert_eq!(message(&without, &command, 9_000).report, None);
         let message = message(&topics, &command, 9_000);
+        assert_eq!(message.report.as_deref(), Some("c-1"));
         assert_eq!(message.topic, "devices/d-1/commands/reboot");
         assert_eq!(
             message.response_topic.as_deref(),

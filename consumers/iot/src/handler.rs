@@ -1,6 +1,7 @@
-//! From records to readings and replies, and from their effects to alerts on the downlink.
+//! From records to readings, replies and reports, and from their effects to alerts on the downlink.
 
 use envelope::Downlink;
+use envelope::report::Report;
 use runtime::{Batch, HandleError, Handler, Outcome, Pattern, Poison, Record, Stage};
 
 use crate::alert::Alert;
@@ -55,7 +56,22 @@ fn read_batch<'a>(topics: &Topics, batch: &'a Batch, poison: &mut Vec<Poison>) -
         batch,
         readings: Vec::with_capacity(batch.len()),
         replies: Vec::new(),
+        reports: Vec::new(),
     };
+    if batch.topic() == topics.reports {
+        for record in batch.iter() {
+            match Report::parse(record.payload()) {
+                Ok(report) => partition.reports.push(report),
+                Err(error) => poison.push(Poison::new(
+                    record,
+                    Stage::ValueConverter,
+                    "NoReport",
+                    error.to_string(),
+                )),
+            }
+        }
+        return partition;
+    }
     for (index, record) in batch.iter().enumerate() {
         if let Err((stage, fault)) = read_record(topics, index, record, &mut partition) {
             poison.push(Poison::new(record, stage, fault.class, fault.reason));
@@ -150,5 +166,7 @@ fn alert_message(topic: &Pattern<1>, alert: &Alert) -> Result<Downlink, HandleEr
         .content_type("application/json"))
 }
 
+#[cfg(test)]
+mod report_tests;
 #[cfg(test)]
 mod tests;

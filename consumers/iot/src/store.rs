@@ -20,6 +20,7 @@ const SCHEMA: Schema = Schema {
         include_str!("store/schema.sql"),
         include_str!("store/schema_2.sql"),
         include_str!("store/schema_3.sql"),
+        include_str!("store/schema_4.sql"),
     ],
 };
 

@@ -41,6 +41,7 @@ impl Test {
             database: format!("sqlite:{}", dir.path().join("iot.db").display()),
             topics: vec![telemetry, replies],
             downlink_topic: downlink,
+            reports_topic: String::new(),
             rules: BTreeMap::from([(
                 "temperature".to_owned(),
                 Rule {

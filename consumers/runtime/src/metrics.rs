@@ -15,12 +15,14 @@ pub(crate) const STEP_COMMIT: &str = "commit";
 
 /// The kinds of fault for which backends condemn records. Each is counted from the start, with 0: Prometheus' `increase` does not
 /// see a counter that begins with 1, so the first dead letter would be no alert.
-pub(crate) const FAULT_CLASSES: [&str; 10] = [
+pub(crate) const FAULT_CLASSES: [&str; 12] = [
     "BadChange",
     "BadLength",
     "BadName",
+    "LimitReached",
     "MalformedRecord",
     "MissingField",
+    "NoReport",
     "NotApplicable",
     "NotJson",
     "OutOfRange",

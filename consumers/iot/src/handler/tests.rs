@@ -9,15 +9,15 @@ use crate::store::{Dispatch, NewCommand, Point, Range, Status};
 use crate::telemetry::Value;
 use crate::{Config, store::Cursor};
 
-const MS: i64 = 1_766_000_000_000;
+pub(super) const MS: i64 = 1_766_000_000_000;
 
-struct Case {
-    handler: IotHandler,
+pub(super) struct Case {
+    pub(super) handler: IotHandler,
     _dir: tempfile::TempDir,
 }
 
 impl Case {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let store = store(&dir).await;
         let rules = BTreeMap::from([(
@@ -41,7 +41,7 @@ impl Case {
         Self { handler, _dir: dir }
     }
 
-    async fn handle(&mut self, batches: &[Batch]) -> Outcome {
+    pub(super) async fn handle(&mut self, batches: &[Batch]) -> Outcome {
         self.handler.handle(batches).await.expect("the store works")
     }
 
@@ -64,7 +64,7 @@ impl Case {
         })
     }
 
-    async fn post(&self, id: &str) {
+    pub(super) async fn post(&self, id: &str) {
         let new = NewCommand {
             id,
             device: "d-1",
@@ -84,7 +84,7 @@ impl Case {
 }
 
 /// Records of one partition: MQTT topic and payload.
-fn batch(first_offset: i64, records: &[(&str, &str)]) -> Batch {
+pub(super) fn batch(first_offset: i64, records: &[(&str, &str)]) -> Batch {
     let mut batch = Batch::new("iot.telemetry", 3);
     for (offset, (topic, payload)) in (first_offset..).zip(records) {
         let received = format!("{}", (MS + offset) * 1_000);
@@ -100,7 +100,7 @@ fn batch(first_offset: i64, records: &[(&str, &str)]) -> Batch {
 }
 
 const T: &str = "devices/d-1/telemetry/temperature";
-const R: &str = "devices/d-1/replies/reboot";
+pub(super) const R: &str = "devices/d-1/replies/reboot";
 
 fn shown(outcome: &Outcome) -> Vec<(String, String)> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -111,7 +111,7 @@ fn shown(outcome: &Outcome) -> Vec<(String, String)> {
         .collect()
 }
 
-fn reasons(outcome: &Outcome) -> Vec<(i64, &'static str, &str)> {
+pub(super) fn reasons(outcome: &Outcome) -> Vec<(i64, &'static str, &str)> {
     outcome
         .poison
         .iter()

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use envelope::report::Report;
 use runtime::HandleError;
 use runtime::store::{Progress, ROWS_PER_STATEMENT_MAX, is_whole};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
@@ -22,6 +23,8 @@ pub struct Partition<'a> {
     pub readings: Vec<ReadingAt<'a>>,
     /// The replies, in order.
     pub replies: Vec<ReplyAt<'a>>,
+    /// What nodes report of downlink messages, in order.
+    pub reports: Vec<Report>,
 }
 
 /// A reading and the record it came in.
@@ -175,6 +178,9 @@ impl Store {
             applied
                 .alerts
                 .extend(raised.iter().map(|raised| alert(partition.batch, raised)));
+            for report in &partition.reports {
+                super::commands::record_report(&mut tx, report).await?;
+            }
             for reply in &partition.replies {
                 if let Some(reason) =
                     super::commands::record_reply(&mut tx, progress.source, reply).await?

@@ -1,24 +1,33 @@
 //! Commands: written when they are posted, sent when Kafka takes them, answered when the device replies.
 
+use envelope::report::{Outcome, Report};
+use serde_json::json;
 use sqlx::{Sqlite, Transaction};
 
 use super::{ReplyAt, Store};
 
 /// How far a command has come. The numbers are what the store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// Stored here; Kafka does not have it yet.
     Pending = 0,
-    /// Kafka has it for the brokers; the device has not replied.
+    /// Kafka has it for the brokers; none has reported what became of it.
     Sent = 1,
     /// The device replied.
     Replied = 2,
     /// Kafka refused it for good.
     Failed = 3,
-    /// It grew too old before Kafka took it, and was not sent; or before the device replied. A reply that comes after all
-    /// still counts.
+    /// It grew too old before Kafka took it, and was not sent; or before a device got it. A delivery or a reply that comes
+    /// after all still counts.
     Expired = 4,
+    /// No device has received it: none had subscribed, or it was lost on its way to those who had. It may be that a node keeps
+    /// it until it expires.
+    NoReceiver = 5,
+    /// It waits in the session of a device that is away or busy.
+    Queued = 6,
+    /// It was sent to a device that is connected.
+    Delivered = 7,
 }
 
 impl Status {
@@ -36,7 +45,30 @@ impl Status {
             2 => Self::Replied,
             3 => Self::Failed,
             4 => Self::Expired,
+            5 => Self::NoReceiver,
+            6 => Self::Queued,
+            7 => Self::Delivered,
             _ => Self::Pending,
+        }
+    }
+
+    /// What a node's report means. `None`: nothing, for a command.
+    fn of_report(outcome: Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::Unknown | Outcome::Malformed => None,
+            Outcome::Delivered => Some(Self::Delivered),
+            Outcome::Expired => Some(Self::Expired),
+            Outcome::Queued => Some(Self::Queued),
+            Outcome::NoSession
+            | Outcome::DroppedWithheld
+            | Outcome::DroppedTooLarge
+            | Outcome::DroppedOffline
+            | Outcome::DroppedOutboxFull
+            | Outcome::DroppedQueueFull
+            | Outcome::DroppedMemory
+            | Outcome::NoRoom
+            | Outcome::Waiting
+            | Outcome::Retained => Some(Self::NoReceiver),
         }
     }
 }
@@ -131,7 +163,7 @@ impl Store {
         // Most of the time there is nothing to send, and a reader finds that out without the write lock.
         let waiting: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM commands WHERE status = ?1 AND claimed_until_ms <= ?2)
-                 OR EXISTS (SELECT 1 FROM commands WHERE status = 1 AND expires_ms <= ?2)",
+                 OR EXISTS (SELECT 1 FROM commands WHERE status IN (1, 5, 6) AND expires_ms <= ?2)",
         )
         .bind(Status::Pending.code())
         .bind(now_ms)
@@ -148,8 +180,8 @@ impl Store {
             .bind(now_ms)
             .execute(&mut *tx)
             .await?;
-        // The number and not a parameter, or SQLite does not see that its index fits.
-        sqlx::query("UPDATE commands SET status = ? WHERE status = 1 AND expires_ms <= ?")
+        // The numbers and not parameters, or SQLite does not see that its index fits.
+        sqlx::query("UPDATE commands SET status = ? WHERE status IN (1, 5, 6) AND expires_ms <= ?")
             .bind(Status::Expired.code())
             .bind(now_ms)
             .execute(&mut *tx)
@@ -197,7 +229,7 @@ impl Store {
                 Dispatch::Sent => (Status::Sent, None),
                 Dispatch::Failed(reason) => (Status::Failed, Some(reason)),
             };
-            // A device can be faster than this note: a command that has its reply keeps it.
+            // A device can be faster than this note, and a node's report: a command that has come further stays there.
             sqlx::query("UPDATE commands SET status = CASE status WHEN ? THEN ? ELSE status END, sent_ms = ?, failure = ? WHERE seq = ?")
                 .bind(Status::Pending.code())
                 .bind(status.code())
@@ -227,8 +259,38 @@ impl Store {
     }
 }
 
-/// Notes a reply. `Some`: why it cannot be one. One to a command that this store does not have is kept as such. A reply to a command that has one already changes nothing:
-/// the first holds, however often records come again.
+/// Notes what a node reports of a command. A command never goes back, whatever comes in which order and how often; what is
+/// reported of no command of this store is somebody else's matter.
+pub(super) async fn record_report(
+    tx: &mut Transaction<'_, Sqlite>,
+    report: &Report,
+) -> sqlx::Result<()> {
+    let Some(status) = Status::of_report(report.outcome) else {
+        return Ok(());
+    };
+    let shown = json!({
+        "outcome": report.outcome,
+        "sessions": report.sessions,
+        "node": report.node,
+        "at": report.at,
+    });
+    // What Kafka gave to a node was sent, whether or not this backend lived to note it. In the order in which a command goes: pending, sent, no-receiver, queued, expired, delivered; replied and failed are ends.
+    sqlx::query(
+        "UPDATE commands SET status = ?1, report = ?2, sent_ms = coalesce(sent_ms, ?4) WHERE id = ?3
+           AND CASE status WHEN 0 THEN 0 WHEN 1 THEN 1 WHEN 5 THEN 2 WHEN 6 THEN 3 WHEN 4 THEN 4 WHEN 7 THEN 5 ELSE 9 END
+             < CASE ?1 WHEN 5 THEN 2 WHEN 6 THEN 3 WHEN 4 THEN 4 ELSE 5 END",
+    )
+    .bind(status.code())
+    .bind(shown.to_string())
+    .bind(&report.report)
+    .bind(i64::try_from(report.at).unwrap_or(i64::MAX))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Notes a reply. `Some`: why it cannot be one. One to a command that this store does not have is kept as such. A reply to a
+/// command that has one already changes nothing: the first holds, however often records come again.
 pub(super) async fn record_reply(
     tx: &mut Transaction<'_, Sqlite>,
     source: i64,

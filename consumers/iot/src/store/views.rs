@@ -123,6 +123,8 @@ pub struct CommandView {
     pub expires_at: i64,
     /// When Kafka took it, milliseconds since the Unix epoch.
     pub sent_at: Option<i64>,
+    /// What a node reported of it: the furthest that one did.
+    pub report: Option<Value>,
     /// Why Kafka refused it.
     pub failure: Option<String>,
     /// What the device replied.
@@ -147,7 +149,7 @@ type AlertRow = (String, i32, i64, String, String, f64, f64, i64, i64);
 macro_rules! select_command {
     ($rest:literal) => {
         concat!(
-            "SELECT id, device, command, args, status, created_ms, expires_ms, sent_ms, failure, ok, result, replied_ms
+            "SELECT id, device, command, args, status, created_ms, expires_ms, sent_ms, report, failure, ok, result, replied_ms
              FROM commands ",
             $rest
         )
@@ -158,6 +160,7 @@ fn command_view(row: &SqliteRow) -> sqlx::Result<CommandView> {
     // JSON text that this backend wrote.
     let json = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
     let result: Option<&str> = row.try_get("result")?;
+    let report: Option<&str> = row.try_get("report")?;
     let reply = match row.try_get("replied_ms")? {
         None => None,
         Some(received_at) => Some(ReplyView {
@@ -175,6 +178,7 @@ fn command_view(row: &SqliteRow) -> sqlx::Result<CommandView> {
         created_at: row.try_get("created_ms")?,
         expires_at: row.try_get("expires_ms")?,
         sent_at: row.try_get("sent_ms")?,
+        report: report.map(json),
         failure: row.try_get("failure")?,
         reply,
     })
