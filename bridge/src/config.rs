@@ -78,6 +78,9 @@ settings::section! {
         /// The share of both that messages of one Kafka topic may take, so that a topic which confirms nothing leaves room
         /// to the others. A topic that is the only one may take all.
         pub queue_topic_percent: u32 = 50, [1..=100, "percent"];
+        /// The share of its topic's that messages of one partition may take, or an equal part where there are few partitions:
+        /// a Kafka broker that confirms nothing leads some of each topic, and the others shall go on.
+        pub queue_partition_percent: u32 = 12, [1..=100, "percent"];
     }
 }
 

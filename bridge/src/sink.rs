@@ -85,9 +85,12 @@ impl KafkaSink {
             letters: config.refused_3x == Refused3x::DeadLetter,
             waits: Waits::new(
                 lanes.partitions(),
-                config.producer.queue_messages_max.into(),
-                config.producer.queue_bytes_max,
+                (
+                    config.producer.queue_messages_max.into(),
+                    config.producer.queue_bytes_max,
+                ),
                 config.producer.queue_topic_percent,
+                config.producer.queue_partition_percent,
             ),
             troubles: Troubles::default(),
             lanes,
@@ -180,7 +183,7 @@ impl KafkaSink {
         &self,
         publish: &Incoming<'_>,
         store: &Store,
-        key: &str,
+        (key, topic, number): (&str, u32, u32),
         header: &mut String,
         token: Token,
     ) -> Result<(), RDKafkaErrorCode> {
@@ -191,7 +194,6 @@ impl KafkaSink {
             u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
             header,
         );
-        let (topic, number) = self.lanes.partitions().find(&store.topic, key.as_bytes());
         let bytes = (key.len() + publish.payload.len()) as u64;
         let note = Note {
             token,
@@ -253,24 +255,29 @@ impl Sink for KafkaSink {
             Qos::AtMostOnce => QOS0_QUEUE_DIVISOR,
             _ => 1,
         };
-        let topic = self.lanes.partitions().find(&store.topic, &[]).0;
-        if self.waits.is_full(topic, divisor) {
-            if publish.qos != Qos::AtMostOnce {
-                self.waits.set_full(topic);
-                self.wake_poll_thread();
-            }
-            return self.no_room(publish.qos);
-        }
         let token = if store.ack == Ack::Received {
             Token::NONE
         } else {
             token
         };
-        let before = self.counters.accepted.fetch_add(1, Ordering::SeqCst);
         let sent = SCRATCH.with_borrow_mut(|Scratch { key, header }| {
             let key = route.key(publish.topic, publish.client_id, key);
-            self.send(publish, store, key, header, token)
+            let partitions = self.lanes.partitions();
+            let (topic, number) = partitions.find(&store.topic, key.as_bytes());
+            if self.waits.is_full(topic, number, divisor) {
+                if publish.qos != Qos::AtMostOnce {
+                    self.waits.set_full(topic, number);
+                    self.wake_poll_thread();
+                }
+                return None;
+            }
+            let before = self.counters.accepted.fetch_add(1, Ordering::SeqCst);
+            let sent = self.send(publish, store, (key, topic, number), header, token);
+            Some((before, sent))
         });
+        let Some((before, sent)) = sent else {
+            return self.no_room(publish.qos);
+        };
         match sent {
             Ok(()) => {
                 // The first message after a rest: the poll thread may sleep. It looks at these two the other way round

@@ -208,6 +208,8 @@ fn who_is_held_while_kafka_is_away_is_answered_and_its_end_is_seen() {
     let kafka = Kafka::start();
     let mut config = config(kafka.bootstrap());
     config.producer.queue_messages_max = QUEUE as u32;
+    // Which then may take all of it.
+    config.partitions = 1;
     let node = Node::start(&config);
     let mut talker = Client::connect(node.address, Version::V311, "talker");
     kafka.kill();
