@@ -241,13 +241,32 @@ impl Retained {
         self.bytes.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.read().by_topic.is_empty()
-    }
-
     /// The number of the last message that was kept.
     pub(crate) fn sequence(&self) -> u64 {
         self.read().sequence
+    }
+
+    /// The same, where a message that is kept may match `filter`: most subscriptions have none to wait for, and that is known by
+    /// one look.
+    pub(crate) fn sequence_for(&self, filter: &str) -> Option<u64> {
+        let inner = self.read();
+        let has = |topic: &str| inner.by_topic.contains(topic.as_bytes());
+        let may_match = if !topic::has_wildcard(filter) {
+            has(filter)
+        } else {
+            match literal_prefix(filter) {
+                // It matches nothing below `$` [MQTT-4.7.2-1].
+                "" => inner.messages() > 0,
+                prefix => {
+                    let from = Bound::Included(prefix.as_bytes());
+                    let mut range = inner.by_topic.range::<[u8], _>((from, Bound::Unbounded));
+                    let next = range.next().map(|one| one.message.topic_bytes());
+                    next.is_some_and(|topic| topic.starts_with(prefix.as_bytes()))
+                        || parent_of(filter).is_some_and(has)
+                }
+            }
+        };
+        may_match.then_some(inner.sequence)
     }
 
     fn fits(
@@ -377,14 +396,13 @@ impl Retained {
             }
             return Position::End;
         }
-        let prefix = &filter[..filter.find(['+', '#']).unwrap_or(filter.len())];
+        let prefix = literal_prefix(filter);
         let mut found = 0;
         let mut last = None;
         let from = match position {
             Position::Start => {
                 // "a/#" matches "a" too [MQTT-4.7.1-2], which stands outside of the range below.
-                if let Some(parent) = filter.strip_suffix("/#")
-                    && !topic::has_wildcard(parent)
+                if let Some(parent) = parent_of(filter)
                     && let Some(one) = inner.by_topic.get(parent.as_bytes())
                 {
                     found += usize::from(push(one));
@@ -417,6 +435,17 @@ impl Retained {
         }
         Position::End
     }
+}
+
+/// What stands before the first wildcard.
+fn literal_prefix(filter: &str) -> &str {
+    &filter[..filter.find(['+', '#']).unwrap_or(filter.len())]
+}
+
+/// The topic that `filter` matches above what it is about, as `a` by `a/#`, where that is one topic.
+fn parent_of(filter: &str) -> Option<&str> {
+    let parent = filter.strip_suffix("/#")?;
+    (!topic::has_wildcard(parent)).then_some(parent)
 }
 
 #[cfg(test)]
@@ -481,11 +510,33 @@ mod tests {
                 .map(|t| (*t).to_owned())
                 .collect();
             expected.sort();
+            let asks = retained.sequence_for(filter).is_some();
+            assert_eq!(asks, !expected.is_empty(), "{filter}");
             for step in [1, 2, 100] {
                 let mut found = all(&retained, filter, step);
                 found.sort();
                 assert_eq!(found, expected, "{filter} in steps of {step}");
             }
+        }
+    }
+
+    #[test]
+    fn the_nodes_own_figures_are_no_reason_to_look_for_others() {
+        let retained = store(100, 100_000);
+        for topic in ["$SYS/broker/a", "$SYS/broker/b"] {
+            assert!(keeps(&retained, message(topic, b"1", None), Time(0)));
+        }
+        for filter in [
+            "#",
+            "+/broker/a",
+            "devices/1/+",
+            "devices/1",
+            "$SYS/other/#",
+        ] {
+            assert_eq!(retained.sequence_for(filter), None, "{filter}");
+        }
+        for filter in ["$SYS/#", "$SYS/broker/+", "$SYS/broker/b"] {
+            assert_eq!(retained.sequence_for(filter), Some(2), "{filter}");
         }
     }
 

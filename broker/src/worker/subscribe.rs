@@ -168,9 +168,11 @@ impl Worker {
             RetainHandling::DoNotSend => false,
         };
         // A shared subscription gets no retained messages (section 4.8.2).
-        if replays && share.is_none() && !self.shared.router.retained.is_empty() {
+        if replays
+            && share.is_none()
             // Asked for after the subscription is known to publishers: what is kept from now on comes live.
-            let subscribed = self.shared.router.retained.sequence();
+            && let Some(subscribed) = self.shared.router.retained.sequence_for(&filter)
+        {
             let replay = Replay {
                 subscribed,
                 missed: subscribed,
