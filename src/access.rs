@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use broker::{AccessConfig, Action, Effect};
+use broker::{AccessConfig, Action, Config, Effect};
 
 /// The rules and what holds where none matches, in one line.
 pub fn in_words(access: &AccessConfig) -> String {
@@ -20,18 +20,20 @@ pub fn in_words(access: &AccessConfig) -> String {
 }
 
 /// Warnings for the log.
-pub fn warnings(access: &AccessConfig, mqtt: SocketAddr) -> Vec<String> {
+pub fn warnings(config: &Config, mqtt: SocketAddr) -> Vec<String> {
+    let access = &config.access;
     let mut warnings = Vec::new();
     let is_open = !mqtt.ip().is_loopback();
-    if is_open && access.rules.is_empty() {
+    let are_known = !config.authentication.chain.is_empty();
+    if is_open && access.rules.is_empty() && !are_known {
         warnings.push(format!(
             "MQTT listens on {mqtt} without any access rule: whoever reaches it may connect, publish and subscribe to \
-             everything; write rules in [broker.access], or listen on 127.0.0.1"
+             everything; give it users (--password-file), write rules in [broker.access], or listen on 127.0.0.1"
         ));
     }
-    if is_open || !access.rules.is_empty() {
+    if !are_known && (is_open || !access.rules.is_empty()) {
         warnings.push(
-            "user names and passwords are not checked: access rules go by the client identifier, which each client \
+            "user names and passwords are not checked (broker.authentication): access rules go by the client identifier, which each client \
              chooses itself"
                 .to_owned(),
         );
@@ -63,7 +65,11 @@ mod tests {
 
     #[test]
     fn what_is_open_and_what_nobody_checks_is_a_warning() {
-        let said = |rules: &str, mqtt: &str| warnings(&access(rules), mqtt.parse().unwrap());
+        let config = |rules: &str| Config {
+            access: access(rules),
+            ..Config::default()
+        };
+        let said = |rules: &str, mqtt: &str| warnings(&config(rules), mqtt.parse().unwrap());
         assert!(said("", "127.0.0.1:1883").is_empty() && said("", "[::1]:1883").is_empty());
         let [open, unchecked] = &said("", "0.0.0.0:1883")[..] else {
             panic!("not two warnings");
@@ -76,5 +82,8 @@ mod tests {
         for mqtt in ["127.0.0.1:1883", "10.0.0.1:1883"] {
             assert_eq!(said(ALLOW, mqtt), std::slice::from_ref(unchecked));
         }
+        let mut known = config("");
+        known.authentication.chain.push("file".to_owned());
+        assert!(warnings(&known, "0.0.0.0:1883".parse().unwrap()).is_empty());
     }
 }

@@ -56,6 +56,8 @@ pub enum Command {
     Groups(Groups),
     /// Topics of Kafka that a node needs: print, check, make them
     Topics(Topics),
+    /// Add a user to a password file, change its password, or take it out
+    Passwd(Passwd),
     /// Check a configuration file, or print the reference of all keys
     Config {
         /// What to do with the configuration.
@@ -103,9 +105,37 @@ pub struct Up {
     /// Where the page, the APIs and the metrics are served; default 127.0.0.1:8080
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
+    /// Who may connect.
+    #[command(flatten)]
+    pub clients: Clients,
     /// Options of every process.
     #[command(flatten)]
     pub common: Common,
+}
+
+/// Who may connect: the short form of `[broker.authentication]`.
+#[derive(Args, Clone, Debug)]
+pub struct Clients {
+    /// Let clients in that are in this password file; `millstream passwd FILE USER` makes it
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Let clients in that do not say who they are, also on addresses that other machines reach
+    #[arg(long)]
+    pub anonymous: bool,
+}
+
+impl Clients {
+    /// Says it to the configuration, over which the command line wins.
+    pub fn tell(&self, config: &mut broker::identity::Config) {
+        if let Some(file) = &self.password_file {
+            config.file.path = file.display().to_string();
+            let name = broker::identity::password::NAME;
+            if !config.chain.iter().any(|link| link == name) {
+                config.chain.insert(0, name.to_owned());
+            }
+        }
+        config.anonymous |= self.anonymous;
+    }
 }
 
 /// `millstream broker`.
@@ -114,8 +144,8 @@ pub struct Up {
 Examples:
   millstream broker
       A plain MQTT broker (3.1, 3.1.1 and 5.0) at 127.0.0.1:1883; try: mosquitto_sub -t '#' -v
-  millstream broker --mqtt 0.0.0.0:1883 --kafka 10.0.0.5:9092,10.0.0.6:9092
-      A node that acknowledges a QoS 1 or 2 publish only after Kafka has stored it.")]
+  millstream broker --mqtt 0.0.0.0:1883 --password-file users --kafka 10.0.0.5:9092,10.0.0.6:9092
+      A node for the users of that file, which acknowledges a QoS 1 or 2 publish only after Kafka has stored it.")]
 pub struct Broker {
     /// Where MQTT clients connect; default 127.0.0.1:1883
     #[arg(long, value_name = "ADDR")]
@@ -126,6 +156,9 @@ pub struct Broker {
     /// Where metrics, health and status are served; default 127.0.0.1:8080
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
+    /// Who may connect.
+    #[command(flatten)]
+    pub clients: Clients,
     /// Options of every process.
     #[command(flatten)]
     pub common: Common,
@@ -149,6 +182,39 @@ pub struct Backend {
     /// Options of every process.
     #[command(flatten)]
     pub common: Common,
+}
+
+/// `millstream passwd`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  millstream passwd users ada
+      Asks for the password twice, and adds the user ada to the file users or changes her password. A node that reads the
+      file takes the change over within seconds, and at once when it gets SIGHUP.
+  printf %s \"$SECRET\" | millstream passwd users pump-7 --tenant acme --group pumps
+      The password comes from standard input; the user is one of the tenant acme and of the group pumps.
+  millstream passwd users ada --delete
+      Takes the user out.")]
+pub struct Passwd {
+    /// The password file; it is made when it is not there
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The user
+    #[arg(value_name = "USER")]
+    pub user: String,
+    /// The password, which others on this machine can then see in the list of processes; without it, it is asked for, or read
+    /// from standard input
+    #[arg(short = 'b', long, value_name = "PASSWORD")]
+    pub password: Option<String>,
+    /// Take the user out
+    #[arg(short = 'D', long, conflicts_with_all = ["password", "tenant", "group"])]
+    pub delete: bool,
+    /// Whose user it is; without it, whose it was before
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// A group that it belongs to, as often as there are groups; without any, those of before
+    #[arg(long, value_name = "NAME")]
+    pub group: Vec<String>,
 }
 
 /// `millstream config …`.

@@ -9,6 +9,7 @@ pub mod dlq;
 pub mod groups;
 mod leave;
 pub mod load;
+pub mod passwd;
 pub mod replay;
 pub mod topics;
 pub mod up;

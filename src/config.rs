@@ -300,8 +300,8 @@ mod tests {
                 &[", line 2", "broker.access.ruls", "no key", "rules"],
             ),
             (
-                "[[broker.access.rules]]\neffect = \"allow\"\naction = \"publish\"\nfilter = \"a/%u\"\n",
-                &[", line 4", "broker.access.rules[0].filter", "%u", "%c"],
+                "[[broker.access.rules]]\neffect = \"allow\"\naction = \"publish\"\nfilter = \"a/%x\"\n",
+                &[", line 4", "broker.access.rules[0].filter", "%x", "%c"],
             ),
             (
                 "[http]\nbroker = \"nowhere\"\n",

@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         Command::Dlq(options) => commands::dlq::run(options),
         Command::Groups(options) => commands::groups::run(options),
         Command::Topics(options) => commands::topics::run(options),
+        Command::Passwd(options) => commands::passwd::run(options),
         Command::Config { command } => commands::config::run(command),
     };
     match ended {

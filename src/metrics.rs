@@ -15,6 +15,7 @@ use crate::demo::Totals;
 const BROKER_GAUGES: &[&str] = &[
     "connections",
     "clients",
+    "clients_asked",
     "sessions",
     "sink_pending",
     "publishers_held",

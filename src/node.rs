@@ -256,6 +256,7 @@ impl Node {
         {
             problems.push(memory.to_string());
         }
+        gaps.extend(self.broker.iter().flat_map(broker::Handle::problems));
         for backend in &*lock(&self.backends) {
             let (name, status) = (backend.kind.name(), backend.running.status());
             // A consumer that waits for Kafka or retries goes on by itself; one that stopped does not.

@@ -83,6 +83,7 @@ fn an_address_is_none() {
     }
     let sentence = refused(&run(&[
         "broker",
+        "--anonymous",
         "--mqtt",
         "192.0.2.1:1883",
         "--http",

@@ -333,6 +333,8 @@ fn headers(
         qos: u8::from(publish.qos),
         retain: publish.retain,
         client_id: Some(publish.client_id),
+        user: publish.principal.map(|principal| &*principal.user),
+        tenant: publish.principal.and_then(|it| it.tenant.as_deref()),
         node: Some(node),
         received_at_micros: Some(received_at_micros),
         ..Fields::default()

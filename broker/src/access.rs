@@ -5,6 +5,7 @@
 
 mod denials;
 mod judge;
+mod placeholders;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,7 +17,7 @@ use settings::Section as _;
 
 pub use denials::Denied;
 pub(crate) use denials::{By, Denials};
-pub(crate) use judge::{Access, Scope};
+pub(crate) use judge::{Access, How, Scope, Who};
 
 /// Whether a rule lets a client do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,9 +84,12 @@ settings::section! {
         /// holds.
         pub default: Option<Effect> = None, ["\"allow\" or \"deny\""];
         /// Rules in order; the first match decides. A rule has `effect` ("allow" or "deny"), `action` ("connect", "publish" or
-        /// "subscribe"), `filter` (a topic filter; `%c` stands for the client identifier; not for connect), `client` (a client
-        /// identifier, or a prefix that ends in `*`; default `*`) and perhaps a `name` for log and metrics. Denied filters hold
-        /// for what is received: who subscribes to a wider filter gets all but what is denied.
+        /// "subscribe"), `filter` (a topic filter, not for connect; `%c` stands for the client identifier, `%u` for the user,
+        /// `%t` for the tenant, `${claim.NAME}` for a claim), whom it is about: `client` (default `*`), `user` (`*` is any user
+        /// that is known), `tenant`, each a name or a prefix that ends in `*`, and `group`; perhaps `qos_max` (of an allow rule:
+        /// publishes with more are not allowed by it, subscriptions are granted less), `retain` (of publishing: about messages
+        /// that are to be retained, or are not), and a `name` for log and metrics. Denied filters hold for what is received: who
+        /// subscribes to a wider filter gets all but what is denied.
         pub rules: Vec<Rule> = Vec::new(), ["list of rules"];
         /// What becomes of a publish that the rules refuse, or that goes to a topic of the broker's own (`$…`), when a client of
         /// 3.1 or 3.1.1 sent it, which cannot be told: `drop` acknowledges it, `close` closes the connection, and when
@@ -165,12 +169,27 @@ pub struct Rule {
     pub effect: Effect,
     /// What it is about.
     pub action: Action,
-    /// A topic filter; `%c` stands for the client identifier. Empty for connect.
+    /// A topic filter, perhaps with placeholders. Empty for connect.
     #[serde(default)]
     pub filter: String,
     /// A client identifier, or a prefix that ends in `*`.
     #[serde(default = "any_client")]
     pub client: String,
+    /// A user, or a prefix that ends in `*`: clients that nobody knows are not meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// A tenant, or a prefix that ends in `*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// A group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The highest quality of service that it allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos_max: Option<u8>,
+    /// Whether it is about messages that are to be retained, or about the others; if nothing is said, about both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain: Option<bool>,
     /// What it is called in the log and in metrics; empty is its place in the list.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
@@ -180,30 +199,31 @@ fn any_client() -> String {
     "*".to_owned()
 }
 
-/// The one placeholder.
-const CLIENT_ID: &str = "%c";
+impl Default for Rule {
+    /// Nobody may connect: to be changed.
+    fn default() -> Self {
+        Self {
+            effect: Effect::Deny,
+            action: Action::Connect,
+            filter: String::new(),
+            client: any_client(),
+            user: None,
+            tenant: None,
+            group: None,
+            qos_max: None,
+            retain: None,
+            name: String::new(),
+        }
+    }
+}
+
 /// The longest name of a rule.
 const NAME_CHARACTERS_MAX: usize = 64;
 
-/// What looks like a placeholder and is none of ours: taken literally, a rule with it would match nothing, or nobody.
-fn unknown_placeholder<'a>(text: &'a str, known: &[&str]) -> Option<&'a str> {
-    let of_percent = text.match_indices('%').find_map(|(at, _)| {
-        let end = at + 1 + text[at + 1..].chars().next()?.len_utf8();
-        let found = &text[at..end];
-        let is_letter = found.ends_with(|c: char| c.is_ascii_alphabetic());
-        (is_letter && !known.contains(&found)).then_some(found)
-    });
-    let of_braces = || {
-        let at = text.find("${")?;
-        let end = text[at..].find('}').map_or(text.len(), |end| at + end + 1);
-        Some(&text[at..end])
-    };
-    of_percent.or_else(of_braces)
-}
-
 impl Rule {
     fn validate(&self) -> Result<(), settings::Error> {
-        self.validate_client()?;
+        self.validate_whom()?;
+        self.validate_how()?;
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if self.name.len() > NAME_CHARACTERS_MAX || !self.name.chars().all(is_name) {
             let allowed = "up to 64 characters of A-Z a-z 0-9 - _ .";
@@ -217,30 +237,56 @@ impl Rule {
                 refused("no filter where the action is \"connect\"".to_owned())
             };
         }
-        if let Some(unknown) = unknown_placeholder(&self.filter, &[CLIENT_ID]) {
+        if let Some(unknown) = placeholders::unknown(&self.filter, &placeholders::KNOWN) {
+            let words = placeholders::WORDS;
             return refused(format!(
-                "a topic filter with no placeholder but {CLIENT_ID} (the client identifier); {unknown} is none"
+                "a topic filter with no placeholders but {words}; {unknown} is none"
             ));
         }
-        if let Err(error) = topic::validate_filter(&self.filter.replace(CLIENT_ID, "c")) {
+        if let Err(error) = topic::validate_filter(&placeholders::example(&self.filter)) {
             return refused(error.to_string());
         }
         Ok(())
     }
 
-    fn validate_client(&self) -> Result<(), settings::Error> {
-        let prefix = self.client.strip_suffix('*').unwrap_or(&self.client);
-        let why = if self.client.is_empty() {
-            "; for all clients write \"*\""
-        } else if prefix.contains('*') {
-            "; a * elsewhere than at the end has no meaning"
-        } else if unknown_placeholder(&self.client, &[]).is_some() {
-            "; there are no placeholders here"
-        } else {
-            return Ok(());
-        };
-        let allowed = format!("a client identifier, or a prefix that ends in *{why}");
-        Err(settings::Error::text("client", &self.client, allowed))
+    fn validate_whom(&self) -> Result<(), settings::Error> {
+        let all = [
+            ("client", Some(&self.client), "a client identifier"),
+            ("user", self.user.as_ref(), "a user's name"),
+            ("tenant", self.tenant.as_ref(), "a tenant's name"),
+        ];
+        for (key, text, what) in all {
+            let Some(text) = text else { continue };
+            let prefix = text.strip_suffix('*').unwrap_or(text);
+            let why = if text.is_empty() {
+                "; for all write \"*\""
+            } else if prefix.contains('*') {
+                "; a * elsewhere than at the end has no meaning"
+            } else if placeholders::unknown(text, &[]).is_some() {
+                "; there are no placeholders here"
+            } else {
+                continue;
+            };
+            let allowed = format!("{what}, or a prefix that ends in *{why}");
+            return Err(settings::Error::text(key, text, allowed));
+        }
+        if self.group.as_deref() == Some("") {
+            return Err(settings::Error::text("group", "", "the name of a group"));
+        }
+        Ok(())
+    }
+
+    fn validate_how(&self) -> Result<(), settings::Error> {
+        let is_bound = self.effect == Effect::Allow && self.action != Action::Connect;
+        if let Some(max) = self.qos_max.filter(|max| *max > 2 || !is_bound) {
+            let allowed = "0, 1 or 2, where the effect is \"allow\" and the action \"publish\" or \"subscribe\"";
+            return Err(settings::Error::new("qos_max", max, allowed));
+        }
+        if let Some(retain) = self.retain.filter(|_| self.action != Action::Publish) {
+            let allowed = "true or false, where the action is \"publish\"";
+            return Err(settings::Error::new("retain", retain, allowed));
+        }
+        Ok(())
     }
 
     /// What it is called where the `at`th rule of the list is meant.
@@ -270,8 +316,11 @@ mod tests {
     #[test]
     fn what_looks_like_a_placeholder_and_is_none_is_refused_with_the_one_there_is() {
         for (filter, said) in [
-            ("devices/%u/#", "%u is none"),
+            ("devices/%U/#", "%U is none"),
             ("%x", "%x is none"),
+            ("a/${claim.}", "${claim.} is none"),
+            ("a/${claim.a/b}", "${claim.a/b} is none"),
+            ("a/${claim.x", "${claim.x is none"),
             ("devices/${clientid}/#", "${clientid} is none"),
             ("${username}", "${username} is none"),
         ] {
@@ -282,7 +331,14 @@ mod tests {
                 "{error}"
             );
         }
-        for filter in ["devices/%c/#", "%c", "100%/x", "a/$b", "50%"] {
+        for filter in [
+            "devices/%c/#",
+            "%c",
+            "%t/%u/${claim.site}/+/#",
+            "100%/x",
+            "a/$b",
+            "50%",
+        ] {
             let rule = format!(r#"{{"effect":"deny","action":"publish","filter":"{filter}"}}"#);
             one(&rule).unwrap();
         }
@@ -300,6 +356,49 @@ mod tests {
                 r#"{{"effect":"deny","action":"connect","client":"{client}"}}"#
             ))
             .unwrap();
+        }
+    }
+
+    #[test]
+    fn bounds_stand_where_they_mean_something() {
+        for (rule, key) in [
+            (
+                r#"{"effect":"deny","action":"publish","filter":"a","qos_max":1}"#,
+                "qos_max",
+            ),
+            (
+                r#"{"effect":"allow","action":"connect","qos_max":1}"#,
+                "qos_max",
+            ),
+            (
+                r#"{"effect":"allow","action":"publish","filter":"a","qos_max":3}"#,
+                "qos_max",
+            ),
+            (
+                r#"{"effect":"deny","action":"subscribe","filter":"a","retain":true}"#,
+                "retain",
+            ),
+            (
+                r#"{"effect":"deny","action":"connect","group":""}"#,
+                "group",
+            ),
+            (
+                r#"{"effect":"deny","action":"connect","user":"a*b"}"#,
+                "user",
+            ),
+            (
+                r#"{"effect":"deny","action":"connect","tenant":"%t"}"#,
+                "tenant",
+            ),
+        ] {
+            let error = one(rule).unwrap_err();
+            assert!(error.contains(&format!("rules[0].{key}")), "{error}");
+        }
+        for rule in [
+            r#"{"effect":"allow","action":"subscribe","filter":"a","qos_max":1,"user":"*"}"#,
+            r#"{"effect":"deny","action":"publish","filter":"a","retain":true,"group":"ops"}"#,
+        ] {
+            one(rule).unwrap();
         }
     }
 

@@ -32,6 +32,8 @@ settings::section! {
         pub shared_subscription_strategy: ShareStrategy = ShareStrategy::RoundRobin, ["\"round-robin\", \"sticky-client\", \"sticky-topic\" or \"least-in-flight\""];
         /// How the node ends.
         pub drain: Drain = Drain::default(), [section];
+        /// Who clients are.
+        pub authentication: identity::Config = identity::Config::default(), [section];
         /// Who may do what.
         #[serde(deserialize_with = "AccessConfig::deserialize_table")]
         pub access: AccessConfig = AccessConfig::default(), [section];
@@ -82,9 +84,32 @@ impl Config {
         self.limits
             .validate()
             .map_err(|error| error.below("limits"))?;
+        self.authentication
+            .validate()
+            .map_err(|error| error.below("authentication"))?;
         self.access
             .validate()
             .map_err(|error| error.below("access"))
+    }
+
+    /// Refuses to be open to others than this machine unless somebody said so. To be asked when all is said, the command line
+    /// included.
+    ///
+    /// # Errors
+    /// Says what to write.
+    pub fn check_openness(&self) -> Result<(), settings::Error> {
+        let known = &self.authentication;
+        let is_open = known.chain.is_empty() && !known.anonymous;
+        if is_open && !self.listen_addr()?.ip().is_loopback() {
+            return Err(settings::Error::text(
+                "listen",
+                &self.listen,
+                "an address that only this machine reaches, until it is said who may connect: give users a password file \
+                 (--password-file FILE, or chain = [\"file\"] in [broker.authentication]), or let everybody in (--anonymous, \
+                 or anonymous = true there)",
+            ));
+        }
+        Ok(())
     }
 
     /// The address to listen on.

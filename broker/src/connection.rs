@@ -2,6 +2,7 @@
 //! worker's and the session's business.
 
 use codec::Version;
+use identity::Verdict;
 
 use crate::limits::{LINE_KEPT, SPARE_OUTBOX_BYTES_MAX, TIMER_TICK_MS};
 use crate::outbox::Outbox;
@@ -38,6 +39,26 @@ struct Unhandled {
     /// The beginning of a packet, or what is left for the next turn.
     rest: Vec<u8>,
     ahead: Option<Box<ReadAhead>>,
+    /// Of a connection whose CONNECT is the beginning of `rest`.
+    question: Option<Question>,
+}
+
+/// Whether it is known who sends a CONNECT.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// It is being looked at.
+    Asked {
+        /// Names the question.
+        number: u64,
+        /// Of the client identifier.
+        hash: u64,
+    },
+    /// The CONNECT goes on with this.
+    Answered {
+        number: u64,
+        hash: u64,
+        verdict: Box<Verdict>,
+    },
 }
 
 #[cfg(not(debug_assertions))]
@@ -124,7 +145,7 @@ impl Connection {
         } else if self
             .unhandled
             .as_ref()
-            .is_some_and(|unhandled| unhandled.ahead.is_none())
+            .is_some_and(|unhandled| unhandled.ahead.is_none() && unhandled.question.is_none())
         {
             self.unhandled = None;
         }
@@ -166,6 +187,33 @@ impl Connection {
     /// Puts them back.
     pub(crate) fn put_ahead(&mut self, ahead: Box<ReadAhead>) {
         self.unhandled.get_or_insert_default().ahead = Some(ahead);
+    }
+
+    /// What was read and not handled, besides publishes that were read ahead.
+    pub(crate) fn rest(&self) -> &[u8] {
+        self.unhandled
+            .as_ref()
+            .map_or(&[], |unhandled| &unhandled.rest)
+    }
+
+    /// Whether it is being looked at who its client is: what it sends waits.
+    pub(crate) fn is_asked(&self) -> bool {
+        matches!(self.question(), Some(Question::Asked { .. }))
+    }
+
+    /// The question who its client is, where there is one.
+    pub(crate) fn question(&self) -> Option<&Question> {
+        self.unhandled.as_ref()?.question.as_ref()
+    }
+
+    /// Puts it.
+    pub(crate) fn ask(&mut self, question: Question) {
+        self.unhandled.get_or_insert_default().question = Some(question);
+    }
+
+    /// Takes it.
+    pub(crate) fn take_question(&mut self) -> Option<Question> {
+        self.unhandled.as_mut()?.question.take()
     }
 
     /// Bytes of all that was read and is not handled.

@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Config;
 use crate::death::Death;
+use crate::gates::Gates;
 use crate::handle::{Handle, Inbox, Shared};
 use crate::retained::{Bounds, Retained};
 use crate::router::Router;
@@ -35,6 +36,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// Clients cannot be known as they should.
+    #[error(transparent)]
+    Identity(#[from] identity::StartError),
     /// A thread or a poll cannot be made.
     #[error("cannot start a worker: {0}")]
     Worker(#[from] io::Error),
@@ -78,6 +82,8 @@ impl Broker {
     /// When a value is not allowed or the port cannot be had.
     pub fn bind(config: Config) -> Result<Self, StartError> {
         config.validate()?;
+        config.check_openness()?;
+        let gates = Gates::start(&config)?;
         let address = config.listen_addr()?;
         let listeners = listen(address, config.worker_count(), config.limits.listen_backlog)
             .map_err(|source| StartError::Listen { address, source })?;
@@ -100,6 +106,7 @@ impl Broker {
             &config.access,
             limits,
         );
+        shared.set_gates(gates);
         Ok(Self {
             config,
             listeners,

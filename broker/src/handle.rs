@@ -10,6 +10,7 @@ use crate::bans::Bans;
 use crate::budget::{Budget, Memory};
 use crate::config::Config;
 use crate::death::OnDeath;
+use crate::gates::{Gate, Gates};
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::outcome::{Delivered, Fate, OnLater, Outcome, Part};
@@ -19,7 +20,7 @@ use crate::stats::{Counters, Stats};
 use crate::throttle::Throttle;
 use crate::time::Time;
 use crate::transport::Handover;
-use crate::worker::{Drained, Settings, Worker};
+use crate::worker::{Answer, Drained, Settings, Worker};
 
 /// Something that a worker is to do, or to say.
 pub(crate) type Task = Box<dyn FnOnce(&mut crate::worker::Worker) + Send>;
@@ -48,6 +49,10 @@ pub(crate) enum Inbox {
     },
     /// Publishes that the sink has settled.
     Settled(Vec<(Token, Settlement)>),
+    /// Who the client of a CONNECT is.
+    Answer(Box<Answer>),
+    /// Users may have changed: whether all may still be here is to be looked at.
+    Recheck,
     /// The sink has room again.
     SinkReady,
     /// Nothing but a turn: what all workers look at has changed.
@@ -73,7 +78,8 @@ impl Inbox {
                     .map(|(_, message)| message.bytes() + size_of::<(u32, Message)>())
                     .sum(),
                 Self::Settled(batch) => size_of_val(&**batch),
-                Self::SinkReady | Self::Look | Self::Task(_) | Self::Shutdown => 0,
+                Self::Answer(answer) => answer.bytes(),
+                Self::Recheck | Self::SinkReady | Self::Look | Self::Task(_) | Self::Shutdown => 0,
             }
     }
 }
@@ -245,6 +251,10 @@ pub(crate) struct Shared {
     denials: RwLock<Arc<Denials>>,
     /// Who may not connect for a time.
     pub(crate) bans: Bans,
+    /// Who looks at clients' credentials; nobody does until it is set, which is before the workers start.
+    gates: OnceLock<Gates>,
+    /// Clients that were not let in, for the log.
+    pub(crate) strangers: Throttle,
     /// Whether the log has said that nobody checks passwords.
     pub(crate) password_was_said: AtomicBool,
     /// Who is told when a thread dies that the node cannot do without.
@@ -279,6 +289,8 @@ impl Shared {
             unaccepted: Throttle::default(),
             denials: RwLock::new(Arc::new(Denials::new(access))),
             bans: Bans::default(),
+            gates: OnceLock::new(),
+            strangers: Throttle::default(),
             password_was_said: AtomicBool::new(false),
             on_death: OnceLock::new(),
             on_later: OnceLock::new(),
@@ -290,6 +302,30 @@ impl Shared {
     pub(crate) fn denials(&self) -> Arc<Denials> {
         let denials = self.denials.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&denials)
+    }
+
+    /// Has these gates look at clients from now on; the first ones that are given hold.
+    pub(crate) fn set_gates(self: &Arc<Self>, gates: Gates) {
+        if let Some(identity) = gates.identity() {
+            let shared = Arc::downgrade(self);
+            identity.on_change(move || {
+                if let Some(shared) = shared.upgrade() {
+                    shared.recheck();
+                }
+            });
+        }
+        let _ = self.gates.set(gates);
+    }
+
+    fn recheck(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.send_one(Inbox::Recheck);
+        }
+    }
+
+    /// What the listener at this place knows its clients by.
+    pub(crate) fn gate(&self, listener: usize) -> Option<&Gate> {
+        self.gates.get()?.at(listener)
     }
 
     /// Counts a connection that was accepted; false when there is no room for it.
@@ -493,6 +529,35 @@ impl Handle {
                 mailbox.send_one(Inbox::Look);
             }
         }
+    }
+
+    /// Has all workers look whether all who are in may still be: after a [principal](identity::Principal) was revoked.
+    pub fn recheck(&self) {
+        self.0.recheck();
+    }
+
+    /// Reads again what clients are known by: password files. What cannot be read stays what it was, and is among the
+    /// [problems](Handle::problems).
+    pub fn reload(&self) {
+        if let Some(identity) = self.0.gates.get().and_then(Gates::identity) {
+            identity.reload();
+        }
+    }
+
+    /// Whether [`Handle::reload`] could read everything.
+    ///
+    /// # Errors
+    /// In one sentence, why not.
+    pub fn check_reload(&self) -> Result<(), String> {
+        let identity = self.0.gates.get().and_then(Gates::identity);
+        identity.map_or(Ok(()), identity::Identity::check)
+    }
+
+    /// What keeps the broker from knowing its clients as it should, each in one sentence.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let identity = self.0.gates.get().and_then(Gates::identity);
+        identity.map_or_else(Vec::new, identity::Identity::problems)
     }
 
     /// How much memory is used, of how much.

@@ -136,6 +136,8 @@ pub(crate) const WORK_PUBLISH: u64 = 4;
 pub(crate) const WORK_FILTER: u64 = 8;
 /// Entries of connections that are gone, on the list of those that wait for the sink, before it is cleaned.
 pub(crate) const HELD_LIST_SPARE: u64 = 1_024;
+/// Bytes read behind a CONNECT while it is being looked at who sends it.
+pub(crate) const BEHIND_CONNECT_BYTES_MAX: usize = 16 * 1_024;
 /// How often a worker looks whether clients that are not read from, because of `read_ahead_node_bytes_max`, can be.
 pub(crate) const READ_AHEAD_LOOK_MS: u64 = 1_000;
 /// Bytes read at once of any client while the node has read ahead as much as it may: one that then turns out to have to

@@ -7,6 +7,7 @@
 
 mod incoming;
 mod outgoing;
+mod owner;
 mod replays;
 mod subscriptions;
 
@@ -14,9 +15,11 @@ use codec::{Qos, Version};
 
 pub(crate) use incoming::{Begin, Incoming, Released, encode, encode_within};
 pub(crate) use outgoing::{Delivery, Frames, Outgoing, QueueMax, Routed, Sending};
+pub(crate) use owner::Owner;
 pub(crate) use replays::{Replay, Replays};
 pub(crate) use subscriptions::Subscriptions;
 
+use crate::access::Who;
 use crate::message::Message;
 use crate::time::Time;
 
@@ -50,7 +53,7 @@ pub(crate) struct Flow {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) client_id: Box<str>,
+    pub(crate) owner: Owner,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) flow: Option<Box<Flow>>,
     pub(crate) will: Option<Box<Will>>,
@@ -76,7 +79,7 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(client_id: &str, version: Version) -> Self {
         Self {
-            client_id: client_id.into(),
+            owner: Owner::new(client_id),
             subscriptions: Subscriptions::default(),
             flow: None,
             will: None,
@@ -89,6 +92,19 @@ impl Session {
             alias_maximum: 0,
             version,
             clean_start: false,
+        }
+    }
+
+    /// The client identifier.
+    pub(crate) fn client_id(&self) -> &str {
+        self.owner.client_id()
+    }
+
+    /// Who the client is, for access rules.
+    pub(crate) fn who(&self) -> Who<'_> {
+        Who {
+            client_id: self.owner.client_id(),
+            principal: self.owner.principal().map(|principal| &**principal),
         }
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 pub use shard::Shard;
 
 use crate::config::Config;
+use crate::gates::Gates;
 use crate::handle::{Handle, Inbox, Shared};
 use crate::sink::Sink;
 use crate::stats::Stats;
@@ -77,6 +78,21 @@ impl Sim {
             next_worker: 0,
             ended: vec![false; count],
         })
+    }
+
+    /// The same, with a chain that looks at who its clients are.
+    ///
+    /// # Errors
+    /// When the configuration is not valid.
+    pub fn guarded(
+        config: &Config,
+        sink: Arc<dyn Sink>,
+        seed: u64,
+        chain: Arc<identity::Chain>,
+    ) -> Result<Self, settings::Error> {
+        let sim = Self::new(config, sink, seed)?;
+        sim.shared.set_gates(Gates::of(chain));
+        Ok(sim)
     }
 
     /// The way in that other threads have; here for settling and publishing.

@@ -3,6 +3,7 @@
 //! sink does with it.
 
 use codec::{Properties, Qos, ReasonCode, Version};
+use identity::Principal;
 
 /// Names one publish that waits for its acknowledgement: a plain integer, so that a sink can pass it through any
 /// library as an opaque number. Its bits are the broker's business.
@@ -30,6 +31,8 @@ pub struct Incoming<'a> {
     pub properties: Properties<'a>,
     /// The publisher's client identifier.
     pub client_id: &'a str,
+    /// Who the publisher is, where somebody has looked.
+    pub principal: Option<&'a Principal>,
     /// The publisher's protocol version.
     pub version: Version,
 }

@@ -147,6 +147,18 @@ counters! {
     denied_access,
     /// Publishes refused: to a topic of the broker's own (`$…`).
     denied_reserved_topic,
+    /// Clients whose credentials are being looked at now.
+    clients_asked,
+    /// Clients refused: their user name, password, token or certificate is not right.
+    clients_refused_credentials,
+    /// Clients refused: they do not say who they are, or may not connect as who they are.
+    clients_refused_identity,
+    /// Clients refused: their address has too many attempts under way or failed.
+    clients_refused_attempts,
+    /// Clients refused: too many credentials wait to be looked at.
+    clients_refused_busy,
+    /// Clients refused: whoever would know them did not answer.
+    clients_refused_unavailable,
     /// Clients that sent a password, which nobody checks.
     passwords_unchecked,
     /// Deliveries held back from a subscription because the access rules deny their topic.
@@ -255,6 +267,10 @@ counters! {
     closed_by_client,
     /// Connections closed: the client went away without DISCONNECT.
     closed_lost,
+    /// Connections closed: their users have changed, or are none any more.
+    closed_not_authorized,
+    /// Connections closed: what their clients were let in by has ended.
+    closed_expired,
     /// Connections closed: the broker shuts down.
     closed_shutdown,
     /// Subscriptions refused (access rules, bad filters, bounds).

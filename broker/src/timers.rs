@@ -18,6 +18,10 @@ pub(crate) enum Timer {
     WriteStall { connection: u32, generation: u16 },
     /// A closed connection has had its time to read our last packet.
     Linger { connection: u32, generation: u16 },
+    /// What its client was let in by may have ended.
+    Expiry { connection: u32, generation: u16 },
+    /// Sessions are looked at again.
+    Recheck,
     /// The will of a session without connection is due, or its end.
     Session { session: u32, generation: u16 },
     /// The publishes of a client that was closed for a refused one have waited long enough.

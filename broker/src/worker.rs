@@ -9,12 +9,14 @@ mod connect;
 mod deliver;
 mod drain;
 mod held;
+mod identify;
 mod layers;
 mod leave;
 mod memory;
 mod packets;
 mod pressure;
 mod publish;
+mod recheck;
 mod reconfigure;
 mod refused;
 mod subscribe;
@@ -47,6 +49,7 @@ use crate::transport::{Handover, MemoryOutput, Transport};
 
 pub(crate) use close::Close;
 pub(crate) use drain::Drained;
+pub(crate) use identify::Answer;
 pub(crate) use turn::Next;
 
 /// What all workers of a node are told.
@@ -89,6 +92,8 @@ enum Step {
     Done,
     /// A publish with QoS 1 or 2 that is not handled and kept: the client is held until the sink moves.
     Hold,
+    /// A CONNECT that is not handled before it is known who sends it.
+    Wait,
     /// Not handled: its client's home is another worker, to which the connection goes.
     Move(usize),
     /// The connection is closed.
@@ -119,6 +124,10 @@ pub(crate) struct Worker {
     relief: pressure::Relief,
     connections: Connections,
     sessions: Slab<Session>,
+    /// The session from which on it is looked whether all may still be.
+    recheck_from: Option<u32>,
+    /// Whose credentials are being looked at.
+    questions: identify::Questions,
     /// Session slots by client identifier.
     clients: HashTable<u32>,
     /// When this worker next looks for retained messages that have expired.
@@ -180,7 +189,6 @@ impl Worker {
             index,
             shared,
             read_buffer: vec![0; settings.limits.read_bytes_per_turn as usize],
-            settings,
             sink,
             registry,
             adopting: None,
@@ -191,7 +199,10 @@ impl Worker {
             relief: pressure::Relief::new(outbox_bytes_max),
             connections: Connections::default(),
             sessions: Slab::default(),
+            recheck_from: None,
+            questions: identify::Questions::default(),
             clients: HashTable::new(),
+            settings,
             retained_expire_at: None,
             timers,
             counts: Local::default(),
@@ -430,9 +441,14 @@ impl Worker {
             }
             let (session, version) = (connection.session, connection.version);
             // 0x16 begins a TLS hello.
-            if session == OFFLINE && (bytes[at] >> 4 != 1 || bytes[at] == 0x16) {
-                self.close(slot, Close::NotMqtt(bytes[at]));
-                break;
+            if session == OFFLINE {
+                if connection.is_asked() {
+                    break;
+                }
+                if bytes[at] >> 4 != 1 || bytes[at] == 0x16 {
+                    self.close(slot, Close::NotMqtt(bytes[at]));
+                    break;
+                }
             }
             let frame = match codec::split_frame(&bytes[at..], packet_bytes_max) {
                 Ok(Some(frame)) => frame,
@@ -476,7 +492,7 @@ impl Worker {
                         connection.has_heard(self.now);
                     }
                 }
-                Step::Hold | Step::Closed => break,
+                Step::Hold | Step::Wait | Step::Closed => break,
                 Step::Move(worker) => {
                     self.hand_over(slot, worker, &bytes[at..]);
                     break;

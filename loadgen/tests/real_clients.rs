@@ -106,7 +106,7 @@ fn filters_are_granted_and_refused_one_by_one() {
             action: Action::Subscribe,
             filter: "secret/#".to_owned(),
             client: "*".to_owned(),
-            name: String::new(),
+            ..Rule::default()
         }];
     });
     let mut clients = Clients::new(under.address, 1);

@@ -65,6 +65,7 @@ pub fn run(options: cli::Broker) -> Result<(), Failure> {
 fn settle(options: &cli::Broker, mut config: Config) -> Result<Config, Failure> {
     let mqtt = mqtt_address(options.mqtt.as_deref(), &config)?;
     config.broker.listen = mqtt.to_string();
+    options.clients.tell(&mut config.broker.authentication);
     if let Some(kafka) = &options.kafka {
         kafka.clone_into(&mut config.bridge.kafka);
     }

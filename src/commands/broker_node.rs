@@ -40,7 +40,7 @@ pub fn http_address(option: Option<&str>, config: &Config) -> Result<SocketAddr,
     }
 }
 
-/// Access rules and bounds, which can change while the broker runs.
+/// Access rules, bounds, and the files that clients are known by, which can change while the broker runs.
 struct Reload {
     handle: Handle,
     /// What it runs with.
@@ -64,6 +64,7 @@ impl Reloadable for Arc<Reload> {
     }
 
     fn prepare(&self, new: &Config) -> Result<Change, String> {
+        self.handle.check_reload()?;
         // It was checked as a whole when it was read.
         let (this, new) = (Arc::clone(self), new.broker.clone());
         let apply = move || {
@@ -71,6 +72,7 @@ impl Reloadable for Arc<Reload> {
             if let Err(error) = this.handle.reconfigure(&mut running, &new) {
                 tracing::error!(%error, "the broker's configuration was not taken over");
             }
+            this.handle.reload();
         };
         Ok(Change {
             what: Vec::new(),
@@ -159,11 +161,12 @@ impl Bound {
             ::broker::StartError::Listen { source, .. } => {
                 address::cannot_listen("--mqtt", mqtt, &source)
             }
+            ::broker::StartError::Config(error) => Failure::cannot_start(error.below("broker")),
             error => Failure::cannot_start(error),
         })?;
         let broker = broker.on_death(exit::thread_died);
         let mqtt = broker.local_addr();
-        for warning in access::warnings(&config.broker.access, mqtt) {
+        for warning in access::warnings(&config.broker, mqtt) {
             tracing::warn!("{warning}");
         }
         let drain = Duration::from_millis(config.broker.limits.drain_timeout_ms);

@@ -80,6 +80,7 @@ pub fn run(options: cli::Up) -> Result<(), Failure> {
 fn settle(options: &cli::Up, mut config: Config) -> Result<Config, Failure> {
     let mqtt = mqtt_address(options.mqtt.as_deref(), &config)?;
     config.broker.listen = mqtt.to_string();
+    options.clients.tell(&mut config.broker.authentication);
     let of_section = options.kafka.is_none() && config.up.kafka == config.kafka.servers;
     if let Some(kafka) = &options.kafka {
         kafka.clone_into(&mut config.up.kafka);

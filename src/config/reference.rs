@@ -119,6 +119,10 @@ broker = \"127.0.0.1:8080\"
 [broker]
 listen = \"0.0.0.0:1883\"
 
+[broker.authentication]
+chain = [\"file\"]
+file = { path = \"users\" }
+
 [broker.limits]
 packet_bytes_max = 262144
 ```

@@ -26,6 +26,7 @@ fn each_path_that_is_named_exists() {
         let directories = [
             "",
             "broker/src",
+            "broker/identity/src",
             "bridge/src",
             "consumers/runtime/src",
             "loadgen/src",

@@ -125,6 +125,8 @@ impl Downlink {
             qos: self.qos,
             retain: self.retain,
             client_id: None,
+            user: None,
+            tenant: None,
             node: None,
             received_at_micros: None,
             payload_format: self.payload_format,

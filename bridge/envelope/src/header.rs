@@ -14,6 +14,13 @@ pub const RETAIN: &str = "mqtt.retain";
 /// The client identifier of the publisher, UTF-8. Missing in the downlink.
 pub const CLIENT_ID: &str = "mqtt.client-id";
 
+/// The user that the publisher is, as the broker knows it: by password, token or certificate, never by what the publisher says
+/// of itself. UTF-8. Missing: nobody asked who it is. No user property becomes this header.
+pub const USER: &str = "mqtt.user";
+
+/// The tenant of that user, UTF-8. Missing: it has none.
+pub const TENANT: &str = "mqtt.tenant";
+
 /// The name of the broker node that took the message, UTF-8.
 pub const NODE: &str = "mqtt.node";
 

@@ -19,6 +19,10 @@ pub struct Fields<'a> {
     pub retain: bool,
     /// The client identifier of the publisher.
     pub client_id: Option<&'a str>,
+    /// The user that the publisher is, as the broker knows it.
+    pub user: Option<&'a str>,
+    /// The tenant of that user.
+    pub tenant: Option<&'a str>,
     /// The broker node that took it.
     pub node: Option<&'a str>,
     /// When the broker read it, in microseconds since the Unix epoch.
@@ -52,6 +56,12 @@ impl Fields<'_> {
         }
         if let Some(client_id) = self.client_id {
             f(header::CLIENT_ID, client_id.as_bytes());
+        }
+        if let Some(user) = self.user {
+            f(header::USER, user.as_bytes());
+        }
+        if let Some(tenant) = self.tenant {
+            f(header::TENANT, tenant.as_bytes());
         }
         if let Some(node) = self.node {
             f(header::NODE, node.as_bytes());
@@ -97,6 +107,10 @@ pub struct Envelope<'a> {
     pub retain: bool,
     /// The client identifier of the publisher.
     pub client_id: Option<&'a str>,
+    /// The user that the publisher is, as the broker knows it.
+    pub user: Option<&'a str>,
+    /// The tenant of that user.
+    pub tenant: Option<&'a str>,
     /// The broker node that took it.
     pub node: Option<&'a str>,
     /// When the broker read it, in microseconds since the Unix epoch.
@@ -129,6 +143,8 @@ impl<'a> Envelope<'a> {
             qos: self.qos,
             retain: self.retain,
             client_id: self.client_id,
+            user: self.user,
+            tenant: self.tenant,
             node: self.node,
             received_at_micros: self.received_at_micros,
             payload_format: self.payload_format,
@@ -178,6 +194,8 @@ impl<'a> Envelope<'a> {
                 header::QOS => envelope.qos = digit(header::QOS, value, 2, "0, 1 or 2")?,
                 header::RETAIN => envelope.retain = digit(header::RETAIN, value, 1, "0 or 1")? == 1,
                 header::CLIENT_ID => envelope.client_id = Some(text(header::CLIENT_ID, value)?),
+                header::USER => envelope.user = Some(text(header::USER, value)?),
+                header::TENANT => envelope.tenant = Some(text(header::TENANT, value)?),
                 header::NODE => envelope.node = Some(text(header::NODE, value)?),
                 header::RECEIVED_AT => {
                     envelope.received_at_micros = Some(number(
@@ -340,6 +358,42 @@ mod tests {
         let envelope = parse(&headers).unwrap();
         assert_eq!(envelope.qos, 2);
         assert!(envelope.user_properties.is_empty());
+    }
+
+    /// Whoever chooses the name of a user property cannot choose who he is.
+    #[test]
+    fn no_user_property_is_taken_for_the_user() {
+        let fields = Fields {
+            topic: "a",
+            user: Some("ada"),
+            tenant: Some("acme"),
+            ..Fields::default()
+        };
+        let mut headers = Vec::new();
+        let properties = [
+            ("", "eve"),
+            ("user", "eve"),
+            ("mqtt.user", "eve"),
+            ("mqtt.tenant", "x"),
+        ];
+        fields.for_each_header(properties, &mut String::new(), |name, value| {
+            headers.push((name.to_owned(), value.to_vec()));
+        });
+        let headers: Headers = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), Some(value.as_slice())))
+            .collect();
+        let envelope = parse(&headers).unwrap();
+        assert_eq!(
+            (envelope.user, envelope.tenant),
+            (Some("ada"), Some("acme"))
+        );
+        assert_eq!(envelope.user_properties, properties);
+        assert_eq!(envelope.fields(), fields);
+        assert_eq!(
+            parse(&vec![("mqtt.user.", Some(b"eve"))]).unwrap().user,
+            None
+        );
     }
 
     #[test]

@@ -182,6 +182,7 @@ impl Fixture {
             retain: false,
             properties,
             client_id: "c1",
+            principal: None,
             version,
         };
         self.sink.accept(&publish, token)

@@ -430,12 +430,14 @@ impl Session {
                 let topic = routed.parts.topic;
                 sending
                     .counts
-                    .lose(Loss::OutboxFull, &self.client_id, topic);
+                    .lose(Loss::OutboxFull, self.owner.client_id(), topic);
                 Fate::OutboxFull
             }
             Sent::TooLarge => {
                 let topic = routed.parts.topic;
-                sending.counts.lose(Loss::TooLarge, &self.client_id, topic);
+                sending
+                    .counts
+                    .lose(Loss::TooLarge, self.owner.client_id(), topic);
                 Fate::TooLarge
             }
         }
@@ -461,17 +463,17 @@ impl Session {
                     Err(delivery) => {
                         let flow = self.flow.get_or_insert_default();
                         let outgoing = &mut flow.outgoing;
-                        outgoing.queue_push(&self.client_id, delivery, queue, sending.counts)
+                        outgoing.queue_push(self.owner.client_id(), delivery, queue, sending.counts)
                     }
                 }
             }
             Ok(sending) => {
                 let outgoing = &mut flow.outgoing;
-                outgoing.queue_push(&self.client_id, delivery, queue, sending.counts)
+                outgoing.queue_push(self.owner.client_id(), delivery, queue, sending.counts)
             }
             Err(counts) => {
                 let outgoing = &mut flow.outgoing;
-                outgoing.queue_push(&self.client_id, delivery, queue, counts)
+                outgoing.queue_push(self.owner.client_id(), delivery, queue, counts)
             }
         }
     }
@@ -495,7 +497,7 @@ impl Session {
                 .expires_at()
                 .is_some_and(|at| at <= sending.now)
             {
-                let (client, topic) = (&self.client_id, delivery.message.topic());
+                let (client, topic) = (self.owner.client_id(), delivery.message.topic());
                 sending.counts.lose(Loss::Expired, client, topic); // [MQTT-3.3.2-5]
                 delivery.message.note(Fate::Expired, sending.followed);
                 continue;
@@ -549,7 +551,9 @@ impl Session {
             }
             Sent::TooLarge => {
                 let topic = routed.parts.topic;
-                sending.counts.lose(Loss::TooLarge, &self.client_id, topic); // [MQTT-3.1.2-25]
+                sending
+                    .counts
+                    .lose(Loss::TooLarge, self.owner.client_id(), topic); // [MQTT-3.1.2-25]
                 Ok(Fate::TooLarge)
             }
             Sent::NoRoom => Err(delivery),
@@ -599,7 +603,7 @@ impl Session {
                     // The client came back with a smaller maximum packet size.
                     outgoing.end(at, sending.counts);
                     sending.counts.inflight -= 1;
-                    let (client, topic) = (&self.client_id, delivery.message.topic());
+                    let (client, topic) = (self.owner.client_id(), delivery.message.topic());
                     sending.counts.lose(Loss::TooLarge, client, topic);
                 }
             }

@@ -27,7 +27,7 @@ impl ClientFilter {
             && self
                 .client_id
                 .as_ref()
-                .is_none_or(|glob| glob.matches(&session.client_id))
+                .is_none_or(|glob| glob.matches(session.owner.client_id()))
     }
 
     /// Whether all fits.
@@ -53,7 +53,7 @@ impl Worker {
         let is_it = |at: &u32| {
             self.sessions
                 .get(*at)
-                .is_some_and(|session| *session.client_id == *client_id)
+                .is_some_and(|session| session.owner.client_id() == client_id)
         };
         self.clients.find(hash, is_it).copied()
     }
@@ -88,7 +88,7 @@ impl Worker {
             Time(session.turns_at.0.saturating_sub(expiry_ms))
         };
         ClientFacts {
-            client_id: session.client_id.to_string(),
+            client_id: session.owner.client_id().to_owned(),
             version: session.version,
             connected,
             address: connection.and_then(|connection| connection.transport.peer_address()),
@@ -176,7 +176,7 @@ impl Worker {
             }
             if let Some(receiver) = self.shared.router.subscription(text, id) {
                 part.found.push(SubscriptionFacts {
-                    client_id: session.client_id.to_string(),
+                    client_id: session.owner.client_id().to_owned(),
                     filter: text.to_string(),
                     qos: receiver.options.qos(),
                     no_local: receiver.options.no_local(),
@@ -228,7 +228,7 @@ impl Worker {
             part.looked_at += 1;
             let fits = |session: &Session| {
                 let glob = filter.client_id.as_ref();
-                glob.is_none_or(|glob| glob.matches(&session.client_id))
+                glob.is_none_or(|glob| glob.matches(session.owner.client_id()))
             };
             if self.sessions.get(at).is_some_and(fits)
                 && let Some(seen) = self.look_at_subscriptions(at, within, filter, max, &mut part)
@@ -271,7 +271,7 @@ impl Worker {
                 }
             }
             Name {
-                client_id: session.client_id.to_string(),
+                client_id: session.owner.client_id().to_owned(),
                 connected: session.is_online(),
                 filters,
             }

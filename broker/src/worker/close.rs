@@ -37,6 +37,10 @@ pub(crate) enum Close {
     PublishRefused,
     /// CONNECT was answered with a refusal, which is in the outbox.
     ConnectRefused,
+    /// What the client was let in by has ended.
+    Expired,
+    /// Its user is none any more, or another.
+    NotAuthorized,
     Shutdown,
     /// A layer below MQTT takes no more of it.
     Layer(LayerError),
@@ -59,6 +63,8 @@ impl Close {
             Self::ReceiveMaximum => ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
             Self::KeepAlive => ReasonCode::KEEP_ALIVE_TIMEOUT,
             Self::TakenOver => ReasonCode::SESSION_TAKEN_OVER,
+            Self::NotAuthorized => ReasonCode::NOT_AUTHORIZED,
+            Self::Expired => ReasonCode::MAXIMUM_CONNECT_TIME,
             Self::Shutdown => ReasonCode::SERVER_SHUTTING_DOWN,
         })
     }
@@ -86,7 +92,7 @@ impl Worker {
         };
         if let Some(lost) = lost {
             let session = self.sessions.get(session);
-            let client = session.map_or("", |session| &session.client_id);
+            let client = session.map_or("", |session| session.owner.client_id());
             return self.counts.lose(lost, client, "");
         }
         let counts = &mut self.counts;
@@ -98,6 +104,8 @@ impl Worker {
             Close::KeepAlive => &mut counts.closed_keep_alive,
             Close::TakenOver => &mut counts.closed_taken_over,
             Close::ConnectRefused => &mut counts.closed_connect_refused,
+            Close::NotAuthorized => &mut counts.closed_not_authorized,
+            Close::Expired => &mut counts.closed_expired,
             Close::Shutdown => &mut counts.closed_shutdown,
             Close::Layer(LayerError::Stray(_)) => &mut counts.closed_not_mqtt,
             Close::Layer(LayerError::Broken { .. }) => &mut counts.closed_layer,
@@ -126,6 +134,7 @@ impl Worker {
         let (session, version) = (connection.session, connection.version);
         connection.start_closing();
         connection.session = OFFLINE;
+        self.end_question(slot);
         self.release_held(slot, session);
         if self.watch.is_some() {
             self.saw_close(session, &close);
@@ -200,7 +209,7 @@ impl Worker {
         let client = self
             .sessions
             .get(session)
-            .map_or("", |session| &session.client_id);
+            .map_or("", |session| session.client_id());
         match close {
             Close::NotMqtt(0x16) => tracing::debug!("a TLS hello on the plain MQTT port; closed"),
             Close::NotMqtt(b'G' | b'H' | b'O' | b'D') => {
@@ -327,11 +336,14 @@ impl Worker {
         let Some(mut session) = self.sessions.retire(slot) else {
             return;
         };
-        let hash = self.client_hash(&session.client_id);
+        let hash = self.client_hash(session.client_id());
         let mut is_awaited = false;
         if let Some(flow) = &mut session.flow {
-            flow.outgoing
-                .drop_all(&session.client_id, &mut self.counts, &mut self.followed);
+            flow.outgoing.drop_all(
+                session.owner.client_id(),
+                &mut self.counts,
+                &mut self.followed,
+            );
             is_awaited = flow.incoming.waiting() > 0;
             if is_awaited {
                 let mut incoming = std::mem::take(&mut flow.incoming);

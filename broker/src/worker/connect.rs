@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use codec::{ConnAck, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode, Version};
 
 use super::{Close, Step, Worker};
+use crate::access::{How, Who};
 use crate::budget::Pressure;
 use crate::limits::TIMER_LOOK_MS;
 use crate::losses::Loss;
@@ -68,7 +69,15 @@ impl Worker {
             self.counts.lose(Loss::ClientRefusedBanned, client_id, "");
             return self.refuse(slot, version, ReasonCode::BANNED);
         }
-        if let Err(by) = self.settings.access.may_connect(client_id) {
+        let identified = match self.identify(slot, connect) {
+            Ok(identified) => identified,
+            Err(step) => return step,
+        };
+        let who = Who {
+            client_id,
+            principal: identified.accepted.principal.as_deref(),
+        };
+        if let Err(by) = self.settings.access.may_connect(who) {
             self.settings.denials.note(by, client_id, "", self.now);
             return self.refuse(slot, version, ReasonCode::NOT_AUTHORIZED);
         }
@@ -76,20 +85,24 @@ impl Worker {
             if topic::validate_name(will.topic).is_err() {
                 return self.refuse(slot, version, ReasonCode::NOT_AUTHORIZED);
             }
-            if let Err(by) = self.settings.access.may_publish(client_id, will.topic) {
-                self.settings
-                    .denials
-                    .note(by, client_id, will.topic, self.now);
+            let how = How {
+                qos: will.qos,
+                retain: will.retain,
+            };
+            let access = &self.settings.access;
+            if let Err(by) = access.may_publish(who, will.topic, how) {
+                let denials = &self.settings.denials;
+                denials.note(by, client_id, will.topic, self.now);
                 return self.refuse(slot, version, ReasonCode::NOT_AUTHORIZED);
             }
         }
-        if connect.password.is_some() {
+        if connect.password.is_some() && !identified.is_checked {
             self.counts.passwords_unchecked += 1;
             if !self.shared.password_was_said.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     client = client_id,
-                    "a client sent a password, and nobody checks it: this broker knows no users; access rules go by the \
-                     client identifier, which each client chooses itself (said once)"
+                    "a client sent a password, and nobody checks it: this listener knows no users (broker.authentication); \
+                     access rules go by the client identifier, which each client chooses itself (said once)"
                 );
             }
         }
@@ -100,13 +113,22 @@ impl Worker {
             .find(hash, |at| {
                 sessions
                     .get(*at)
-                    .is_some_and(|session| *session.client_id == *client_id)
+                    .is_some_and(|session| session.client_id() == client_id)
             })
             .copied();
+        let accepted = &identified.accepted;
+        if let Some(session) = existing.and_then(|at| self.sessions.get(at))
+            && !session.owner.admits(accepted)
+        {
+            self.counts.clients_refused_identity += 1;
+            tracing::debug!(client = client_id, "its session is another user's");
+            return self.refuse(slot, version, ReasonCode::NOT_AUTHORIZED);
+        }
         if existing.is_none() && self.relief.pressure() >= Pressure::NewClients {
             self.counts.lose(Loss::ClientRefusedMemory, client_id, "");
             return self.refuse(slot, version, ReasonCode::QUOTA_EXCEEDED);
         }
+        self.overtake(hash, &identified);
         let resumed = existing.and_then(|at| self.take_over(at, connect.clean_start));
         self.forgo_will(client_id);
         let (session_slot, session_present) = match resumed {
@@ -117,12 +139,15 @@ impl Worker {
                 self.clients.insert_unique(hash, at, |at| {
                     sessions
                         .get(*at)
-                        .map_or(0, |session| hasher.hash_one(&*session.client_id))
+                        .map_or(0, |session| hasher.hash_one(session.client_id()))
                 });
                 self.counts.sessions += 1;
                 (at, false)
             }
         };
+        if let Some(session) = self.sessions.get_mut(session_slot) {
+            session.owner.identify(identified.accepted, self.now);
+        }
         self.attach(slot, session_slot, connect, session_present);
         Step::Done
     }
@@ -225,7 +250,7 @@ impl Worker {
         let mut answer = PropertiesBuf::new();
         if version == Version::V5 {
             let expiry = (session.expiry_s != asked_expiry_s).then_some(session.expiry_s);
-            let assigned = connect.client_id.is_empty().then_some(&*session.client_id);
+            let assigned = connect.client_id.is_empty().then_some(session.client_id());
             let all = [
                 expiry.map(Property::SessionExpiryInterval),
                 (limits.receive_maximum < u16::MAX)
@@ -259,6 +284,10 @@ impl Worker {
                 );
             }
         }
+        let session = self.sessions.get(session_slot);
+        if let Some(ends_at) = session.and_then(|session| session.owner.ends_at()) {
+            self.arm_expiry(slot, ends_at);
+        }
         self.counts.clients += 1;
         self.counts.clients_connected += 1;
         if let Some(outbox) = self.connections.outbox(slot) {
@@ -278,7 +307,7 @@ impl Worker {
             let client_id = self
                 .sessions
                 .get(session_slot)
-                .map_or("", |session| &session.client_id);
+                .map_or("", |session| session.owner.client_id());
             let client = self.client_hash(client_id);
             self.pause_refused(slot, client);
         }

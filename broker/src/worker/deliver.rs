@@ -126,7 +126,7 @@ impl Worker {
             (ShareStrategy::StickyClient, Origin::Client(session, _)) => self
                 .sessions
                 .get(session.slot())
-                .map_or(0, |session| hash(&session.client_id)),
+                .map_or(0, |session| hash(session.client_id())),
             (ShareStrategy::StickyClient, Origin::Nobody) | (ShareStrategy::StickyTopic, _) => {
                 hash(topic)
             }
@@ -137,7 +137,7 @@ impl Worker {
         let of_session = |id: SessionId| self.sessions.get(id.slot());
         let client = match origin {
             Origin::Client(id, _) => {
-                of_session(id).map(|session| self.client_hash(&session.client_id) as u32)
+                of_session(id).map(|session| self.client_hash(session.owner.client_id()) as u32)
             }
             Origin::Departed(client) => Some(client),
             Origin::Nobody => None,
@@ -158,7 +158,7 @@ impl Worker {
     /// Counts a message of a session that is not retained, and says so in the log where one client has no more room.
     pub(super) fn count_not_retained(&mut self, why: NotKept, session: u32, topic: &str) {
         let session = self.sessions.get(session);
-        let client = session.map_or("", |session| &session.client_id);
+        let client = session.map_or("", |session| session.owner.client_id());
         let loss = match why {
             NotKept::Full => Loss::RetainedRefused,
             NotKept::OverShare => Loss::RetainedRefusedClient,
@@ -346,7 +346,7 @@ impl Worker {
             .sessions
             .get(receiver.session.slot())
             .filter(|_| self.sessions.generation(receiver.session.slot()) == receiver.generation);
-        session.is_none_or(|session| self.settings.access.may_receive(&session.client_id, topic))
+        session.is_none_or(|session| self.settings.access.may_receive(session.who(), topic))
     }
 
     /// Counts a delivery that a session here does not get.
@@ -354,7 +354,7 @@ impl Worker {
         let slot = receiver.session.slot();
         let is_it = self.sessions.generation(slot) == receiver.generation;
         let session = self.sessions.get(slot).filter(|_| is_it);
-        let client = session.map_or("", |session| &session.client_id);
+        let client = session.map_or("", |session| session.owner.client_id());
         self.counts.lose(loss, client, topic);
     }
 
@@ -389,11 +389,13 @@ impl Worker {
         let online = session.is_online();
         if qos == Qos::AtMostOnce {
             if self.relief.sheds(&self.connections, session.connection) {
-                self.counts.lose(Loss::Memory, &session.client_id, topic);
+                self.counts
+                    .lose(Loss::Memory, session.owner.client_id(), topic);
                 return Fate::Memory;
             }
             let Some(mut sending) = sending!(self, session.connection).filter(|_| online) else {
-                self.counts.lose(Loss::Offline, &session.client_id, topic);
+                self.counts
+                    .lose(Loss::Offline, session.owner.client_id(), topic);
                 return Fate::Offline;
             };
             let identifiers = (receiver.identifier, more_identifiers);
@@ -487,9 +489,9 @@ impl Worker {
                 && !self
                     .settings
                     .access
-                    .may_receive(&session.client_id, message.topic())
+                    .may_receive(session.who(), message.topic())
             {
-                let (client, topic) = (&session.client_id, message.topic());
+                let (client, topic) = (session.owner.client_id(), message.topic());
                 sending.counts.lose(Loss::Withheld, client, topic);
                 sent = Some(message.topic().into());
                 continue;

@@ -56,6 +56,9 @@ impl Worker {
         if connection.owes_reading() {
             return 0;
         }
+        if connection.is_asked() {
+            return self.room_behind_connect(slot).min(most);
+        }
         if !connection.reads_ahead() {
             return if of_node > 0 {
                 most
@@ -158,7 +161,7 @@ impl Worker {
         {
             connection.ahead_mut().has_gap = true;
             let session = self.sessions.get(session);
-            let client = session.map_or("", |session| &session.client_id);
+            let client = session.map_or("", |session| session.owner.client_id());
             self.counts.lose(Loss::ReadAheadDropped, client, "");
             return Step::Done;
         }
@@ -212,7 +215,7 @@ impl Worker {
                     self.work += WORK_PUBLISH;
                     break;
                 }
-                Step::Move(_) | Step::Closed => break,
+                Step::Move(_) | Step::Wait | Step::Closed => break,
             }
         }
         match self.connections.slab.get_mut(slot) {
@@ -240,7 +243,7 @@ impl Worker {
     pub(super) fn drop_ahead(&mut self, mut ahead: ReadAhead, session: u32) {
         self.counts.publishes_read_ahead -= ahead.publishes();
         let session = self.sessions.get(session);
-        let client = session.map_or("", |session| &session.client_id);
+        let client = session.map_or("", |session| session.owner.client_id());
         let publishes = ahead.publishes();
         self.counts
             .lose_many(Loss::ReadAheadDropped, client, "", publishes);

@@ -164,7 +164,7 @@ impl Worker {
         if let Some(session) = self.sessions.get_mut(at) {
             if let Some(flow) = &mut session.flow {
                 flow.outgoing.cut(
-                    &session.client_id,
+                    session.owner.client_id(),
                     bytes_max,
                     &mut self.counts,
                     &mut self.followed,

@@ -9,7 +9,7 @@ use codec::{PropertiesBuf, Property, Publish, Qos, ReasonCode, Version};
 
 use super::deliver::Origin;
 use super::{Close, Step, Worker};
-use crate::access::{By, RefusedPublish};
+use crate::access::{By, How, RefusedPublish};
 use crate::budget::Pressure;
 use crate::losses::Loss;
 use crate::message::{Message, MessageParts};
@@ -217,7 +217,11 @@ impl Worker {
                 return Err(self.hold(slot));
             }
         }
-        let allowed = self.settings.access.may_publish(&session.client_id, topic);
+        let how = How {
+            qos: publish.qos,
+            retain: publish.retain,
+        };
+        let allowed = self.settings.access.may_publish(session.who(), topic, how);
         let quick = publish.qos == Qos::AtLeastOnce && session.flow.is_none();
         if let (true, false, Some(packet_id)) = (tracked, quick, publish.packet_id) {
             let Some(outbox) = self.connections.outbox(slot) else {
@@ -237,7 +241,7 @@ impl Worker {
         }
         if let Err(by) = allowed {
             let denials = &self.settings.denials;
-            denials.note(by, &session.client_id, topic, self.now);
+            denials.note(by, session.client_id(), topic, self.now);
         }
         let arrived = Arrived {
             slot,
@@ -297,7 +301,8 @@ impl Worker {
             properties: aged
                 .as_ref()
                 .map_or(publish.properties, PropertiesBuf::as_properties),
-            client_id: &session.client_id,
+            client_id: session.client_id(),
+            principal: session.who().principal,
             version: session.version,
         };
         let verdict = self.sink.accept(&incoming, token);
@@ -318,13 +323,13 @@ impl Worker {
                 return Err(self.hold_for_sink(slot));
             }
             Verdict::Busy => {
-                let client = &session.client_id;
+                let client = session.owner.client_id();
                 self.counts
                     .lose(Loss::SinkDroppedQos0, client, arrived.topic);
             }
             Verdict::Refused(refusal) => {
                 let reason = refusal.reason();
-                let client = &session.client_id;
+                let client = session.owner.client_id();
                 self.counts.lose(Loss::SinkRefused, client, arrived.topic);
                 self.count_publish(publish);
                 return Err(self.refuse_publish(arrived, reason));
@@ -390,7 +395,7 @@ impl Worker {
         let bytes = Message::bytes_of(content);
         let retained = &self.shared.router.retained;
         let may_grow = self.relief.pressure() < Pressure::Queues;
-        let client = |session: &Session| self.client_hash(&session.client_id) as u32;
+        let client = |session: &Session| self.client_hash(session.owner.client_id()) as u32;
         let client = self.sessions.get(session).map(client);
         retained.has_room(topic, bytes, client, self.now, may_grow)
     }
@@ -413,7 +418,7 @@ impl Worker {
             By::Rule(_) | By::Default(_) => Loss::DeniedAccess,
         };
         let session = self.sessions.get(arrived.session_slot);
-        let client = session.map_or("", |session| &session.client_id);
+        let client = session.map_or("", |session| session.owner.client_id());
         self.counts.lose(lost, client, arrived.topic);
         let version = session.map(|session| session.version);
         let is_told = version == Some(Version::V5);
@@ -513,7 +518,7 @@ impl Worker {
         let slot = token.session().slot();
         let is_it = self.sessions.generation(slot) == token.generation();
         let session = self.sessions.get(slot).filter(|_| is_it);
-        let client = session.map_or("", |session| &session.client_id);
+        let client = session.map_or("", |session| session.owner.client_id());
         self.counts.lose(Loss::SinkRefused, client, "");
     }
 

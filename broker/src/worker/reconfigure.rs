@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use codec::ReasonCode;
+use codec::{Qos, ReasonCode};
 
 use super::pressure::Relief;
 use super::{Close, Settings, Worker};
@@ -88,7 +88,7 @@ impl Worker {
         let Some(session) = self.sessions.get(slot) else {
             return look;
         };
-        let may = self.settings.access.may_connect(&session.client_id);
+        let may = self.settings.access.may_connect(session.who());
         look.filters = session.subscriptions.iter().cloned().collect();
         if may.is_err() {
             self.disconnect_unauthorised(slot);
@@ -116,15 +116,12 @@ impl Worker {
         let share = topic::split_share(filter).ok().flatten();
         let inner = share.as_ref().map_or(&**filter, |share| share.filter);
         let router = &self.shared.router;
-        let scope = match self
-            .settings
-            .access
-            .may_subscribe(&session.client_id, inner)
-        {
-            Ok(scope) => scope,
+        let access = &self.settings.access;
+        let scope = match access.may_subscribe(session.who(), inner, Qos::AtMostOnce) {
+            Ok(grant) => grant.scope,
             Err(by) => {
                 let denials = &self.settings.denials;
-                denials.note(by, &session.client_id, inner, self.now);
+                denials.note(by, session.owner.client_id(), inner, self.now);
                 session.subscriptions.remove(filter);
                 if let Some(flow) = &mut session.flow {
                     flow.outgoing.replays.remove(filter);
@@ -150,7 +147,7 @@ impl Worker {
             Some(share) => {
                 let join = Join {
                     receiver,
-                    client_id: &session.client_id,
+                    client_id: session.owner.client_id(),
                     hasher: &self.shared.hasher,
                     has_room: !session.said_no_room(),
                 };

@@ -62,7 +62,7 @@ impl Worker {
         let Some(session) = self.sessions.get(session) else {
             return;
         };
-        let client = self.client_hash(&session.client_id);
+        let client = self.client_hash(session.owner.client_id());
         let pause_ms_max = self.settings.limits.refused_pause_ms_max;
         if pause_ms_max > 0 {
             self.refused.note(client, self.now, pause_ms_max);

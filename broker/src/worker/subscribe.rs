@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use codec::{
-    Packet, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeFilter, UnsubAck,
-    Unsubscribe, Version,
+    Packet, Properties, Qos, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeFilter,
+    SubscriptionOptions, UnsubAck, Unsubscribe, Version,
 };
 
 use super::{Close, Step, Worker};
@@ -51,10 +51,10 @@ impl Worker {
                 Err(ReasonCode::QUOTA_EXCEEDED)
             };
             let reason = match subscribed {
-                Ok(()) => ReasonCode(u8::from(one.options.qos)),
+                Ok(qos) => ReasonCode(u8::from(qos)),
                 Err(reason) => {
                     let session = self.sessions.get(session_slot);
-                    let client = session.map_or("", |session| &session.client_id);
+                    let client = session.map_or("", |session| session.owner.client_id());
                     self.counts
                         .lose(Loss::SubscriptionRefused, client, one.filter);
                     tracing::debug!(filter = one.filter, %reason, "subscription refused");
@@ -87,12 +87,13 @@ impl Worker {
         connection.is_some_and(|connection| connection.version != Version::V5)
     }
 
+    /// Subscribes to one filter: with which quality of service.
     fn subscribe_one(
         &mut self,
         session_slot: u32,
         one: SubscribeFilter<'_>,
         identifier: u32,
-    ) -> Result<(), ReasonCode> {
+    ) -> Result<Qos, ReasonCode> {
         let share = topic::split_share(one.filter).map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)?;
         let inner = match &share {
             Some(share) => share.filter,
@@ -109,14 +110,22 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(session_slot) else {
             return Err(ReasonCode::UNSPECIFIED_ERROR);
         };
-        let access = &self.settings.access;
-        let scope = match access.may_subscribe(&session.client_id, inner) {
-            Ok(scope) => scope,
+        let asked = one.options.qos;
+        let granted = match self
+            .settings
+            .access
+            .may_subscribe(session.who(), inner, asked)
+        {
+            Ok(granted) => granted,
             Err(by) => {
                 let denials = &self.settings.denials;
-                denials.note(by, &session.client_id, inner, self.now);
+                denials.note(by, session.client_id(), inner, self.now);
                 return Err(ReasonCode::NOT_AUTHORIZED);
             }
+        };
+        let granted_options = SubscriptionOptions {
+            qos: granted.qos,
+            ..one.options
         };
         let subscriptions = &session.subscriptions;
         let existing = subscriptions.get(one.filter);
@@ -130,7 +139,7 @@ impl Worker {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
         let filter = existing.map_or_else(|| Arc::from(one.filter), Arc::clone);
-        let options = Options::new(one.options, scope);
+        let options = Options::new(granted_options, granted.scope);
         let receiver = Receiver {
             session: SessionId::new(self.index, session_slot),
             identifier,
@@ -142,7 +151,7 @@ impl Worker {
             Some(share) => {
                 let join = Join {
                     receiver,
-                    client_id: &session.client_id,
+                    client_id: session.client_id(),
                     hasher: &self.shared.hasher,
                     has_room: !session.said_no_room(),
                 };
@@ -183,7 +192,7 @@ impl Worker {
             };
             session.flow().outgoing.replays.push(replay);
         }
-        Ok(())
+        Ok(granted.qos)
     }
 
     pub(super) fn on_unsubscribe(

@@ -227,6 +227,8 @@ impl Worker {
                     return Some(Inbox::Settled(batch.collect()));
                 }
             }
+            Inbox::Answer(answer) => self.answered(*answer),
+            Inbox::Recheck => self.recheck(),
             Inbox::SinkReady => self.sink_ready(),
             Inbox::Look => {}
             Inbox::Task(task) => {
@@ -302,7 +304,7 @@ impl Worker {
                     if is_late && waits && !connection.transport.is_open() {
                         // It waits for the next step of its handshake, not we for it.
                         self.timers.at(now.plus_ms(TIMER_TICK_MS), timer);
-                    } else if is_late {
+                    } else if is_late && !self.refuse_unanswered(slot) {
                         self.close(slot, Close::ConnectTimeout);
                     }
                 } else if self.settings.connect_timer_goes_on(connection.keep_alive_s) {
@@ -344,6 +346,11 @@ impl Worker {
                     self.timers.at(ends.min(now.plus_ms(TIMER_LOOK_MS)), timer);
                 }
             }
+            Timer::Expiry {
+                connection,
+                generation,
+            } => self.expiry_due(connection, generation),
+            Timer::Recheck => self.recheck_due(),
             Timer::WriteStall {
                 connection: slot,
                 generation,
@@ -586,6 +593,8 @@ fn fits_turn(inbox: &[Inbox]) -> usize {
             }
             Inbox::Adopt(_)
             | Inbox::Settled(_)
+            | Inbox::Answer(_)
+            | Inbox::Recheck
             | Inbox::SinkReady
             | Inbox::Look
             | Inbox::Task(_)

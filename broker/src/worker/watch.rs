@@ -70,7 +70,7 @@ impl Worker {
     /// The client identifier of a session, to be told.
     fn name_of(&self, session: u32) -> String {
         let session = self.sessions.get(session);
-        session.map_or_else(String::new, |session| session.client_id.to_string())
+        session.map_or_else(String::new, |session| session.client_id().to_owned())
     }
 
     /// A packet came.
@@ -142,7 +142,7 @@ impl Worker {
         let session = self.sessions.get(connection.session)?;
         let watch = self.watch.as_mut()?;
         let outbox = connection.outbox.as_ref()?;
-        let is_of = |trace: &&mut Trace| trace.is_of_client(&session.client_id);
+        let is_of = |trace: &&mut Trace| trace.is_of_client(session.owner.client_id());
         let mut is_traced = false;
         for trace in watch.traces.iter_mut().filter(is_of) {
             is_traced = true;

@@ -3,9 +3,11 @@
 //! is delivered at once, and waits here to be stored until its client is back, which may not be overtaken by it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use codec::{Properties, Property, Version};
+use identity::Principal;
 
 use super::Worker;
 use super::deliver::Origin;
@@ -20,11 +22,19 @@ use crate::session::{Routed, Will};
 use crate::sink::{Incoming, Token, Verdict};
 use crate::timers::Timer;
 
+/// Whose a will is.
+#[derive(Debug)]
+struct Author {
+    client_id: Box<str>,
+    principal: Option<Arc<Principal>>,
+    version: Version,
+}
+
 /// A will that was delivered and is to be stored.
 #[derive(Debug)]
 struct Waiting {
     will: Will,
-    version: Version,
+    author: Author,
     /// Tells it from an earlier one of its client.
     number: u64,
 }
@@ -43,7 +53,7 @@ pub(super) struct WaitingWills {
 /// Bytes that a will takes while it waits.
 fn bytes_of(client_id: &str, will: &Will) -> u64 {
     let content = will.topic.len() + will.payload.len() + will.properties.len();
-    (size_of::<Waiting>() + 2 * client_id.len() + content) as u64
+    (size_of::<Waiting>() + 3 * client_id.len() + content) as u64
 }
 
 impl Worker {
@@ -52,8 +62,12 @@ impl Worker {
         let Some(session) = self.sessions.get(slot) else {
             return;
         };
-        let (client_id, version) = (session.client_id.clone(), session.version);
-        let verdict = self.offer_will(&client_id, version, &mut will);
+        let author = Author {
+            client_id: session.client_id().into(),
+            principal: session.owner.principal().cloned(),
+            version: session.version,
+        };
+        let verdict = self.offer_will(&author, &mut will);
         if verdict == Verdict::Busy && !ends {
             let due = Some(self.now.plus_ms(WILL_RETRY_MS));
             if let Some(session) = self.sessions.get_mut(slot) {
@@ -69,12 +83,12 @@ impl Worker {
             self.deliver_will(slot, &will);
         }
         if verdict == Verdict::Busy {
-            self.keep_will(client_id, version, will);
+            self.keep_will(author, will);
         }
     }
 
     /// Offers a will to the sink, with what is left of its expiry, and counts the answer unless there is no room.
-    fn offer_will(&mut self, client_id: &str, version: Version, will: &mut Will) -> Verdict {
+    fn offer_will(&mut self, author: &Author, will: &mut Will) -> Verdict {
         let mut properties = will.properties.to_vec();
         let offered = *will.offered.get_or_insert(self.now);
         if let Some(expiry_s) = will.message_expiry_s {
@@ -89,15 +103,19 @@ impl Worker {
             qos: will.qos,
             retain: will.retain,
             properties: Properties::from_validated(&properties),
-            client_id,
-            version,
+            client_id: &author.client_id,
+            principal: author.principal.as_deref(),
+            version: author.version,
         };
         let verdict = self.sink.accept(&incoming, Token::NONE);
         match verdict {
             Verdict::Busy => {}
             Verdict::NotStored => self.counts.sink_not_stored += 1,
             Verdict::Accepted | Verdict::Pending { .. } => self.counts.sink_accepted += 1,
-            Verdict::Refused(_) => self.counts.lose(Loss::SinkRefused, client_id, &will.topic),
+            Verdict::Refused(_) => {
+                self.counts
+                    .lose(Loss::SinkRefused, &author.client_id, &will.topic)
+            }
         }
         verdict
     }
@@ -124,7 +142,8 @@ impl Worker {
     }
 
     /// Keeps a will that was delivered, to be stored.
-    fn keep_will(&mut self, client_id: Box<str>, version: Version, will: Will) {
+    fn keep_will(&mut self, author: Author, will: Will) {
+        let client_id = author.client_id.clone();
         self.forgo_will(&client_id);
         let bytes = bytes_of(&client_id, &will);
         let waiting = self
@@ -157,7 +176,7 @@ impl Worker {
         wills.turns.push_back((number, client_id.clone()));
         let waiting = Waiting {
             will,
-            version,
+            author,
             number,
         };
         wills.by_client.insert(client_id, waiting);
@@ -192,7 +211,7 @@ impl Worker {
             return;
         }
         if let Some(mut waiting) = self.take_waiting_will(client_id)
-            && self.offer_will(client_id, waiting.version, &mut waiting.will) == Verdict::Busy
+            && self.offer_will(&waiting.author, &mut waiting.will) == Verdict::Busy
         {
             let topic = &waiting.will.topic;
             self.counts.lose(Loss::WillNotStored, client_id, topic);
@@ -222,7 +241,7 @@ impl Worker {
                 continue;
             };
             self.work += WORK_PUBLISH;
-            if self.offer_will(&client_id, waiting.version, &mut waiting.will) == Verdict::Busy {
+            if self.offer_will(&waiting.author, &mut waiting.will) == Verdict::Busy {
                 turned_away += 1;
                 let bytes = bytes_of(&client_id, &waiting.will);
                 self.shared

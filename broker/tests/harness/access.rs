@@ -10,7 +10,7 @@ fn rule(effect: Effect, action: Action, filter: &str, client: &str) -> Rule {
         action,
         filter: filter.to_owned(),
         client: client.to_owned(),
-        name: String::new(),
+        ..Rule::default()
     }
 }
 

@@ -210,7 +210,7 @@ fn access_rules_refuse_a_client_in_each_version() {
                 action: Action::Connect,
                 filter: String::new(),
                 client: "bad-*".to_owned(),
-                name: String::new(),
+                ..Rule::default()
             }];
         });
         let mut bad = net.client("bad-1").version(version).attempt();

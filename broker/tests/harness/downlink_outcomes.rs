@@ -48,7 +48,7 @@ fn with_bounds(test: impl Fn(&Net)) {
                 action: Action::Subscribe,
                 filter: "d/secret".to_owned(),
                 client: "guest*".to_owned(),
-                name: String::new(),
+                ..Rule::default()
             }];
         }));
     }

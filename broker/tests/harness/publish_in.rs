@@ -123,7 +123,7 @@ fn a_denied_publish_closes_a_3x_client_where_the_operator_wants_it() {
                 action: Action::Publish,
                 filter: "secret/#".to_owned(),
                 client: "*".to_owned(),
-                name: String::new(),
+                ..Rule::default()
             }];
         });
         let mut subscriber = net.join("s");
@@ -158,7 +158,7 @@ fn a_publish_that_may_not_be_is_dropped_and_a_3x_client_lives_on() {
                 action: Action::Publish,
                 filter: "secret/#".to_owned(),
                 client: "*".to_owned(),
-                name: String::new(),
+                ..Rule::default()
             }];
         });
         let mut subscriber = net.join("s");

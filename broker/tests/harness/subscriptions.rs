@@ -40,7 +40,7 @@ fn each_filter_is_granted_or_refused_by_itself() {
                 action: Action::Subscribe,
                 filter: "secret/#".to_owned(),
                 client: "*".to_owned(),
-                name: String::new(),
+                ..Rule::default()
             }];
         });
         let mut client = net.client("a").version(version).connect();
@@ -69,7 +69,7 @@ fn rules_may_name_the_client() {
             action,
             filter: filter.to_owned(),
             client: "*".to_owned(),
-            name: String::new(),
+            ..Rule::default()
         };
         config.access.default = Some(Effect::Allow);
         config.access.rules = vec![
@@ -109,7 +109,7 @@ fn a_client_named_like_a_wildcard_gains_nothing_by_its_name() {
             action: Action::Subscribe,
             filter: filter.to_owned(),
             client: "*".to_owned(),
-            name: String::new(),
+            ..Rule::default()
         };
         config.access.rules = vec![
             rule(Effect::Allow, "users/%c/#"),

@@ -140,7 +140,7 @@ fn a_will_that_may_not_be_published_is_refused_with_the_connect() {
                 action: Action::Publish,
                 filter: "secret/#".to_owned(),
                 client: "*".to_owned(),
-                name: String::new(),
+                ..Rule::default()
             }];
         });
         for topic in ["secret/x", "$SYS/x"] {

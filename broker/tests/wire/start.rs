@@ -27,14 +27,33 @@ fn a_port_in_use_is_one_clear_sentence() {
 
 #[test]
 fn an_address_of_another_machine_is_one_clear_sentence() {
-    let config = Config {
+    let mut config = Config {
         listen: "192.0.2.1:1883".to_owned(), // reserved for documentation: nobody has it
         ..Config::default()
     };
+    config.authentication.anonymous = true;
     assert_eq!(
         Broker::bind(config).unwrap_err().to_string(),
         "cannot listen for MQTT on 192.0.2.1:1883: this machine has no such address"
     );
+}
+
+#[test]
+fn an_address_that_others_reach_needs_a_word_about_who_may_connect() {
+    for open in ["0.0.0.0:0", "[::]:0", "192.0.2.1:1883"] {
+        let mut config = Config {
+            listen: open.to_owned(),
+            ..Config::default()
+        };
+        let error = Broker::bind(config.clone()).unwrap_err().to_string();
+        for part in [open, "--password-file FILE", "--anonymous", "chain"] {
+            assert!(error.contains(part), "{error}");
+        }
+        config.authentication.anonymous = true;
+        let bound = Broker::bind(config);
+        let is_refused = matches!(&bound, Err(StartError::Config(_)));
+        assert!(!is_refused, "{bound:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,18 @@
 //! What the chat backend is told, with every bound and default.
 
 use runtime::{Pattern, Tuning};
+use serde::{Deserialize, Serialize};
 use settings::{Error, Section as _, kafka};
+
+/// Whom a message is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sender {
+    /// Whom the broker knows the client as.
+    Principal,
+    /// Whom the payload names.
+    Payload,
+}
 
 settings::section! {
     /// The configuration of the chat backend.
@@ -25,6 +36,9 @@ settings::section! {
         pub events_topic: String = "rooms/{room}/events".to_owned(), ["an MQTT topic with {room}"];
         /// The longest text of a message; a longer one is a dead letter.
         pub text_bytes_max: u32 = 16_384, [1..=1 << 20, "bytes"];
+        /// Whom a message is from: "principal", the user that the broker knows its client as, where the record says one (then the
+        /// payload need not name a sender, and a message that names another is a dead letter); or "payload", whom that names.
+        pub sender: Sender = Sender::Principal, ["\"principal\" or \"payload\""];
         /// How it reads and retries; the keys are the same for all backends.
         pub consumer: Tuning = Tuning::default(), [section];
     }

@@ -39,6 +39,7 @@ async fn a_disk_that_fills_up_pauses_the_partition_and_loses_nothing() {
         store: store.clone(),
         topics: config.mqtt_topics().unwrap(),
         text_bytes_max: 1_000,
+        sender: crate::config::Sender::Principal,
         metrics: Metrics::new(&registry).unwrap(),
     };
     let text = "x".repeat(500);

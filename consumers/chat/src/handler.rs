@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::change::Change;
 use crate::clock::now_ms;
-use crate::config::Topics;
+use crate::config::{Sender, Topics};
 use crate::message::{Condemned, Fault, Message, check_name};
 use crate::metrics::Metrics;
 use crate::store::{Changed, Incoming, Partition, Store, Stored};
@@ -16,6 +16,7 @@ pub(crate) struct ChatHandler {
     pub store: Store,
     pub topics: Topics,
     pub text_bytes_max: usize,
+    pub sender: Sender,
     pub metrics: Metrics,
 }
 
@@ -147,7 +148,9 @@ impl ChatHandler {
                 change,
             }));
         }
-        let message = Message::read(envelope.payload, self.text_bytes_max).map_err(|refused| {
+        let sender = envelope.user.filter(|_| self.sender == Sender::Principal);
+        let message = Message::read(envelope.payload, sender, self.text_bytes_max);
+        let message = message.map_err(|refused| {
             let rejection = self.rejection(room, &refused, envelope.client_id);
             Box::new(Refused {
                 stage: Stage::ValueConverter,
@@ -243,6 +246,7 @@ mod tests {
                 store: store(&dir).await,
                 topics: Config::default().mqtt_topics().unwrap(),
                 text_bytes_max: 1_000,
+                sender: Sender::Principal,
                 metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
             };
             Self { handler, _dir: dir }
@@ -635,6 +639,64 @@ mod tests {
             assert_eq!(told, 2 + 2 + 2, "round {round}");
             assert_eq!(case.history("lobby").await.len(), 2);
         }
+    }
+
+    #[tokio::test]
+    async fn a_message_is_from_whom_the_broker_knows_and_one_that_claims_another_is_a_dead_letter()
+    {
+        let mut case = Case::new().await;
+        let records = [
+            (r#"{"from":"alice","text":"as herself"}"#, Some("alice")),
+            (r#"{"text":"says nobody"}"#, Some("alice")),
+            (r#"{"from":"alice","text":"as somebody else"}"#, Some("eve")),
+            (r#"{"from":7,"text":"as a number"}"#, Some("eve")),
+            (r#"{"from":"bob","text":"nobody asked"}"#, None),
+        ];
+        let batch = || {
+            let mut batch = Batch::new("chat.messages", 0);
+            for (offset, (payload, user)) in (0..).zip(records) {
+                let user = user.map(|user| (header::USER, Some(user.as_bytes())));
+                let key = Some(&b"rooms/lobby/messages"[..]);
+                batch.push(offset, None, key, Some(payload.as_bytes()), user);
+            }
+            [batch]
+        };
+        let outcome = case.handler.handle(&batch()).await.unwrap();
+        let found: Vec<_> = outcome
+            .poison
+            .iter()
+            .map(|poison| (poison.offset(), poison.class()))
+            .collect();
+        assert_eq!(found, [(2, "WrongSender"), (3, "WrongType")]);
+        let reason = outcome.poison[0].reason();
+        assert!(
+            reason.contains("\"alice\"") && reason.contains("\"eve\""),
+            "{reason}"
+        );
+        let told: Vec<_> = read_answers(outcome)
+            .into_iter()
+            .filter(|(topic, _)| topic.starts_with("users/"))
+            .collect();
+        let topics: Vec<_> = told.iter().map(|(topic, _)| topic.as_str()).collect();
+        // The true sender hears of it, not the one that he claimed to be.
+        let mut expected = ["users/eve/receipts"; 2].to_vec();
+        expected.extend([
+            "users/alice/receipts",
+            "users/alice/receipts",
+            "users/bob/receipts",
+        ]);
+        assert_eq!(topics, expected);
+        assert_eq!(case.history("lobby").await.len(), 3);
+        // Where the payload is believed, it is believed.
+        let mut case = Case::new().await;
+        case.handler.sender = Sender::Payload;
+        let outcome = case.handler.handle(&batch()).await.unwrap();
+        let found: Vec<_> = outcome
+            .poison
+            .iter()
+            .map(|poison| poison.offset())
+            .collect();
+        assert_eq!(found, [1, 3]);
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use prometheus::Registry;
 use runtime::{Changes, Parts, Running, StartError};
 
-pub use config::Config;
+pub use config::{Config, Sender};
 
 use api::Api;
 use change::KafkaLog;
@@ -47,6 +47,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         store: store.clone(),
         topics,
         text_bytes_max: config.text_bytes_max as usize,
+        sender: config.sender,
         metrics,
     };
     let consumer = runtime::start(config.runtime(), handler, &registry).await?;

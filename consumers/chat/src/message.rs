@@ -68,12 +68,32 @@ impl From<Fault> for Condemned {
 }
 
 impl<'a> Message<'a> {
-    /// Reads a payload. Fields that it does not know are kept as they are, for newer clients.
+    /// Reads a payload. Fields that it does not know are kept as they are, for newer clients. Where it is known who the
+    /// `sender` is, the message is his: it need not say so, and may not say anything else.
     ///
     /// # Errors
     ///
     /// The fault, for the dead letter, and who is to hear of it.
-    pub fn read(payload: &'a [u8], text_bytes_max: usize) -> Result<Self, Condemned> {
+    pub fn read(
+        payload: &'a [u8],
+        sender: Option<&'a str>,
+        text_bytes_max: usize,
+    ) -> Result<Self, Condemned> {
+        let mut read = Self::read_as(payload, sender, text_bytes_max);
+        if let (Err(condemned), Some(sender)) = (&mut read, sender) {
+            // Who sent it hears of it, whatever the payload says.
+            condemned.from = check_name("from", sender)
+                .is_ok()
+                .then(|| sender.to_owned());
+        }
+        read
+    }
+
+    fn read_as(
+        payload: &'a [u8],
+        sender: Option<&'a str>,
+        text_bytes_max: usize,
+    ) -> Result<Self, Condemned> {
         // A derived reader would also take a list of the fields' values.
         if payload
             .trim_ascii_start()
@@ -97,12 +117,29 @@ impl<'a> Message<'a> {
         };
         let from = readable(&fields.from, |name| check_name("from", name).is_ok());
         let id = readable(&fields.id, |id| (1..=ID_BYTES_MAX).contains(&id.len()));
-        Self::check(fields, text_bytes_max).map_err(|fault| Condemned { fault, from, id })
+        Self::check(fields, sender, text_bytes_max).map_err(|fault| Condemned { fault, from, id })
     }
 
-    fn check(fields: Fields<'a>, text_bytes_max: usize) -> Result<Self, Fault> {
+    fn check(
+        fields: Fields<'a>,
+        sender: Option<&'a str>,
+        text_bytes_max: usize,
+    ) -> Result<Self, Fault> {
         let extra = fields.extra();
-        let from = fields.from.required("from")?;
+        let from = match sender {
+            None => fields.from.required("from")?,
+            Some(sender) => match fields.from.optional("from")? {
+                Some(from) if from != sender => {
+                    return Err(Fault {
+                        class: "WrongSender",
+                        reason: format!(
+                            "from: the payload says {from:.256?}, and it is from the user {sender:.256?}"
+                        ),
+                    });
+                }
+                _ => sender.into(),
+            },
+        };
         check_name("from", &from).map_err(|reason| Fault {
             class: "BadName",
             reason,
@@ -350,7 +387,7 @@ mod tests {
     const TEXT_BYTES_MAX: usize = 20;
 
     fn read(payload: &str) -> Result<Message<'_>, Condemned> {
-        Message::read(payload.as_bytes(), TEXT_BYTES_MAX)
+        Message::read(payload.as_bytes(), None, TEXT_BYTES_MAX)
     }
 
     #[test]
@@ -530,7 +567,7 @@ mod tests {
             assert_eq!(fault.class, class, "{payload}: {fault:?}");
             assert!(fault.reason.contains(reason), "{payload}: {fault:?}");
         }
-        let fault = Message::read(b"{\"from\":\"\xff\",\"text\":\"x\"}", TEXT_BYTES_MAX)
+        let fault = Message::read(b"{\"from\":\"\xff\",\"text\":\"x\"}", None, TEXT_BYTES_MAX)
             .unwrap_err()
             .fault;
         assert_eq!(fault.class, "NotJson");

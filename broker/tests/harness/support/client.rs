@@ -48,6 +48,7 @@ pub struct Join {
     clean_start: bool,
     keep_alive_s: u16,
     will: Option<(String, String, Qos, bool, PropertiesBuf)>,
+    user: Option<(String, String)>,
     properties: PropertiesBuf,
 }
 
@@ -60,6 +61,7 @@ impl Join {
             clean_start: true,
             keep_alive_s: 0,
             will: None,
+            user: None,
             properties: PropertiesBuf::new(),
         }
     }
@@ -81,6 +83,11 @@ impl Join {
     /// Goes on with the session that exists.
     pub fn resuming(mut self) -> Self {
         self.clean_start = false;
+        self
+    }
+
+    pub fn user(mut self, user: &str, password: &str) -> Self {
+        self.user = Some((user.to_owned(), password.to_owned()));
         self
     }
 
@@ -139,8 +146,8 @@ impl Join {
             keep_alive: self.keep_alive_s,
             client_id: &self.id,
             will,
-            username: None,
-            password: None,
+            username: self.user.as_ref().map(|(user, _)| &**user),
+            password: self.user.as_ref().map(|(_, password)| password.as_bytes()),
             properties: self.properties.as_properties(),
         });
         let mut bytes = Vec::new();

@@ -2,6 +2,7 @@
 //! is told to ([`Store`]).
 
 mod client;
+mod doorman;
 mod far;
 mod store;
 mod text;
@@ -10,11 +11,13 @@ use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use broker::identity::Chain;
 use broker::sim::Sim;
 use broker::{Config, Handle, NoSink, Sink, Stats};
 use codec::Version;
 
 pub use client::{Client, Join, Pub, options, qos};
+pub use doorman::Doorman;
 pub use far::{Ends, Far, Way};
 pub use store::{PENDING, PENDING_DELIVER_AFTER, Store};
 
@@ -64,6 +67,31 @@ impl Net {
 
     pub fn way(&self) -> Option<&Way> {
         self.way.as_ref()
+    }
+
+    /// A broker of one worker behind this chain, with a changed configuration.
+    pub fn guarded(chain: Arc<Chain>, change: impl FnOnce(&mut Config)) -> Self {
+        Self::guarded_with_sink(chain, Arc::new(NoSink), change)
+    }
+
+    /// The same with a sink.
+    pub fn guarded_with_sink(
+        chain: Arc<Chain>,
+        sink: Arc<dyn Sink>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let mut config = Config {
+            workers: 1,
+            sys_interval_s: 0,
+            ..Config::default()
+        };
+        change(&mut config);
+        let sim = Sim::guarded(&config, sink, 1, chain);
+        let sim = sim.expect("the test's configuration is valid");
+        Self {
+            sim: Rc::new(RefCell::new(sim)),
+            way: None,
+        }
     }
 
     pub fn sim(&self) -> RefMut<'_, Sim> {

@@ -78,7 +78,7 @@ impl Server {
                 action: Action::Subscribe,
                 filter: filter.to_owned(),
                 client: "*".to_owned(),
-                name: String::new(),
+                ..Rule::default()
             }];
         })
     }

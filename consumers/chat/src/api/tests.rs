@@ -80,6 +80,7 @@ impl Case {
             store: store.clone(),
             topics: Config::default().mqtt_topics().unwrap(),
             text_bytes_max: 1_000,
+            sender: crate::config::Sender::Principal,
             metrics: Metrics::new(&Registry::new()).unwrap(),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
