@@ -160,7 +160,9 @@ async fn serve(
     let reloader = Arc::new(reloader);
     signals::reload_on_hangup(Arc::clone(&reloader)).context("cannot listen for SIGHUP")?;
     let gate = AdminGuard::new(&config.http, http.ip());
-    tracing::info!("ctl: {}", gate.in_words());
+    if gate.is_shut() {
+        tracing::warn!("ctl, the operators' API: {}", gate.in_words());
+    }
     let admin = Admin::new(broker.handle().clone(), node.clone(), reloader);
     let mut running = Running {
         node: node.clone(),

@@ -55,6 +55,11 @@ impl AdminGuard {
         }
     }
 
+    /// Whether nobody may.
+    pub fn is_shut(&self) -> bool {
+        self.token.is_none() && !self.is_local
+    }
+
     /// Who may, for the start's output.
     pub fn in_words(&self) -> &'static str {
         match (&self.token, self.is_local) {
@@ -352,6 +357,7 @@ mod tests {
         }
         for open in ["0.0.0.0", "::", "10.0.0.1"] {
             assert_eq!(judged(None, open, Some("Bearer x")), 403, "{open}");
+            assert!(AdminGuard::new(&Http::default(), open.parse().unwrap()).is_shut());
         }
         let token = "0123456789abcdef";
         for listening in ["127.0.0.1", "0.0.0.0"] {

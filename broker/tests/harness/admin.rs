@@ -323,3 +323,40 @@ fn who_would_get_a_message_is_told_and_nobody_gets_one() {
         assert_eq!(one.got(), NOTHING);
     });
 }
+
+/// A measurement, not a test: how long a worker is busy with one step of a walk over a million sessions. A turn of the
+/// simulation is what a worker does in one go.
+#[test]
+#[ignore = "a measurement of minutes: cargo test --release -p broker --test harness -- --ignored --nocapture a_million"]
+fn a_step_over_a_million_sessions_is_short() {
+    const SESSIONS: usize = 1_000_000;
+    let net = Net::new();
+    for n in 0..SESSIONS {
+        let client = net.client(&format!("client-{n:07}")).persistent();
+        let mut client = client.connect();
+        client.cut();
+    }
+    let filter = Arc::new(ClientFilter {
+        client_id: Some(Glob::new("*-9999999*")),
+        ..ClientFilter::default()
+    });
+    let (mut next, mut took) = (Some(Cursor::default()), Vec::new());
+    while let Some(at) = next {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let then = Box::new(move |part: Part<ClientFacts>| {
+            answer.send(part.next).expect("it is waited for");
+        });
+        net.handle().clients(Arc::clone(&filter), at, 100, then);
+        let began = std::time::Instant::now();
+        net.sim().turn([0]);
+        took.push(began.elapsed());
+        next = answered.try_recv().expect("one turn answers it");
+    }
+    took.sort();
+    let (steps, longest) = (took.len(), took[took.len() - 1]);
+    let all: std::time::Duration = took.iter().sum();
+    println!(
+        "{steps} steps over {SESSIONS} sessions: {all:.1?} in all, median {:.1?}, longest {longest:.1?}",
+        took[steps / 2]
+    );
+}
