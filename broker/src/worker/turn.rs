@@ -436,10 +436,14 @@ impl Worker {
     }
 
     pub(super) fn flush_one(&mut self, slot: u32) {
-        let traced = match self.watch {
-            Some(_) => self.will_write(slot),
-            None => None,
-        };
+        if self.watch.is_some() {
+            return self.flush_watched(slot);
+        }
+        self.flush_now(slot);
+    }
+
+    /// Writes what waits for a connection, which nobody watches or which is watched by whoever calls this.
+    pub(super) fn flush_now(&mut self, slot: u32) {
         let Some(connection) = self.connections.slab.get_mut(slot) else {
             return;
         };
@@ -463,13 +467,6 @@ impl Worker {
         let empty = outbox_bytes + unsent == 0;
         let has_room = outbox_bytes as u64 <= self.settings.limits.outbox_bytes_max
             && unsent <= LAYER_UNSENT_BYTES_MAX;
-        if let Some(traced) = traced {
-            let taken = traced.len().saturating_sub(outbox_bytes);
-            self.has_written(slot, &traced[..taken]);
-        }
-        let Some(connection) = self.connections.slab.get_mut(slot) else {
-            return;
-        };
         match result {
             Ok(written) => {
                 self.counts.bytes_sent += written as u64;

@@ -4,6 +4,7 @@
 use codec::{Packet, Publish, ReasonCode};
 
 use super::{Close, Worker};
+use crate::connection::Connection;
 use crate::limits::TRACES_MAX;
 use crate::outcome::Fate;
 use crate::router::Receiver;
@@ -133,10 +134,29 @@ impl Worker {
         );
     }
 
-    /// A connection is about to be written to: what waits for it, where that is traced.
+    /// Writes what waits for a connection, and tells whoever traces its client.
     #[cold]
     #[inline(never)]
-    pub(super) fn will_write(&mut self, slot: u32) -> Option<Vec<u8>> {
+    pub(super) fn flush_watched(&mut self, slot: u32) {
+        let waiting = self.will_write(slot);
+        self.flush_now(slot);
+        let Some(waiting) = waiting else {
+            return;
+        };
+        // Where it is gone, nobody knows what was taken.
+        let left = self
+            .connections
+            .slab
+            .get(slot)
+            .map(Connection::outbox_bytes);
+        if let Some(left) = left {
+            let taken = waiting.len().saturating_sub(left);
+            self.has_written(slot, &waiting[..taken]);
+        }
+    }
+
+    /// A connection is about to be written to: what waits for it, where that is traced.
+    fn will_write(&mut self, slot: u32) -> Option<Vec<u8>> {
         let generation = self.connections.slab.generation(slot);
         let connection = self.connections.slab.get(slot)?;
         let session = self.sessions.get(connection.session)?;
@@ -156,9 +176,7 @@ impl Worker {
     }
 
     /// It was: these bytes.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn has_written(&mut self, slot: u32, bytes: &[u8]) {
+    fn has_written(&mut self, slot: u32, bytes: &[u8]) {
         let (now, generation) = (self.now, self.connections.slab.generation(slot));
         let Some(connection) = self.connections.slab.get(slot) else {
             return;
