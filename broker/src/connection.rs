@@ -306,30 +306,29 @@ impl Line {
     }
 
     fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.at == self.slots.len()
     }
 
-    /// Takes the next one that was not flushed meanwhile.
-    fn next(&mut self, connections: &Slab<Connection>) -> Option<u32> {
-        while let Some(slot) = self.slots.get(self.at).copied() {
-            self.at += 1;
-            if self.at == self.slots.len() {
-                let was_long =
-                    self.slots.capacity() > LINE_KEPT && self.at < self.slots.capacity() / 8;
-                self.slots.clear();
-                if was_long {
-                    self.slots.shrink_to(self.at);
-                }
-                self.at = 0;
-            } else if self.at > LINE_KEPT && self.at > self.slots.len() / 2 {
-                self.slots.drain(..self.at);
-                self.at = 0;
+    /// Takes the next one. It may have been flushed meanwhile.
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        let slot = self.slots.get(self.at).copied()?;
+        self.at += 1;
+        Some(slot)
+    }
+
+    /// Forgets those that were taken.
+    fn tidy(&mut self) {
+        if self.is_empty() {
+            self.slots.clear();
+            if self.slots.capacity() > LINE_KEPT && self.at < self.slots.capacity() / 8 {
+                self.slots.shrink_to(self.at);
             }
-            if connections.get(slot).is_some_and(Connection::is_dirty) {
-                return Some(slot);
-            }
+            self.at = 0;
+        } else if self.at > self.slots.len() / 2 {
+            self.slots.drain(..self.at);
+            self.at = 0;
         }
-        None
     }
 }
 
@@ -399,6 +398,7 @@ impl Connections {
     }
 
     /// The same, to append a delivery to.
+    #[inline]
     pub(crate) fn outbox_behind(&mut self, slot: u32) -> Option<&mut Outbox> {
         let connection = self.slab.get_mut(slot)?;
         if !connection.is_dirty() {
@@ -413,13 +413,15 @@ impl Connections {
     }
 
     /// The next connection with an answer to flush.
+    #[inline]
     pub(crate) fn next_answered(&mut self) -> Option<u32> {
-        self.answered.next(&self.slab)
+        self.answered.next()
     }
 
     /// The next connection with something else to flush.
+    #[inline]
     pub(crate) fn next_delivered(&mut self) -> Option<u32> {
-        self.delivered.next(&self.slab)
+        self.delivered.next()
     }
 
     /// Takes the outbox from a connection that needs it no more.
@@ -435,6 +437,13 @@ impl Connections {
             self.spare_bytes += outbox.capacity();
             self.spare.push(outbox);
         }
+    }
+
+    /// The flush of a turn is over: whether it has left some over.
+    pub(crate) fn end_flush(&mut self) -> bool {
+        self.answered.tidy();
+        self.delivered.tidy();
+        self.has_dirty()
     }
 
     /// Whether some have something to flush.

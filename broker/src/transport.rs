@@ -189,6 +189,7 @@ impl Transport {
     ///
     /// # Errors
     /// `WouldBlock` when it takes nothing now; anything else means that the connection is gone.
+    #[inline]
     pub fn write(
         &mut self,
         slices: &[IoSlice<'_>],

@@ -201,7 +201,11 @@ impl Worker {
             return Err(Step::Closed);
         };
         let version = session.version;
-        if topic.bytes().filter(|byte| *byte == b'/').count() >= limits.topic_levels_max as usize {
+        let levels_max = limits.topic_levels_max as usize;
+        // A topic has no more levels than bytes and one: most need no counting.
+        if topic.len() >= levels_max
+            && topic.bytes().filter(|byte| *byte == b'/').count() >= levels_max
+        {
             return Err(self.close_step(
                 slot,
                 Close::Protocol(ReasonCode::TOPIC_NAME_INVALID, "a topic of too many levels"),

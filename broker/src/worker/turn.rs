@@ -12,7 +12,7 @@ use crate::limits::{
 };
 use crate::message::Message;
 use crate::outcome::{Fate, Part};
-use crate::session::{OFFLINE, Routed};
+use crate::session::{Flow, OFFLINE, Routed};
 use crate::time::Time;
 use crate::timers::Timer;
 use crate::transport::{Layered, MemoryOutput, Transport};
@@ -133,11 +133,15 @@ impl Worker {
         if self.is_behind {
             return; // what is delivered waits for its sockets as it is
         }
+        self.work = 0;
+        let mailbox = &self.shared.mailboxes[self.index];
+        if self.inbox.is_empty() && !mailbox.is_notified() {
+            return;
+        }
         let mut inbox = std::mem::take(&mut self.inbox);
         if inbox.is_empty() {
-            self.shared.mailboxes[self.index].take(&mut inbox);
+            mailbox.take(&mut inbox);
         }
-        self.work = 0;
         let fit = fits_turn(&inbox);
         let (mut taken, mut bytes) = (0, 0);
         for entry in &mut inbox[..fit] {
@@ -432,7 +436,7 @@ impl Worker {
             };
             self.flush_one(slot);
         }
-        self.is_behind = self.connections.has_dirty();
+        self.is_behind = self.connections.end_flush();
     }
 
     pub(super) fn flush_one(&mut self, slot: u32) {
@@ -490,11 +494,8 @@ impl Worker {
             self.connections.recycle(slot);
             if session != OFFLINE
                 && self.sessions.get(session).is_some_and(|session| {
-                    session.has_window()
-                        && session
-                            .flow
-                            .as_ref()
-                            .is_some_and(|flow| flow.outgoing.has_waiting())
+                    let waits = |flow: &Flow| flow.outgoing.has_waiting();
+                    session.flow.as_deref().is_some_and(waits) && session.has_window()
                 })
             {
                 self.connections.list(slot);
