@@ -1,8 +1,6 @@
 //! What a start says of who may do what: which default is in force, and what an operator may believe in vain.
 
-use std::net::SocketAddr;
-
-use broker::{AccessConfig, Action, Config, Effect};
+use broker::{AccessConfig, Action, Carrier, Config, Effect};
 
 /// The rules and what holds where none matches, in one line.
 pub fn in_words(access: &AccessConfig) -> String {
@@ -20,16 +18,26 @@ pub fn in_words(access: &AccessConfig) -> String {
 }
 
 /// Warnings for the log.
-pub fn warnings(config: &Config, mqtt: SocketAddr) -> Vec<String> {
-    let access = &config.access;
+pub fn warnings(config: &Config) -> Vec<String> {
+    let (access, listeners) = (&config.access, config.all_listeners());
     let mut warnings = Vec::new();
-    let is_open = !mqtt.ip().is_loopback();
-    let are_known = !config.authentication.chain.is_empty();
-    if is_open && access.rules.is_empty() && !are_known {
-        warnings.push(format!(
-            "MQTT listens on {mqtt} without any access rule: whoever reaches it may connect, publish and subscribe to \
-             everything; give it users (--password-file), write rules in [broker.access], or listen on 127.0.0.1"
-        ));
+    let is_known = |listener: &broker::Listener| !config.chain_of(listener).0.is_empty();
+    let are_known = listeners.iter().all(is_known);
+    let is_open = listeners.iter().any(|listener| !listener.is_local());
+    for listener in listeners.iter().filter(|listener| !listener.is_local()) {
+        let (name, mqtt) = (&listener.name, &listener.address);
+        if access.rules.is_empty() && !is_known(listener) {
+            warnings.push(format!(
+                "MQTT listens on {mqtt} without any access rule: whoever reaches it may connect, publish and subscribe to \
+                 everything; give it users (--password-file), write rules in [broker.access], or listen on 127.0.0.1"
+            ));
+        }
+        if listener.transport == Carrier::Tcp {
+            warnings.push(format!(
+                "the listener {name:?} on {mqtt} has no TLS: whoever is on the way reads every message and password; set \
+                 transport = \"tls\", or listen on 127.0.0.1"
+            ));
+        }
     }
     if !are_known && (is_open || !access.rules.is_empty()) {
         warnings.push(
@@ -65,25 +73,29 @@ mod tests {
 
     #[test]
     fn what_is_open_and_what_nobody_checks_is_a_warning() {
-        let config = |rules: &str| Config {
+        let config = |rules: &str, mqtt: &str| Config {
             access: access(rules),
+            listen: mqtt.to_owned(),
             ..Config::default()
         };
-        let said = |rules: &str, mqtt: &str| warnings(&config(rules), mqtt.parse().unwrap());
+        let said = |rules: &str, mqtt: &str| warnings(&config(rules, mqtt));
         assert!(said("", "127.0.0.1:1883").is_empty() && said("", "[::1]:1883").is_empty());
-        let [open, unchecked] = &said("", "0.0.0.0:1883")[..] else {
-            panic!("not two warnings");
+        let [open, plain, unchecked] = &said("", "0.0.0.0:1883")[..] else {
+            panic!("not three warnings");
         };
         assert!(open.contains("without any access rule"), "{open}");
+        assert!(plain.contains("has no TLS"), "{plain}");
         assert!(
             unchecked.contains("passwords are not checked"),
             "{unchecked}"
         );
-        for mqtt in ["127.0.0.1:1883", "10.0.0.1:1883"] {
-            assert_eq!(said(ALLOW, mqtt), std::slice::from_ref(unchecked));
-        }
-        let mut known = config("");
+        assert_eq!(
+            said(ALLOW, "127.0.0.1:1883"),
+            std::slice::from_ref(unchecked)
+        );
+        assert_eq!(said(ALLOW, "10.0.0.1:1883").len(), 2);
+        let mut known = config("", "0.0.0.0:1883");
         known.authentication.chain.push("file".to_owned());
-        assert!(warnings(&known, "0.0.0.0:1883".parse().unwrap()).is_empty());
+        assert_eq!(warnings(&known), std::slice::from_ref(plain));
     }
 }

@@ -225,11 +225,15 @@ mod tests {
 
     #[test]
     fn what_is_printed_can_be_read_again() {
-        let printed = Config::default().resolved().unwrap();
-        assert_eq!(
-            Config::parse(&printed).unwrap().resolved().unwrap(),
-            printed
-        );
+        let listeners = "[[broker.listeners]]\nname = \"a\"\naddress = \"127.0.0.1:8883\"\ntransport = \"tls\"\n\
+                         tls = { certificate = \"c\", key = \"k\" }\n";
+        for text in ["", listeners] {
+            let printed = Config::parse(text).unwrap().resolved().unwrap();
+            assert_eq!(
+                Config::parse(&printed).unwrap().resolved().unwrap(),
+                printed
+            );
+        }
     }
 
     #[test]
@@ -285,6 +289,18 @@ mod tests {
                     "[[broker.access.rules]]",
                     "default",
                 ],
+            ),
+            (
+                "[broker]\nlisten = \"127.0.0.1:1884\"\n[[broker.listeners]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\n",
+                &[", line 2", "broker.listen", "short form"],
+            ),
+            (
+                "[[broker.listeners]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\nauthentication = [\"x\"]\n",
+                &["broker.listeners[0].authentication", "file"],
+            ),
+            (
+                "[[broker.listeners]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\ntransport = \"tls\"\n",
+                &["broker.listeners[0].tls.certificate", "needs a certificate"],
             ),
             (
                 "[broker.access]\ndefault = \"refuse\"\n",

@@ -7,6 +7,7 @@ mod access;
 mod address;
 mod admin;
 mod backends;
+mod certificates;
 mod cli;
 mod commands;
 mod config;

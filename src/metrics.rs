@@ -123,6 +123,65 @@ pub fn broker(
     )
 }
 
+/// Puts what is counted of each listener into `registry`.
+///
+/// # Errors
+/// When two metrics have one name.
+pub fn listeners(
+    registry: &Registry,
+    listeners: &[broker::ListenerStatus],
+) -> prometheus::Result<()> {
+    let name = |what: &str| format!("millstream_broker_listener_{what}");
+    let open = GaugeVec::new(
+        Opts::new(name("connections"), "Connections open now, by listener."),
+        &["listener"],
+    )?;
+    let accepted = IntCounterVec::new(
+        Opts::new(name("accepted_total"), "Connections accepted, by listener."),
+        &["listener"],
+    )?;
+    let refused = IntCounterVec::new(
+        Opts::new(
+            name("refused_total"),
+            "Connections closed at once because the listener's own bound was reached.",
+        ),
+        &["listener"],
+    )?;
+    let problems = GaugeVec::new(
+        Opts::new(
+            name("certificates_refused"),
+            "1 while certificates that have changed cannot be used, and the ones from before are.",
+        ),
+        &["listener"],
+    )?;
+    let expires = GaugeVec::new(
+        Opts::new(
+            "millstream_broker_certificate_expiry_timestamp_seconds",
+            "When a certificate in use expires, in seconds since 1970.",
+        ),
+        &["listener", "file"],
+    )?;
+    for listener in listeners {
+        let label = &[&*listener.name];
+        open.with_label_values(label)
+            .set(listener.connections.into());
+        accepted.with_label_values(label).inc_by(listener.accepted);
+        refused.with_label_values(label).inc_by(listener.refused);
+        let is_refused = f64::from(u8::from(listener.problem.is_some()));
+        problems.with_label_values(label).set(is_refused);
+        for certificate in &listener.certificates {
+            expires
+                .with_label_values(&[&*listener.name, &*certificate.file])
+                .set(certificate.expires_at_s as f64);
+        }
+    }
+    registry.register(Box::new(open))?;
+    registry.register(Box::new(accepted))?;
+    registry.register(Box::new(refused))?;
+    registry.register(Box::new(problems))?;
+    registry.register(Box::new(expires))
+}
+
 /// `bytes_received` is `received_bytes` in Prometheus' convention.
 fn unit_last(name: &str) -> String {
     name.strip_prefix("bytes_")

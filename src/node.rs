@@ -257,6 +257,11 @@ impl Node {
             problems.push(memory.to_string());
         }
         gaps.extend(self.broker.iter().flat_map(broker::Handle::problems));
+        // Who is connected stays connected, whatever the files on disk are like now.
+        for listener in self.broker.iter().flat_map(broker::Handle::listeners) {
+            let says = |why| format!("listener {:?}: {why}", listener.name);
+            gaps.extend(listener.problem.map(says));
+        }
         for backend in &*lock(&self.backends) {
             let (name, status) = (backend.kind.name(), backend.running.status());
             // A consumer that waits for Kafka or retries goes on by itself; one that stopped does not.
@@ -278,9 +283,14 @@ impl Node {
 
     /// What is no problem now, and would make one worse.
     fn warnings(&self) -> Vec<String> {
-        self.bridge
+        let mut warnings = self
+            .bridge
             .as_ref()
-            .map_or_else(Vec::new, |bridge| bridge().weaknesses.to_vec())
+            .map_or_else(Vec::new, |bridge| bridge().weaknesses.to_vec());
+        let listeners = self.broker.as_ref().map(broker::Handle::listeners);
+        let certificates = listeners.iter().flatten().flat_map(|of| &of.certificates);
+        warnings.extend(certificates.filter_map(broker::CertificateStatus::problem));
+        warnings
     }
 
     /// Everything it knows of itself.
@@ -319,6 +329,7 @@ impl Node {
                 stats.deliveries_dropped().into(),
             );
             status["broker"] = counts.into();
+            status["listeners"] = json!(broker.listeners());
             let (received, sent) = self.rates();
             status["rates"] = json!({"in_per_s": received, "out_per_s": sent});
         }
@@ -384,6 +395,7 @@ impl Node {
         metrics::process(&registry)?;
         if let Some(broker) = &self.broker {
             metrics::broker(&registry, &broker.stats(), &broker.denied())?;
+            metrics::listeners(&registry, &broker.listeners())?;
         }
         if let Some(bridge) = &self.bridge {
             metrics::bridge(&registry, &bridge())?;

@@ -18,6 +18,8 @@ const PRINT: Duration = Duration::from_secs(5);
 pub struct Start<'a> {
     /// Where MQTT clients connect.
     pub mqtt: std::net::SocketAddr,
+    /// All listeners, where there are more than that one or it has more to it.
+    pub listeners: Vec<String>,
     /// How many may connect, and what bounds it.
     pub room: String,
     /// Who may do what, in words.
@@ -34,6 +36,20 @@ pub struct Start<'a> {
     pub demo: Option<String>,
     /// A Kafka topic to look into.
     pub topic: &'a str,
+}
+
+/// A line for each listener, unless the only one is the short form's.
+pub fn listeners(listeners: &[broker::ListenerStatus]) -> Vec<String> {
+    if let [only] = listeners
+        && only.name == broker::SHORT_FORM
+        && only.transport == broker::Carrier::Tcp
+    {
+        return Vec::new();
+    }
+    let line = |of: &broker::ListenerStatus| {
+        format!("listener {} on {} ({})", of.name, of.address, of.transport)
+    };
+    listeners.iter().map(line).collect()
 }
 
 impl std::fmt::Display for Start<'_> {
@@ -63,6 +79,9 @@ impl std::fmt::Display for Start<'_> {
             names.join(", ")
         )?;
         writeln!(f, "  MQTT       {mqtt}  (3.1, 3.1.1 and 5.0)")?;
+        for listener in &self.listeners {
+            writeln!(f, "             {listener}")?;
+        }
         writeln!(f, "             up to {room}")?;
         writeln!(f, "  access     {access}")?;
         writeln!(f, "  page       http://{http}/")?;
@@ -252,6 +271,7 @@ mod tests {
     #[test]
     fn the_start_fits_two_screens_and_has_real_ports() {
         let start = Start {
+            listeners: Vec::new(),
             mqtt: "127.0.0.1:1999".parse().unwrap(),
             room: "768 connections".into(),
             access: crate::access::in_words(&broker::AccessConfig::default()),

@@ -6,6 +6,7 @@ use settings::{Kind, Section as _};
 
 use crate::access::AccessConfig;
 use crate::limits::{Limits, WORKERS_MAX};
+use crate::listener::{self, Listener};
 use crate::router::ShareStrategy;
 
 const ADDRESS: Kind<String> = Kind {
@@ -17,8 +18,12 @@ settings::section! {
     /// How a broker node is set up.
     #[derive(Eq)]
     pub struct Config {
-        /// Where MQTT clients (3.1, 3.1.1 and 5.0) connect.
+        /// Where MQTT clients (3.1, 3.1.1 and 5.0) connect: the short form of one listener, named "mqtt", without TLS. It
+        /// counts where there are no `listeners`; beside them it is refused.
         pub listen: String = "127.0.0.1:1883".to_owned(), [is ADDRESS];
+        /// Where MQTT clients connect, each one `[[broker.listeners]]` with the keys in
+        /// [OPERATIONS.md](OPERATIONS.md#listeners-and-tls).
+        pub listeners: Vec<Listener> = Vec::new(), ["list of listeners"];
         /// Threads that own connections and sessions.
         pub workers: usize = 0, [0..=WORKERS_MAX, "threads; 0 is one a core"];
         /// How often `$SYS/broker/…` is published.
@@ -89,7 +94,46 @@ impl Config {
             .map_err(|error| error.below("authentication"))?;
         self.access
             .validate()
-            .map_err(|error| error.below("access"))
+            .map_err(|error| error.below("access"))?;
+        listener::validate(&self.listeners)?;
+        if !self.listeners.is_empty() {
+            let allowed = "nothing beside [[broker.listeners]], of which it is the short form";
+            if self.listen != Self::default().listen {
+                return Err(settings::Error::text("listen", &self.listen, allowed));
+            }
+        }
+        for (at, listener) in self.listeners.iter().enumerate() {
+            let key = format!("listeners[{at}].authentication");
+            let checked = self
+                .authentication
+                .check_chain(&key, &listener.authentication);
+            checked.map_err(|error| match error.key == key {
+                true => error,
+                false => error.below("authentication"), // what a link of it lacks
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The listeners, that of the short form where there are no others.
+    #[must_use]
+    pub fn all_listeners(&self) -> Vec<Listener> {
+        if self.listeners.is_empty() {
+            return vec![Listener::short_form(&self.listen)];
+        }
+        self.listeners.clone()
+    }
+
+    /// Who looks at a listener's clients, and whether those come in that say nothing of who they are.
+    #[must_use]
+    pub fn chain_of<'a>(&'a self, listener: &'a Listener) -> (&'a [String], bool) {
+        match &*listener.authentication {
+            [] => {
+                let of_all = &self.authentication;
+                (&of_all.chain, listener.anonymous || of_all.anonymous)
+            }
+            own => (own, listener.anonymous),
+        }
     }
 
     /// Refuses to be open to others than this machine unless somebody said so. To be asked when all is said, the command line
@@ -98,16 +142,27 @@ impl Config {
     /// # Errors
     /// Says what to write.
     pub fn check_openness(&self) -> Result<(), settings::Error> {
-        let known = &self.authentication;
-        let is_open = known.chain.is_empty() && !known.anonymous;
-        if is_open && !self.listen_addr()?.ip().is_loopback() {
-            return Err(settings::Error::text(
-                "listen",
-                &self.listen,
-                "an address that only this machine reaches, until it is said who may connect: give users a password file \
-                 (--password-file FILE, or chain = [\"file\"] in [broker.authentication]), or let everybody in (--anonymous, \
-                 or anonymous = true there)",
-            ));
+        for (at, listener) in self.all_listeners().iter().enumerate() {
+            let (chain, anonymous) = self.chain_of(listener);
+            if listener.is_local() || anonymous || !chain.is_empty() {
+                continue;
+            }
+            let (key, remedy) = match self.listeners.is_empty() {
+                true => (
+                    "listen".to_owned(),
+                    "give users a password file (--password-file FILE, or chain = [\"file\"] in [broker.authentication]), or \
+                     let everybody in (--anonymous, or anonymous = true there)",
+                ),
+                false => (
+                    format!("listeners[{at}].address"),
+                    "name who looks at its clients (authentication = [\"file\"], or chain in [broker.authentication]), or let \
+                     everybody in (anonymous = true)",
+                ),
+            };
+            let allowed = format!(
+                "an address that only this machine reaches, until it is said who may connect: {remedy}"
+            );
+            return Err(settings::Error::text(key, &listener.address, allowed));
         }
         Ok(())
     }

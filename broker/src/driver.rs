@@ -1,24 +1,25 @@
-//! Threads and sockets: the part of the broker that is not deterministic. Each worker gets a thread, a poll and a
-//! listening socket of its own; the kernel spreads new connections over the sockets.
+//! Threads and sockets: the part of the broker that is not deterministic. Each worker gets a thread, a poll and, for every
+//! listener, a socket of its own; the kernel spreads new connections over the sockets.
 
+mod doors;
 mod looks;
 mod seats;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Config;
 use crate::death::Death;
 use crate::gates::Gates;
 use crate::handle::{Handle, Inbox, Shared};
+use crate::listener::{self, Place};
 use crate::retained::{Bounds, Retained};
 use crate::router::Router;
 use crate::sink::Sink;
 use crate::worker::{Settings, Worker};
+use doors::Door;
 use looks::Driver;
 use seats::Seats;
 
@@ -28,17 +29,22 @@ pub enum StartError {
     /// The configuration is not valid.
     #[error(transparent)]
     Config(#[from] settings::Error),
-    /// The port cannot be listened on.
+    /// A listener's place cannot be had.
     #[error("cannot listen for MQTT on {address}: {}", listen_advice(.source))]
     Listen {
+        /// The listener.
+        name: String,
         /// Where.
-        address: SocketAddr,
+        address: String,
         /// What the system says.
         source: io::Error,
     },
     /// Clients cannot be known as they should.
     #[error(transparent)]
     Identity(#[from] identity::StartError),
+    /// A listener's certificates cannot be used.
+    #[error("{0}")]
+    Certificates(String),
     /// A thread or a poll cannot be made.
     #[error("cannot start a worker: {0}")]
     Worker(#[from] io::Error),
@@ -61,9 +67,9 @@ fn listen_advice(error: &io::Error) -> String {
 #[derive(Debug)]
 pub struct Broker {
     config: Config,
-    /// One a worker, all on one port.
-    listeners: Vec<TcpListener>,
-    address: SocketAddr,
+    /// For each worker, one of every listener.
+    doors: Vec<Vec<Door>>,
+    places: Vec<Place>,
     shared: Arc<Shared>,
 }
 
@@ -84,13 +90,25 @@ impl Broker {
         config.validate()?;
         config.check_openness()?;
         let gates = Gates::start(&config)?;
-        let address = config.listen_addr()?;
-        let listeners = listen(address, config.worker_count(), config.limits.listen_backlog)
-            .map_err(|source| StartError::Listen { address, source })?;
-        let address = match listeners.first() {
-            Some(listener) => listener.local_addr()?,
-            None => address,
-        };
+        let listeners = config.all_listeners();
+        let ports = listener::ports(&listeners).map_err(StartError::Certificates)?;
+        let (workers, backlog) = (config.worker_count(), config.limits.listen_backlog);
+        let mut doors: Vec<Vec<Door>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut places = Vec::new();
+        for ((listener, port), at) in listeners.iter().zip(&ports).zip(0..) {
+            let place = listener.place()?;
+            let opened = doors::open(at, &place, workers, backlog);
+            let (opened, place) = opened.map_err(|source| StartError::Listen {
+                name: listener.name.clone(),
+                address: listener.address.clone(),
+                source,
+            })?;
+            for (of_worker, door) in doors.iter_mut().zip(opened) {
+                of_worker.push(door);
+            }
+            let _ = port.address.set(place.to_string());
+            places.push(place);
+        }
         let hasher = ahash::RandomState::new();
         let limits = &config.limits;
         let retained = Retained::new(Bounds::of(limits));
@@ -99,26 +117,21 @@ impl Broker {
             config.shared_subscription_strategy,
             retained,
         );
-        let shared = Shared::new(
-            config.worker_count(),
-            router,
-            hasher,
-            &config.access,
-            limits,
-        );
+        let shared = Shared::new(workers, router, hasher, &config.access, limits, ports);
         shared.set_gates(gates);
         Ok(Self {
             config,
-            listeners,
-            address,
+            doors,
+            places,
             shared,
         })
     }
 
-    /// The address that it listens on (the port that the system chose, where 0 was asked for).
+    /// The address of its first listener without TLS, or else the first that has an address (the port that the system chose,
+    /// where 0 was asked for); without any, the unspecified one.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        first_address(&self.shared, &self.places)
     }
 
     /// The way in from other threads; works before and after [`Broker::start`].
@@ -140,81 +153,64 @@ impl Broker {
     /// # Errors
     /// When the system gives no thread or poll.
     pub fn start(self, sink: Arc<dyn Sink>) -> Result<Running, StartError> {
-        let seats = Seats::new(self.listeners.len(), self.shared.started);
+        let seats = Seats::new(self.doors.len(), self.shared.started);
         let mut threads = Vec::new();
-        for driver in drivers(&self.config, self.listeners, &self.shared, &sink)? {
+        for driver in drivers(&self.config, self.doors, &self.shared, &sink)? {
             let (seats, shared) = (Arc::clone(&seats), Arc::clone(&self.shared));
             let thread = std::thread::Builder::new()
                 .name(format!("mqtt-{}", driver.index()))
                 .spawn(move || seats.live(driver, &shared))?;
             threads.push(thread);
         }
-        tracing::debug!(address = %self.address, workers = threads.len(), "MQTT listener started");
+        for (port, place) in self.shared.ports.iter().zip(&self.places) {
+            let workers = threads.len();
+            tracing::debug!(listener = port.name, address = %place, workers, "MQTT listener started");
+        }
         Ok(Running {
             shared: self.shared,
-            address: self.address,
+            places: self.places,
             threads,
         })
     }
 }
 
-/// A worker for each of the listening sockets, ready to run.
+fn first_address(shared: &Shared, places: &[Place]) -> SocketAddr {
+    let of = |place: &Place| match place {
+        Place::Net(address) => Some(*address),
+        Place::Unix(_) => None,
+    };
+    let plain = shared.ports.iter().zip(places);
+    let mut plain = plain.filter(|(port, _)| port.is_plain());
+    plain
+        .find_map(|(_, place)| of(place))
+        .or_else(|| places.iter().find_map(of))
+        .unwrap_or_else(|| ([0, 0, 0, 0], 0).into())
+}
+
+/// A worker for each of these sets of listening sockets, ready to run.
 fn drivers(
     config: &Config,
-    listeners: Vec<TcpListener>,
+    doors: Vec<Vec<Door>>,
     shared: &Arc<Shared>,
     sink: &Arc<dyn Sink>,
 ) -> io::Result<Vec<Box<Driver>>> {
     let settings = Settings::new(config, shared.denials());
-    let driver = |(index, listener)| {
+    let driver = |(index, doors)| {
         let worker = |registry| {
             let (shared, settings) = (Arc::clone(shared), Arc::clone(&settings));
             Worker::new(index, shared, settings, Arc::clone(sink), Some(registry))
         };
         let accepts_per_turn = config.limits.accepts_per_turn;
-        Driver::new(index, listener, shared, accepts_per_turn, worker).map(Box::new)
+        Driver::new(index, doors, shared, accepts_per_turn, worker).map(Box::new)
     };
-    listeners.into_iter().enumerate().map(driver).collect()
-}
-
-/// `count` listening sockets on one port. The first takes the port for itself, so that a port in use is an error also
-/// where whoever uses it would share; only then is it shared, with the others.
-fn listen(address: SocketAddr, count: usize, backlog: u32) -> io::Result<Vec<TcpListener>> {
-    let mut address = address;
-    let mut sockets = Vec::with_capacity(count);
-    for nth in 0..count {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        // Frames leave in one write a turn: waiting for more to come would only add latency. Connections inherit it.
-        socket.set_tcp_nodelay(true)?;
-        if nth > 0 {
-            socket.set_reuse_port(true)?;
-        }
-        socket.bind(&address.into())?;
-        if nth == 0 {
-            socket.set_reuse_port(true)?;
-            let bound = socket.local_addr()?.as_socket();
-            address = bound.unwrap_or(address); // the port that the system chose
-        }
-        sockets.push(socket);
-    }
-    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    for socket in &sockets {
-        socket.listen(backlog)?;
-    }
-    Ok(sockets.into_iter().map(TcpListener::from).collect())
+    doors.into_iter().enumerate().map(driver).collect()
 }
 
 /// A broker that serves.
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
-    address: SocketAddr,
+    places: Vec<Place>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -225,10 +221,10 @@ impl Running {
         Handle(Arc::clone(&self.shared))
     }
 
-    /// The address that it listens on.
+    /// See [`Broker::local_addr`].
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        first_address(&self.shared, &self.places)
     }
 
     /// Stops accepting and reading, waits until the sink has settled what it took, publishes wills, waits until these are
@@ -241,6 +237,9 @@ impl Running {
         for thread in self.threads {
             // One that died has been told of.
             let _ = thread.join();
+        }
+        for place in &self.places {
+            doors::close(place);
         }
     }
 }
@@ -267,9 +266,9 @@ mod tests {
                 .contains("another program listens there already"),
             "{error}"
         );
-        assert_eq!(first.listeners.len(), 3);
-        for listener in &first.listeners {
-            assert_eq!(listener.local_addr().unwrap(), first.local_addr());
+        assert_eq!(first.doors.len(), 3);
+        for door in first.doors.iter().flatten() {
+            assert_eq!(door.local_addr(), first.local_addr());
         }
     }
 
@@ -280,9 +279,12 @@ mod tests {
             .map(|_| std::net::TcpStream::connect(broker.local_addr()).unwrap())
             .collect::<Vec<_>>();
         let mut accepted = 0;
-        for listener in &broker.listeners {
+        for door in broker.doors.iter().flatten() {
             let before = accepted;
-            while let Ok((connection, _)) = listener.accept() {
+            while let Ok(connection) = door.accept() {
+                let crate::transport::Socket::Tcp(connection) = connection else {
+                    panic!("no TCP");
+                };
                 assert!(connection.nodelay().unwrap());
                 accepted += 1;
             }

@@ -23,7 +23,7 @@ pub(crate) struct Gates {
     identity: Option<Identity>,
 }
 
-/// Of the one listener that `broker.listen` is.
+/// Of the one listener that a test has.
 const NAME: &str = "mqtt";
 
 impl fmt::Debug for Gates {
@@ -38,14 +38,18 @@ impl Gates {
     /// # Errors
     /// When a link cannot do its work.
     pub(crate) fn start(config: &Config) -> Result<Self, identity::StartError> {
-        let own = &config.authentication;
-        let identity = Identity::start(own, [&own.chain[..]])?;
-        let gate = Gate {
-            name: NAME.into(),
-            chain: identity.chain(&own.chain, own.anonymous),
+        let listeners = config.all_listeners();
+        let chains = listeners.iter().map(|listener| config.chain_of(listener).0);
+        let identity = Identity::start(&config.authentication, chains)?;
+        let gate = |listener: &crate::listener::Listener| {
+            let (chain, anonymous) = config.chain_of(listener);
+            Gate {
+                name: (&*listener.name).into(),
+                chain: identity.chain(chain, anonymous),
+            }
         };
         Ok(Self {
-            gates: [gate].into(),
+            gates: listeners.iter().map(gate).collect(),
             identity: Some(identity),
         })
     }

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::death::OnDeath;
 use crate::gates::{Gate, Gates};
 use crate::limits::Limits;
+use crate::listener::{ListenerStatus, Port};
 use crate::message::Message;
 use crate::outcome::{Delivered, Fate, OnLater, Outcome, Part};
 use crate::router::{Hit, Receiver, Router};
@@ -19,6 +20,7 @@ use crate::sink::{Settlement, Token};
 use crate::stats::{Counters, Stats};
 use crate::throttle::Throttle;
 use crate::time::Time;
+use crate::tls::{Fresh, Reloaded};
 use crate::transport::Handover;
 use crate::worker::{Answer, Drained, Settings, Worker};
 
@@ -228,6 +230,8 @@ pub(crate) struct Shared {
     pub(crate) mailboxes: Box<[Mailbox]>,
     pub(crate) counters: Box<[Counters]>,
     pub(crate) hasher: ahash::RandomState,
+    /// Where clients connect, by the place in the configuration.
+    pub(crate) ports: Box<[Port]>,
     /// Connections open now, those on their way from one worker to another included. The bound is the node's: connections
     /// do not spread evenly over the workers.
     pub(crate) connections: AtomicU32,
@@ -272,9 +276,11 @@ impl Shared {
         hasher: ahash::RandomState,
         access: &AccessConfig,
         limits: &Limits,
+        ports: Box<[Port]>,
     ) -> Arc<Self> {
         Arc::new(Self {
             router,
+            ports,
             mailboxes: (0..workers).map(|_| Mailbox::default()).collect(),
             counters: (0..workers).map(|_| Counters::default()).collect(),
             hasher,
@@ -328,18 +334,27 @@ impl Shared {
         self.gates.get()?.at(listener)
     }
 
-    /// Counts a connection that was accepted; false when there is no room for it.
-    pub(crate) fn admit(&self, connections_max: u32) -> bool {
-        let admitted = self.connections.fetch_add(1, Ordering::Relaxed) < connections_max;
-        if !admitted {
-            self.let_go();
+    /// Counts a connection that was accepted on a listener; when there is no room for it: the bound that says so.
+    pub(crate) fn admit(&self, listener: u16, connections_max: u32) -> Result<(), Bound<'_>> {
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= connections_max {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return Err(Bound::Node(connections_max));
         }
-        admitted
+        match self.ports.get(usize::from(listener)) {
+            Some(port) if !port.admit() => {
+                self.connections.fetch_sub(1, Ordering::Relaxed);
+                Err(Bound::Listener(port))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A connection that was admitted is gone.
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn let_go(&self, listener: u16) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(port) = self.ports.get(usize::from(listener)) {
+            port.let_go();
+        }
     }
 
     /// Counts a session whose client is away; false when there is no room for it.
@@ -392,6 +407,58 @@ impl Shared {
     /// The worker that owns what `name` names: a client's session, or the order of a topic.
     pub(crate) fn home(&self, name: &str) -> usize {
         (self.hasher.hash_one(name) >> 32) as usize % self.mailboxes.len()
+    }
+}
+
+/// Certificates of all listeners, read and not in use yet.
+pub struct NewCertificates {
+    shared: Arc<Shared>,
+    fresh: Vec<(usize, Fresh)>,
+}
+
+impl fmt::Debug for NewCertificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewCertificates").finish_non_exhaustive()
+    }
+}
+
+impl NewCertificates {
+    /// The listeners whose files are others than before.
+    #[must_use]
+    pub fn changed(&self) -> Vec<String> {
+        let changed = self.fresh.iter().filter(|(_, fresh)| fresh.has_changed);
+        changed
+            .map(|(at, _)| self.shared.ports[*at].name.clone())
+            .collect()
+    }
+
+    /// Uses them for new connections.
+    pub fn apply(self) {
+        for (at, fresh) in self.fresh {
+            if let Some(keys) = &self.shared.ports[at].keys {
+                keys.take(fresh);
+            }
+        }
+    }
+}
+
+/// The bound that keeps a connection out.
+pub(crate) enum Bound<'a> {
+    Node(u32),
+    Listener(&'a Port),
+}
+
+impl fmt::Display for Bound<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(max) => write!(f, "limits.connections_max ({max}) are open"),
+            Self::Listener(port) => write!(
+                f,
+                "connections_max of the listener {:?} ({}) are open",
+                port.name,
+                port.connections_max()
+            ),
+        }
     }
 }
 
@@ -485,6 +552,40 @@ impl Handle {
     #[must_use]
     pub fn has_subscriber(&self, topic: &str) -> bool {
         self.0.router.has_subscriber(topic)
+    }
+
+    /// What each listener does.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<ListenerStatus> {
+        self.0.ports.iter().map(Port::status).collect()
+    }
+
+    /// Has listeners use their certificates as they are on disk now, where these have changed: new connections have them, who
+    /// is connected stays. What became of it, by the listener's name. It reads files, so it is not for where nothing may wait.
+    pub fn look_at_certificates(&self) -> Vec<(String, Reloaded)> {
+        let look = |port: &Port| Some((port.name.clone(), port.keys.as_ref()?.look()));
+        self.0.ports.iter().filter_map(look).collect()
+    }
+
+    /// Reads the certificates of all listeners again, and changes nothing yet.
+    ///
+    /// # Errors
+    /// Which listener's cannot be used, and why.
+    pub fn read_certificates(&self) -> Result<NewCertificates, String> {
+        let mut fresh = Vec::new();
+        for (port, at) in self.0.ports.iter().zip(0..) {
+            if let Some(keys) = &port.keys {
+                let read = keys.read();
+                fresh.push((
+                    at,
+                    read.map_err(|why| format!("listener {:?}: {why}", port.name))?,
+                ));
+            }
+        }
+        Ok(NewCertificates {
+            shared: Arc::clone(&self.0),
+            fresh,
+        })
     }
 
     /// What the access rules refused, by rule.

@@ -21,6 +21,7 @@ mod driver;
 mod gates;
 mod handle;
 pub mod limits;
+mod listener;
 mod losses;
 mod message;
 pub mod outbox;
@@ -37,6 +38,7 @@ mod throttle;
 mod time;
 mod timers;
 mod times;
+mod tls;
 mod top_topics;
 mod trace;
 pub mod transport;
@@ -48,9 +50,12 @@ pub use codec;
 pub use config::{Config, Drain};
 pub use death::Death;
 pub use driver::{Broker, Running, StartError};
-pub use handle::Handle;
+pub use handle::{Handle, NewCertificates};
 pub use identity;
 pub use limits::Limits;
+pub use listener::{
+    Carrier, CertificateFiles, ClientCertificate, Listener, ListenerStatus, SHORT_FORM, TlsConfig,
+};
 pub use losses::{Loss, Lost, LostPart};
 pub use message::{Message, MessageParts};
 pub use outcome::{Delivered, Outcome};
@@ -59,5 +64,6 @@ pub use sink::{Deliver, Incoming, NoSink, Refusal, Settlement, Sink, Token, Verd
 pub use stats::Stats;
 pub use time::Time;
 pub use times::{TIMES_UP_TO_MS, Times};
+pub use tls::{CertificateStatus, EXPIRY_WARNING, Reloaded};
 pub use top_topics::{TopTopics, TopicCount};
 pub use trace::{TraceKind, TraceLine, TraceTo, Traced};

@@ -108,6 +108,8 @@ pub(crate) const WRITE_SLICES_MAX: usize = 64;
 pub(crate) const LAYER_WRITE_BYTES_MAX: usize = 65_536;
 /// Answers of a connection's layers that its socket has not taken (to pings, to changes of keys) before no more is read of it.
 pub(crate) const LAYER_UNSENT_BYTES_MAX: usize = 2 * LAYER_WRITE_BYTES_MAX;
+/// The beginning of a TLS record, or of a message of its handshake (up to 64 KiB), whose rest has not come.
+pub(crate) const TLS_PARTIAL_BYTES_MAX: usize = 98_304;
 /// Steps of handshakes that a worker makes in one turn, each of which may cost a signature: about a millisecond with an RSA
 /// key. The others come in the next turns, behind what is due for clients that are connected.
 pub(crate) const HANDSHAKES_PER_TURN_MAX: u32 = 16;

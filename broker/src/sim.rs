@@ -130,7 +130,16 @@ impl Sim {
     /// # Panics
     /// When there were 2^32 connections.
     pub fn connect(&mut self) -> Peer {
-        self.connect_over(Vec::new())
+        self.connect_to(0)
+    }
+
+    /// The same, on the listener at that place of the configuration.
+    ///
+    /// # Panics
+    /// As [`Sim::connect`], and where there is no such listener.
+    pub fn connect_to(&mut self, listener: u16) -> Peer {
+        let layers = self.shared.ports[usize::from(listener)].layers();
+        self.open(listener, layers)
     }
 
     /// The same, with layers at the broker's end, the lowest first.
@@ -138,6 +147,10 @@ impl Sim {
     /// # Panics
     /// As [`Sim::connect`].
     pub fn connect_over(&mut self, layers: Vec<Box<dyn Layer>>) -> Peer {
+        self.open(0, layers)
+    }
+
+    fn open(&mut self, listener: u16, layers: Vec<Box<dyn Layer>>) -> Peer {
         let number = u32::try_from(self.ends.len()).expect("fewer than 2^32 connections");
         self.ends.push(End {
             open: true,
@@ -149,7 +162,7 @@ impl Sim {
             peer: number,
             blocked: false,
         };
-        let transport = Transport::new(Socket::Memory(memory), 0, layers);
+        let transport = Transport::new(Socket::Memory(memory), listener, layers);
         self.workers[worker].begin(self.now);
         self.workers[worker].adopt(Handover {
             transport,

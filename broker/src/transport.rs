@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use mio::event::Source;
 use mio::net::TcpStream;
 
-pub use layer::{Facts, Layer, LayerError, Sides, Stray};
+pub use layer::{Facts, Layer, LayerError, Sides, Stray, http_answer};
 pub(crate) use layered::ReadError;
 pub use layered::{Layered, Took};
 pub use proxy::ProxyLayer;

@@ -236,23 +236,27 @@ impl Worker {
         let is_new = unread.is_empty();
         let limit = self.settings.limits.connections_max;
         let draining = self.is_draining();
-        if draining || (is_new && !self.shared.admit(limit)) {
+        let listener = transport.listener();
+        let refused = if is_new && !draining {
+            self.shared.admit(listener, limit).err()
+        } else {
+            None
+        };
+        if draining || refused.is_some() {
             self.counts.connections_opened += u64::from(is_new);
             self.counts.connections_closed += 1;
             if draining {
                 self.counts.closed_shutdown += 1;
             } else {
                 self.counts.closed_limit += 1;
-                if let Some(refused) = self.shared.refused.count(self.now) {
-                    tracing::warn!(
-                        refused,
-                        limit,
-                        "connections were closed at once: limits.connections_max are open"
-                    );
+                if let Some(bound) = refused
+                    && let Some(times) = self.shared.refused.count(self.now)
+                {
+                    tracing::warn!(times, "connections were closed at once: {bound}");
                 }
             }
             if draining && !is_new {
-                self.shared.let_go();
+                self.shared.let_go(listener);
             }
             if let Some(memory) = transport.memory() {
                 self.memory.drops(memory.peer);
@@ -531,7 +535,7 @@ impl Worker {
             tracing::warn!(%error, "a connection could not be handed to its worker");
             self.counts.connections_closed += 1;
             self.counts.closed_lost += 1;
-            self.shared.let_go();
+            self.shared.let_go(connection.transport.listener());
             return;
         }
         let handover = Handover {

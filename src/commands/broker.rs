@@ -7,7 +7,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::routing::get;
 
-use super::broker_node::{Bound, http_address, mqtt_address};
+use super::broker_node::{Bound, http_address, listen_for_mqtt};
 use super::{block_on, blocking, prepare};
 use crate::admin::Admin;
 use crate::config::Config;
@@ -17,7 +17,8 @@ use crate::http::{self, AdminGuard, Server};
 use crate::memory::{self, Memory};
 use crate::node::{Listen, Node};
 use crate::reload::Reloader;
-use crate::{access, address, cli, log, signals, systemd};
+use crate::screen;
+use crate::{access, address, certificates, cli, log, signals, systemd};
 
 /// How often rates are sampled.
 const TICK: std::time::Duration = std::time::Duration::from_secs(1);
@@ -63,8 +64,7 @@ pub fn run(options: cli::Broker) -> Result<(), Failure> {
 
 /// What the command line says on top of the configuration.
 fn settle(options: &cli::Broker, mut config: Config) -> Result<Config, Failure> {
-    let mqtt = mqtt_address(options.mqtt.as_deref(), &config)?;
-    config.broker.listen = mqtt.to_string();
+    listen_for_mqtt(options.mqtt.as_deref(), &mut config)?;
     options.clients.tell(&mut config.broker.authentication);
     if let Some(kafka) = &options.kafka {
         kafka.clone_into(&mut config.bridge.kafka);
@@ -99,10 +99,12 @@ async fn serve(
         node = node.with_bridge(move || bridge.status());
     }
     tokio::spawn(memory::watch(broker.handle().clone()));
+    tokio::spawn(certificates::watch(broker.handle().clone()));
     let node = Arc::new(node);
     tokio::spawn(systemd::watchdog(node.clone(), broker.handle().clone()));
     let router = Router::new().route("/", get(|| std::future::ready(INDEX)));
     reloader.add(broker.reloadable());
+    reloader.add(certificates::Reload(broker.handle().clone()));
     let reloader = Arc::new(reloader);
     signals::reload_on_hangup(Arc::clone(&reloader)).context("cannot listen for SIGHUP")?;
     let gate = AdminGuard::new(&config.http, http.ip());
@@ -120,6 +122,9 @@ async fn serve(
             .kafka
             .map_or_else(|| "without Kafka".into(), |kafka| format!("Kafka {kafka}"))
     );
+    for listener in screen::listeners(&broker.handle().listeners()) {
+        println!("millstream broker: {listener}");
+    }
     println!("millstream broker: {memory}");
     println!("millstream broker: access: {access}");
     println!("millstream broker: ctl: {operators}");

@@ -18,15 +18,23 @@ use crate::{access, address};
 /// What a step of the drain may take beyond its own bound, before it is left behind.
 const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 
-/// Where MQTT clients connect: the option, else the configuration.
+/// Puts into the configuration what the command line says of where MQTT clients connect.
 ///
 /// # Errors
-/// A start failure for what is no address.
-pub fn mqtt_address(option: Option<&str>, config: &Config) -> Result<SocketAddr, Failure> {
-    match option {
-        Some(text) => address::resolve("--mqtt", text),
-        None => address::resolve("broker.listen", &config.broker.listen),
+/// A start failure for what is no address, or is said in two ways.
+pub fn listen_for_mqtt(option: Option<&str>, config: &mut Config) -> Result<(), Failure> {
+    if !config.broker.listeners.is_empty() && option.is_some() {
+        return Err(Failure::cannot_start(
+            "--mqtt is the short form of one listener, and the configuration has [[broker.listeners]]: say there where \
+             clients connect",
+        ));
     }
+    let address = match option {
+        Some(text) => address::resolve("--mqtt", text)?,
+        None => address::resolve("broker.listen", &config.broker.listen)?,
+    };
+    config.broker.listen = address.to_string();
+    Ok(())
 }
 
 /// Where HTTP is served: the option, else the configuration.
@@ -156,17 +164,23 @@ impl Bound {
     /// # Errors
     /// A start failure when it cannot be had.
     pub fn bind(config: &Config) -> Result<Self, Failure> {
-        let mqtt = address::resolve("broker.listen", &config.broker.listen)?;
-        let broker = Broker::bind(config.broker.clone()).map_err(|error| match error {
-            ::broker::StartError::Listen { source, .. } => {
-                address::cannot_listen("--mqtt", mqtt, &source)
+        let broker = Broker::bind(config.broker.clone()).map_err(|error| match &error {
+            ::broker::StartError::Listen {
+                name,
+                address,
+                source,
+            } if name == ::broker::SHORT_FORM => match address.parse() {
+                Ok(at) => address::cannot_listen("--mqtt", at, source),
+                Err(_) => Failure::cannot_start(error),
+            },
+            ::broker::StartError::Config(error) => {
+                Failure::cannot_start(error.clone().below("broker"))
             }
-            ::broker::StartError::Config(error) => Failure::cannot_start(error.below("broker")),
-            error => Failure::cannot_start(error),
+            _ => Failure::cannot_start(error),
         })?;
         let broker = broker.on_death(exit::thread_died);
         let mqtt = broker.local_addr();
-        for warning in access::warnings(&config.broker, mqtt) {
+        for warning in access::warnings(&config.broker) {
             tracing::warn!("{warning}");
         }
         let drain = Duration::from_millis(config.broker.limits.drain_timeout_ms);

@@ -17,7 +17,7 @@ use runtime::http::ApiError;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-use super::broker_node::{Bound, BrokerNode, http_address, mqtt_address};
+use super::broker_node::{Bound, BrokerNode, http_address, listen_for_mqtt};
 use super::{block_on, blocking, drain_backends, prepare};
 use crate::admin::Admin;
 use crate::backends::{ALL, Kind};
@@ -31,9 +31,9 @@ use crate::memory::{self, Memory};
 use crate::node::{Listen, Node};
 use crate::reload::Reloader;
 use crate::restart::keep_running;
-use crate::screen::{Start, StatusLine};
+use crate::screen::{self, Start, StatusLine};
 use crate::signals::Shutdown;
-use crate::{access, address, cli, log, signals, systemd};
+use crate::{access, address, certificates, cli, log, signals, systemd};
 
 /// How long the demo's last messages may take to arrive everywhere at a shutdown.
 const DEMO_SETTLES: Duration = Duration::from_secs(5);
@@ -78,8 +78,7 @@ pub fn run(options: cli::Up) -> Result<(), Failure> {
 
 /// What the command line says on top of the configuration.
 fn settle(options: &cli::Up, mut config: Config) -> Result<Config, Failure> {
-    let mqtt = mqtt_address(options.mqtt.as_deref(), &config)?;
-    config.broker.listen = mqtt.to_string();
+    listen_for_mqtt(options.mqtt.as_deref(), &mut config)?;
     options.clients.tell(&mut config.broker.authentication);
     let of_section = options.kafka.is_none() && config.up.kafka == config.kafka.servers;
     if let Some(kafka) = &options.kafka {
@@ -89,6 +88,12 @@ fn settle(options: &cli::Up, mut config: Config) -> Result<Config, Failure> {
     if !config.up.kafka.is_empty() && !of_section {
         let kafka = config.up.kafka.clone();
         use_kafka(&mut config, &kafka);
+    }
+    let is_plain = |listener: &::broker::Listener| listener.transport == ::broker::Carrier::Tcp;
+    if options.demo && !config.broker.all_listeners().iter().any(is_plain) {
+        return Err(Failure::cannot_start(
+            "the demo fleet speaks MQTT without TLS, and no listener does: add one with transport = \"tcp\" on 127.0.0.1",
+        ));
     }
     if options.demo {
         let (metric, rule) = DEMO_RULE;
@@ -154,9 +159,11 @@ async fn serve(
         node = node.with_bridge(move || bridge.status());
     }
     tokio::spawn(memory::watch(broker.handle().clone()));
+    tokio::spawn(certificates::watch(broker.handle().clone()));
     let node = Arc::new(node);
     tokio::spawn(systemd::watchdog(node.clone(), broker.handle().clone()));
     reloader.add(broker.reloadable());
+    reloader.add(certificates::Reload(broker.handle().clone()));
     let reloader = Arc::new(reloader);
     signals::reload_on_hangup(Arc::clone(&reloader)).context("cannot listen for SIGHUP")?;
     let gate = AdminGuard::new(&config.http, http.ip());
@@ -352,6 +359,7 @@ fn print_start(running: &Running, config: &Config, room: String, data: &str, in_
     let chat = config.chat.topics.first();
     let start = Start {
         mqtt: reachable(running.broker.mqtt()),
+        listeners: screen::listeners(&running.broker.handle().listeners()),
         room,
         access: access::in_words(&config.broker.access),
         http: reachable(server.address()),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde_json::Value;
-use settings::Key;
+use settings::{Key, Section as Keys};
 
 use super::Config;
 use crate::backends;
@@ -73,21 +73,11 @@ pub fn page() -> String {
     let mut page = String::from(HEAD);
     for section in sections() {
         let _ = write!(page, "\n## [{}]\n\n{}\n\n", section.name, section.about);
-        page.push_str("| key | default | allowed | what it is |\n|---|---|---|---|\n");
-        for Key {
-            name: key,
-            allowed,
-            about,
-        } in &section.entries
-        {
-            let default = value_of(&defaults[section.name], key);
-            let _ = writeln!(
-                page,
-                "| `{key}` | {} | {} | {} |",
-                shown(default),
-                cell(allowed),
-                cell(about)
-            );
+        table(&mut page, &section.entries, &defaults[section.name]);
+        if section.name == "broker" {
+            let _ = write!(page, "\n### [[broker.listeners]]\n\n{LISTENERS}\n\n");
+            let default = serde_json::to_value(broker::Listener::default()).unwrap_or_default();
+            table(&mut page, &<broker::Listener as Keys>::keys(), &default);
         }
         for Key { name: key, .. } in &section.entries {
             let list = value_of(&defaults[section.name], key).and_then(Value::as_array);
@@ -103,6 +93,22 @@ pub fn page() -> String {
     page
 }
 
+fn table(page: &mut String, entries: &[Key], defaults: &Value) {
+    page.push_str("| key | default | allowed | what it is |\n|---|---|---|---|\n");
+    for Key {
+        name: key,
+        allowed,
+        about,
+    } in entries
+    {
+        let default = shown(value_of(defaults, key));
+        let (allowed, about) = (cell(allowed), cell(about));
+        let _ = writeln!(page, "| `{key}` | {default} | {allowed} | {about} |");
+    }
+}
+
+const LISTENERS: &str = "Each a place where MQTT clients connect; how they are used is in [OPERATIONS.md](OPERATIONS.md#listeners-and-tls).";
+
 const HEAD: &str = "\
 # Configuration
 
@@ -117,7 +123,7 @@ whether a file is right, and prints every value as it will be used.
 broker = \"127.0.0.1:8080\"
 
 [broker]
-listen = \"0.0.0.0:1883\"
+listen = \"127.0.0.1:1884\"
 
 [broker.authentication]
 chain = [\"file\"]

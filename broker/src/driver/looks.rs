@@ -6,14 +6,17 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 
+use super::doors::Door;
 use crate::handle::Shared;
 use crate::limits::{ACCEPT_PAUSE_MS, EVENTS_PER_TURN_MAX};
+use crate::listener::Port;
 use crate::time::Time;
 use crate::transport::{Handover, Transport};
 use crate::worker::{Next, Worker};
 
-const LISTENER: Token = Token(usize::MAX);
-const WAKER: Token = Token(usize::MAX - 1);
+const WAKER: Token = Token(usize::MAX);
+/// The first listener has the token below; the others' are below that one.
+const LISTENERS: usize = usize::MAX - 1;
 
 /// The earlier of two times to wait, of which `None` is never over.
 pub(super) fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
@@ -31,11 +34,12 @@ pub(super) struct Driver {
     pub(super) events: Events,
     /// When the worker wants its next turn.
     next: Next,
-    listener: Option<mio::net::TcpListener>,
+    /// Its listening sockets; none while it drains.
+    doors: Vec<Door>,
+    /// Which of them is the first to be accepted on, so that none keeps the others waiting.
+    first_door: usize,
     /// Not before this: `accept` failed for want of files or memory.
     accept_from: Option<Instant>,
-    /// The listener may have connections: its edge came, and it was not yet seen empty.
-    may_accept: bool,
     accepts_per_turn: u32,
     worker: Worker,
     /// A test has the next poll fail.
@@ -47,15 +51,17 @@ impl Driver {
     /// The driver of the worker that `worker` makes of a registry, with a poll of its own.
     pub(super) fn new(
         index: usize,
-        listener: std::net::TcpListener,
+        mut doors: Vec<Door>,
         shared: &Arc<Shared>,
         accepts_per_turn: u32,
         worker: impl FnOnce(mio::Registry) -> Worker,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let mut listener = mio::net::TcpListener::from_std(listener);
-        poll.registry()
-            .register(&mut listener, LISTENER, Interest::READABLE)?;
+        for (at, door) in doors.iter_mut().enumerate() {
+            let token = Token(LISTENERS - at);
+            poll.registry()
+                .register(door.source(), token, Interest::READABLE)?;
+        }
         shared.mailboxes[index].set_waker(mio::Waker::new(poll.registry(), WAKER)?);
         let worker = worker(poll.registry().try_clone()?);
         Ok(Self {
@@ -64,9 +70,9 @@ impl Driver {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN_MAX),
             next: Next::Now,
-            listener: Some(listener),
+            doors,
+            first_door: 0,
             accept_from: None,
-            may_accept: true,
             accepts_per_turn,
             worker,
             #[cfg(test)]
@@ -112,17 +118,20 @@ impl Driver {
     pub(super) fn turn(&mut self, now: Instant) -> Next {
         self.worker.begin(self.time(now));
         if self.worker.is_draining() {
-            self.listener = None;
+            self.doors.clear();
         }
         self.worker.go_on();
         let may_read = self.worker.may_read();
         for event in &self.events {
             match event.token() {
-                LISTENER => self.may_accept = true,
                 WAKER => {}
                 Token(slot) => {
                     let Ok(slot) = u32::try_from(slot) else {
-                        continue; // a guest's: the host looks after it
+                        // What is no listener's is a guest's: the host looks after it.
+                        if let Some(door) = self.doors.get_mut(LISTENERS - slot) {
+                            door.may_accept = true;
+                        }
+                        continue;
                     };
                     if event.is_writable() {
                         self.worker.writable(slot);
@@ -188,31 +197,44 @@ impl Driver {
             Next::Ended => return None,
             Next::At(at) => Some(Duration::from_millis(at.since_ms(self.time(now)))),
         };
-        let accepts = self.may_accept && self.listener.is_some();
+        let accepts = self.doors.iter().any(|door| door.may_accept);
         let pause = |from: Instant| from.saturating_duration_since(now);
         let of_listener = accepts.then(|| self.accept_from.map_or(Duration::ZERO, pause));
         earlier(of_worker, of_listener)
     }
 
     fn accept(&mut self) {
-        let Some(listener) = self.listener.as_ref().filter(|_| self.may_accept) else {
+        if !self.doors.iter().any(|door| door.may_accept) {
             return;
-        };
+        }
         if self.accept_from.is_some_and(|from| from > Instant::now()) {
             return;
         }
         self.accept_from = None;
+        let count = self.doors.len();
+        self.first_door = (self.first_door + 1) % count;
+        let mut at = self.first_door;
         for _ in 0..self.accepts_per_turn {
-            match listener.accept() {
-                Ok((stream, _)) => {
+            let Some(door) = (0..count)
+                .map(|more| (at + more) % count)
+                .find(|at| self.doors[*at].may_accept)
+            else {
+                return;
+            };
+            at = door;
+            let door = &mut self.doors[at];
+            match door.accept() {
+                Ok(socket) => {
+                    let listener = door.listener;
+                    let port = self.shared.ports.get(usize::from(listener));
+                    let layers = port.map_or_else(Vec::new, Port::layers);
                     self.worker.adopt(Handover {
-                        transport: Transport::from(stream),
+                        transport: Transport::new(socket, listener, layers),
                         unread: Vec::new(),
                     });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.may_accept = false;
-                    return;
+                    door.may_accept = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -251,7 +273,6 @@ mod tests {
         let broker = Broker::bind(config.clone()).unwrap();
         let Handle(shared) = broker.handle();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
         let worker = |registry| {
             let settings = Settings::new(&config, shared.denials());
             Worker::new(
@@ -262,7 +283,7 @@ mod tests {
                 Some(registry),
             )
         };
-        Driver::new(0, listener, &shared, 1, worker).unwrap()
+        Driver::new(0, vec![Door::of_tcp(listener)], &shared, 1, worker).unwrap()
     }
 
     /// Turns of the driver, at a time that stands still, until the client has so many bytes.
@@ -284,7 +305,7 @@ mod tests {
 
     /// A client whose reads end soon, so that the driver can be turned meanwhile.
     fn connect(driver: &Driver) -> TcpStream {
-        let address = driver.listener.as_ref().unwrap().local_addr().unwrap();
+        let address = driver.doors[0].local_addr();
         let client = TcpStream::connect(address).unwrap();
         client
             .set_read_timeout(Some(Duration::from_millis(1)))

@@ -418,7 +418,7 @@ mod tests {
             config.limits.drain_timeout_ms = 500;
             let mut broker = Broker::bind(config).unwrap();
             let seats = Seats::new(WORKERS, broker.shared.started);
-            let listeners = std::mem::take(&mut broker.listeners);
+            let listeners = std::mem::take(&mut broker.doors);
             let drivers =
                 super::super::drivers(&broker.config, listeners, &broker.shared, &sink).unwrap();
             let run = |driver: Box<Driver>| {
@@ -600,7 +600,7 @@ mod tests {
             let mut broker = Broker::bind(config)
                 .unwrap()
                 .on_death(move |death| tell.send(death.clone()).unwrap());
-            let listeners = std::mem::take(&mut broker.listeners);
+            let listeners = std::mem::take(&mut broker.doors);
             let sink: Arc<dyn Sink> = Arc::new(NoSink);
             let mut drivers =
                 super::super::drivers(&broker.config, listeners, &broker.shared, &sink).unwrap();
@@ -625,8 +625,6 @@ mod tests {
         let shared = Arc::clone(&ring.broker.shared);
         shared.mailboxes[0].send_one(Inbox::Shutdown);
         ring.threads.remove(0).join().unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
         let other = Shared::new(
             WORKERS,
             crate::router::Router::new(
@@ -637,9 +635,10 @@ mod tests {
             ahash::RandomState::new(),
             &crate::access::AccessConfig::default(),
             &crate::Limits::default(),
+            Box::default(),
         );
         let sink: Arc<dyn Sink> = Arc::new(NoSink);
-        let driver = super::super::drivers(&ring.broker.config, vec![listener], &other, &sink)
+        let driver = super::super::drivers(&ring.broker.config, vec![Vec::new()], &other, &sink)
             .unwrap()
             .remove(0);
         assert!(ring.seats.lend(driver).is_some());

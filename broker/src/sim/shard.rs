@@ -49,6 +49,8 @@ pub(super) fn workers(
     let limits = &config.limits;
     let retained = Retained::new(Bounds::of(limits));
     let count = config.workers.max(1);
+    let ports = crate::listener::ports(&config.all_listeners())
+        .map_err(|why| settings::Error::new("listeners", "…", why))?;
     let shared = Shared::new(
         count,
         Router::new(
@@ -59,6 +61,7 @@ pub(super) fn workers(
         hasher,
         &config.access,
         limits,
+        ports,
     );
     let settings = Settings::new(config, shared.denials());
     let workers = (0..count).map(|index| {

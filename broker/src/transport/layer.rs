@@ -100,6 +100,16 @@ impl Stray {
     }
 }
 
+/// What a client gets that speaks HTTP where there is none: `text`, for whoever looks at it with a browser or `curl`.
+#[must_use]
+pub fn http_answer(text: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{text}\n",
+        text.len() + 1
+    )
+    .into_bytes()
+}
+
 /// Why a layer takes nothing more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LayerError {

@@ -9,7 +9,7 @@ use crate::losses::Loss;
 use crate::router::{Among, Hit, SessionId, Share};
 use crate::session::{Delivery, OFFLINE, Routed, Will};
 use crate::timers::Timer;
-use crate::transport::{LayerError, Transport};
+use crate::transport::{LayerError, Stray, Transport, http_answer};
 
 /// Why a connection is closed.
 #[derive(Debug)]
@@ -134,17 +134,35 @@ impl Worker {
         let (session, version) = (connection.session, connection.version);
         connection.start_closing();
         connection.session = OFFLINE;
+        let listener = connection.transport.listener();
         self.end_question(slot);
         self.release_held(slot, session);
         if self.watch.is_some() {
             self.saw_close(session, &close);
         }
         self.count_close(session, &close);
+        let stray = match &close {
+            Close::NotMqtt(byte) => Stray::of(*byte),
+            Close::Layer(LayerError::Stray(stray)) => Some(*stray),
+            _ => None,
+        };
+        if let Some(stray) = stray {
+            self.log_stray(listener, stray);
+        }
         self.log_close(session, &close);
         if matches!(close, Close::PublishRefused) {
             self.note_refused(session);
         }
         let mut says_something = matches!(close, Close::ConnectRefused | Close::PublishRefused);
+        if matches!(close, Close::NotMqtt(_))
+            && stray == Some(Stray::Http)
+            && let Some(outbox) = self.connections.outbox(slot)
+        {
+            outbox.push(&http_answer(
+                "This port speaks MQTT, not HTTP. Connect an MQTT client (3.1, 3.1.1 or 5.0) to it.",
+            ));
+            says_something = true;
+        }
         if session != OFFLINE {
             if version == Version::V5 {
                 says_something |= self.tell_end(slot, session, &close);
@@ -202,6 +220,26 @@ impl Worker {
         self.timers.at(self.now.plus_ms(LINGER_MS), timer);
     }
 
+    /// Another protocol than a listener's came: one clear line for each of them, and never again.
+    fn log_stray(&self, listener: u16, stray: Stray) {
+        let Some(port) = self.shared.ports.get(usize::from(listener)) else {
+            return;
+        };
+        if port.is_first(stray) {
+            let listener = &port.name;
+            let what = match stray {
+                Stray::Mqtt => "MQTT without TLS",
+                Stray::Tls => "TLS",
+                Stray::Http => "HTTP",
+            };
+            tracing::warn!(
+                listener,
+                "a client speaks {what} to a listener that is for {}: it was closed, as all others will be (said once)",
+                port.words()
+            );
+        }
+    }
+
     fn log_close(&self, session: u32, close: &Close) {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
@@ -211,10 +249,6 @@ impl Worker {
             .get(session)
             .map_or("", |session| session.client_id());
         match close {
-            Close::NotMqtt(0x16) => tracing::debug!("a TLS hello on the plain MQTT port; closed"),
-            Close::NotMqtt(b'G' | b'H' | b'O' | b'D') => {
-                tracing::debug!("HTTP on the MQTT port; closed")
-            }
             Close::NotMqtt(byte) => {
                 tracing::debug!(byte, "not MQTT: the first packet is no CONNECT; closed")
             }
@@ -240,7 +274,7 @@ impl Worker {
         let Some(connection) = self.connections.slab.remove(slot) else {
             return;
         };
-        self.shared.let_go();
+        self.shared.let_go(connection.transport.listener());
         self.counts.connections -= 1;
         self.counts.connections_closed += 1;
         if let Some(memory) = connection.transport.memory() {

@@ -152,8 +152,9 @@ impl Worker {
     }
 
     /// The listener that a connection came to.
-    fn listener_of(&self, _: u32) -> usize {
-        0
+    fn listener_of(&self, slot: u32) -> usize {
+        let connection = self.connections.slab.get(slot);
+        connection.map_or(0, |connection| connection.transport.listener().into())
     }
 
     /// Where a connection comes from.

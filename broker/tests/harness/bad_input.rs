@@ -103,8 +103,14 @@ fn garbage() {
 
 #[test]
 fn an_http_request() {
-    let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    closes_at_once(request, |stats| stats.closed_not_mqtt);
+    let net = Net::new();
+    let mut client = net.open();
+    client.push(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let answer = String::from_utf8(client.got_wire()).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(!client.is_open());
+    let stats = net.stats();
+    assert_eq!((stats.closed_not_mqtt, stats.connections), (1, 0));
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //!
 //! Packets that a client got are compared as text, see `support::text`. `random` runs thousands of clients from a seed.
 
+#[path = "../certificates/mod.rs"]
+mod certificates;
+
 mod access;
 mod admin;
 mod bad_input;
@@ -35,6 +38,7 @@ mod subscriptions;
 mod support;
 mod sys;
 mod takeover;
+mod tls;
 mod trace;
 mod turns;
 mod websocket;

@@ -58,10 +58,21 @@ fn is_closed_as(bytes: &[u8], reason: fn(&Stats) -> u64) {
 
 #[test]
 fn an_http_request() {
-    is_closed_as(
-        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n",
-        |stats| stats.closed_not_mqtt,
-    );
+    let server = Server::start();
+    let mut bystander = Bystander::new(&server);
+    let mut stream = open(&server);
+    stream
+        .write_all(
+            b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n",
+        )
+        .unwrap();
+    let answer = String::from_utf8(read_to_end(stream)).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("This port speaks MQTT"), "{answer}");
+    server.until("closed for that reason", |stats| {
+        (stats.connections_closed, stats.closed_not_mqtt) == (1, 1)
+    });
+    bystander.goes_on();
 }
 
 #[test]

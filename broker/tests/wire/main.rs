@@ -5,8 +5,12 @@
 //! What the protocol says in each case is tested in `harness`, on virtual time. This is the second opinion: that
 //! others' clients understand it the same way. Tests wait for what they expect, with a deadline, and never for a time.
 
+#[path = "../certificates/mod.rs"]
+mod certificates;
+
 mod bad_input;
 mod held;
+mod listeners;
 mod mosquitto;
 mod mosquitto_v5;
 mod paho;

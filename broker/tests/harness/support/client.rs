@@ -8,7 +8,7 @@ use codec::{
     ReasonCode, RetainHandling, SubscribeFilter, SubscriptionOptions, Version, Will,
 };
 
-use super::{Far, Net, text};
+use super::{Far, Net, Side, text};
 
 /// The QoS of that number.
 pub fn qos(level: u8) -> Qos {
@@ -261,14 +261,12 @@ impl Client {
 
     /// One that does not begin with what its layers say first.
     pub fn open_silent(net: &Net, version: Version) -> Self {
-        let (layers, far) = match net.way() {
-            Some(way) => {
-                let (layers, far) = way.ends();
-                (layers, Some(far))
-            }
-            None => (Vec::new(), None),
+        let ends = net.way().map(super::Way::ends);
+        let (side, far) = ends.map_or((Side::Listener(0), None), |(side, far)| (side, Some(far)));
+        let peer = match side {
+            Side::Layers(layers) => net.sim().connect_over(layers),
+            Side::Listener(listener) => net.sim().connect_to(listener),
         };
-        let peer = net.sim().connect_over(layers);
         Self {
             net: net.clone(),
             peer,

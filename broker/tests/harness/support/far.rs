@@ -16,6 +16,30 @@ pub trait Far {
 
     /// Takes bytes of the broker: what they mean goes to `plain`; what it answers.
     fn open(&mut self, wire: &[u8], plain: &mut Vec<u8>) -> Vec<u8>;
+
+    /// How it says that nothing more will come.
+    fn goodbye(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Why it takes nothing more, when it does not.
+    fn failed(&self) -> Option<String> {
+        None
+    }
+}
+
+/// What the broker has on its side.
+pub enum Side {
+    /// These layers, the lowest first.
+    Layers(Vec<Box<dyn Layer>>),
+    /// Those of a listener.
+    Listener(u16),
+}
+
+impl From<Vec<Box<dyn Layer>>> for Side {
+    fn from(layers: Vec<Box<dyn Layer>>) -> Self {
+        Self::Layers(layers)
+    }
 }
 
 /// Both ends of a connection's layers, the broker's with the lowest first.
@@ -24,15 +48,18 @@ pub type Ends = (Vec<Box<dyn Layer>>, Box<dyn Far>);
 /// How all clients of a broker connect.
 #[derive(Clone)]
 pub struct Way {
-    make: Rc<dyn Fn() -> Ends>,
+    make: Rc<dyn Fn() -> (Side, Box<dyn Far>)>,
     /// Bytes that the broker reads at once.
     pub piece: usize,
 }
 
 impl Way {
-    pub fn new(make: impl Fn() -> Ends + 'static) -> Self {
+    pub fn new<S: Into<Side>>(make: impl Fn() -> (S, Box<dyn Far>) + 'static) -> Self {
         Self {
-            make: Rc::new(make),
+            make: Rc::new(move || {
+                let (side, far) = make();
+                (side.into(), far)
+            }),
             piece: usize::MAX,
         }
     }
@@ -43,7 +70,7 @@ impl Way {
         self
     }
 
-    pub fn ends(&self) -> Ends {
+    pub fn ends(&self) -> (Side, Box<dyn Far>) {
         (self.make)()
     }
 }

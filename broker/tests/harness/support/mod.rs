@@ -4,6 +4,7 @@
 mod client;
 mod doorman;
 mod far;
+mod secure;
 mod store;
 mod text;
 
@@ -18,7 +19,8 @@ use codec::Version;
 
 pub use client::{Client, Join, Pub, options, qos};
 pub use doorman::Doorman;
-pub use far::{Ends, Far, Way};
+pub use far::{Ends, Far, Side, Way};
+pub use secure::{Secure, trusting};
 pub use store::{PENDING, PENDING_DELIVER_AFTER, Store};
 
 /// What a client got, when it got nothing.

@@ -92,6 +92,16 @@ impl Server {
         );
     }
 
+    /// The counters now.
+    pub fn stats(&self) -> Stats {
+        self.handle.stats()
+    }
+
+    /// What each listener does.
+    pub fn listeners(&self) -> Vec<broker::ListenerStatus> {
+        self.handle.listeners()
+    }
+
     /// Waits until so many subscriptions are in force.
     pub fn until_subscribed(&self, subscriptions: u64) {
         self.until(&format!("{subscriptions} subscriptions"), |stats| {

@@ -122,6 +122,19 @@ impl Process {
         rest
     }
 
+    /// Waits until it ends by itself with another exit code than 0.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn fails(mut self) {
+        let (child, name) = (&mut self.child, &self.name);
+        let status = poll(
+            || child.try_wait().expect("it is our child"),
+            || format!("{name} does not end"),
+        );
+        assert!(!status.success(), "{name} succeeded");
+    }
+
     /// Kills it without a word to anybody (SIGKILL).
     pub fn kill(mut self) {
         self.child.kill().expect("it still runs");
@@ -144,6 +157,13 @@ fn mosquitto(program: &str, server: &Server, version: &str, arguments: &[&str]) 
         .args(["-V", version])
         .args(arguments);
     command
+}
+
+/// Starts a program of mosquitto's with these words.
+pub fn mosquitto_at(program: &str, words: &[String]) -> Process {
+    let mut command = Command::new(program);
+    command.args(words);
+    Process::start(command, None)
 }
 
 /// Starts mosquitto_sub. It is not subscribed yet: see [`Server::until_subscribed`].
