@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use settings::{Kind, Section as _};
 
+use crate::bans::Network;
+
 pub use port::ListenerStatus;
 pub(crate) use port::{Port, ports};
 
@@ -41,13 +43,32 @@ pub enum Carrier {
     Tcp,
     /// MQTT in TLS.
     Tls,
+    /// MQTT in WebSocket.
+    Ws,
+    /// MQTT in WebSocket, in TLS.
+    Wss,
 }
 
 impl Carrier {
     /// Whether its bytes are under TLS.
     #[must_use]
     pub fn has_tls(self) -> bool {
-        matches!(self, Self::Tls)
+        matches!(self, Self::Tls | Self::Wss)
+    }
+
+    /// What is above TLS, by the names that these protocols have in it (ALPN).
+    pub(crate) fn above_tls(self) -> &'static [&'static str] {
+        match self.has_websocket() {
+            // A browser's WebSocket begins as its web pages do.
+            true => &["http/1.1", "mqtt"],
+            false => &["mqtt"],
+        }
+    }
+
+    /// Whether its packets are in frames of WebSocket.
+    #[must_use]
+    pub fn has_websocket(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
     }
 }
 
@@ -56,11 +77,21 @@ impl fmt::Display for Carrier {
         f.write_str(match self {
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
         })
     }
 }
 
-const CARRIERS: &str = "\"tcp\" or \"tls\"";
+const PATH: Kind<String> = Kind {
+    words: "a path that begins with \"/\", without \"?\" and \"#\"",
+    fits: |path| {
+        let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+        path.starts_with('/') && path.bytes().all(fits)
+    },
+};
+
+const CARRIERS: &str = "\"tcp\", \"tls\", \"ws\" or \"wss\"";
 
 /// Whether clients have to show a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +145,8 @@ settings::section! {
         pub name: String = String::new(), [is NAME];
         /// Where it listens. The directory of a Unix socket decides who may connect.
         pub address: String = String::new(), [is PLACE];
-        /// What its bytes are: `tcp` is MQTT as it is, `tls` MQTT in TLS.
+        /// What its bytes are: `tcp` is MQTT as it is, `tls` MQTT in TLS, `ws` and `wss` are MQTT in WebSocket without and with
+        /// TLS.
         pub transport: Carrier = Carrier::Tcp, [words CARRIERS];
         /// Open connections on it; one more is closed at once. `limits.connections_max` bounds all listeners together.
         pub connections_max: u32 = u32::MAX, [1.., "connections"];
@@ -124,6 +156,17 @@ settings::section! {
         /// Whether clients that say nothing of who they are may connect: with a chain, beside those that it accepts. Without
         /// one and on an address that other machines reach it has to be said.
         pub anonymous: bool = false, ["true or false"];
+        /// The path of WebSocket.
+        pub path: String = "/mqtt".to_owned(), [is PATH];
+        /// Pages of these origins, such as `https://app.example`, may connect by WebSocket; with none, or `"*"` among them, those
+        /// of all. Clients that are no browsers name no origin and are not kept out.
+        pub origins: Vec<String> = Vec::new(), ["list of origins"];
+        /// Whether each connection begins with a header of the PROXY protocol, version 1 or 2, by which a proxy in front says
+        /// who its client is. One that does not is closed.
+        pub proxy_protocol: bool = false, ["true or false"];
+        /// The networks from which such a header is believed; a connection from elsewhere is closed. On a Unix socket its
+        /// directory decides.
+        pub proxy_from: Vec<String> = vec!["127.0.0.0/8".to_owned(), "::1".to_owned()], ["list of addresses and networks, such as \"10.0.0.0/8\""];
         /// Its certificates. They are read again when they have changed, and at SIGHUP; who is connected stays.
         pub tls: TlsConfig = TlsConfig::default(), [section];
     }
@@ -208,11 +251,13 @@ impl Listener {
 
     fn validate(&self) -> Result<(), settings::Error> {
         self.check_keys()?;
+        self.validate_websocket()?;
+        self.validate_proxies()?;
         let tls = &self.tls;
         if !self.transport.has_tls() {
             if *tls != TlsConfig::default() {
                 let allowed = format!(
-                    "nothing where transport is \"{}\"; with transport = \"tls\" it is used",
+                    "nothing where transport is \"{}\"; with transport = \"tls\" or \"wss\" it is used",
                     self.transport
                 );
                 return Err(settings::Error::new("tls", "{ … }", allowed));
@@ -220,6 +265,57 @@ impl Listener {
             return Ok(());
         }
         tls.validate().map_err(|error| error.below("tls"))
+    }
+}
+
+impl Listener {
+    fn validate_websocket(&self) -> Result<(), settings::Error> {
+        let default = Self::default();
+        if !self.transport.has_websocket() {
+            let allowed = format!(
+                "nothing where transport is \"{}\"; with \"ws\" and \"wss\" it is used",
+                self.transport
+            );
+            if self.path != default.path {
+                return Err(settings::Error::text("path", &self.path, allowed));
+            }
+            if let Some(origin) = self.origins.first() {
+                return Err(settings::Error::text("origins[0]", origin, allowed));
+            }
+        }
+        let is_origin = |text: &str| {
+            let host = text.split_once("://").map(|(_, host)| host);
+            text == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains('/'))
+        };
+        for (at, origin) in self.origins.iter().enumerate() {
+            if !is_origin(origin) {
+                let allowed = "\"*\", or a scheme and a host without a path, such as \"https://app.example\" or \"http://localhost:3000\"";
+                return Err(settings::Error::text(
+                    format!("origins[{at}]"),
+                    origin,
+                    allowed,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_proxies(&self) -> Result<(), settings::Error> {
+        if !self.proxy_protocol && self.proxy_from != Self::default().proxy_from {
+            let allowed = "nothing without proxy_protocol = true";
+            return Err(settings::Error::new("proxy_from", "[ … ]", allowed));
+        }
+        for (at, network) in self.proxy_from.iter().enumerate() {
+            if network.parse::<Network>().is_err() {
+                let allowed = "an address or a network, such as \"10.0.0.0/8\" or \"2001:db8::1\"";
+                return Err(settings::Error::text(
+                    format!("proxy_from[{at}]"),
+                    network,
+                    allowed,
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -338,6 +434,34 @@ mod tests {
             (
                 r#"[{"name":"a","address":"127.0.0.1:1","transport":"quic"}]"#,
                 ["quic", "tls"],
+            ),
+            (
+                r#"[{"name":"a","address":"127.0.0.1:1","transport":"wss"}]"#,
+                ["listeners[0].tls.certificate", "TLS needs a certificate"],
+            ),
+            (
+                r#"[{"name":"a","address":"127.0.0.1:1","path":"/ws"}]"#,
+                ["listeners[0].path", "\"ws\" and \"wss\""],
+            ),
+            (
+                r#"[{"name":"a","address":"127.0.0.1:1","transport":"ws","path":"ws"}]"#,
+                ["listeners[0].path", "begins with"],
+            ),
+            (
+                r#"[{"name":"a","address":"127.0.0.1:1","origins":["*"]}]"#,
+                ["listeners[0].origins[0]", "\"ws\" and \"wss\""],
+            ),
+            (
+                r#"[{"name":"a","address":"127.0.0.1:1","transport":"ws","origins":["*","https://a/"]}]"#,
+                ["listeners[0].origins[1]", "https://a/"],
+            ),
+            (
+                r#"[{"name":"a","address":"127.0.0.1:1","proxy_from":["10.0.0.0/8"]}]"#,
+                ["listeners[0].proxy_from", "proxy_protocol = true"],
+            ),
+            (
+                r#"[{"name":"a","address":"127.0.0.1:1","proxy_protocol":true,"proxy_from":["::1","10.0.0.0/33"]}]"#,
+                ["listeners[0].proxy_from[1]", "10.0.0.0/33"],
             ),
             (
                 r#"[{"name":"a","address":"127.0.0.1:1","connections_max":0}]"#,

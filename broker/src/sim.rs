@@ -138,7 +138,8 @@ impl Sim {
     /// # Panics
     /// As [`Sim::connect`], and where there is no such listener.
     pub fn connect_to(&mut self, listener: u16) -> Peer {
-        let layers = self.shared.ports[usize::from(listener)].layers();
+        let socket = Socket::Memory(Memory::default());
+        let layers = self.shared.ports[usize::from(listener)].layers(&socket);
         self.open(listener, layers)
     }
 

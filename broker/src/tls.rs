@@ -65,6 +65,7 @@ impl CertificateStatus {
 /// What a listener has of TLS: its files as they were when they were last right.
 pub(crate) struct Keys {
     files: TlsConfig,
+    protocols: &'static [&'static str],
     current: RwLock<Arc<ServerConfig>>,
     state: Mutex<State>,
 }
@@ -104,18 +105,23 @@ pub enum Reloaded {
 }
 
 impl Keys {
-    /// Reads the files.
+    /// Reads the files. `protocols`: what is above TLS, by the names that these have in it (ALPN). Who asks for others only is
+    /// refused, who asks for none is served.
     ///
     /// # Errors
     /// Which file cannot be used, and why.
-    pub(crate) fn load(files: &TlsConfig) -> Result<Self, String> {
+    pub(crate) fn load(
+        files: &TlsConfig,
+        protocols: &'static [&'static str],
+    ) -> Result<Self, String> {
         let stamp = Stamp::of(files);
         let Loaded {
             config,
             certificates,
-        } = files::load(files, None)?;
+        } = files::load(files, protocols, None)?;
         Ok(Self {
             files: files.clone(),
+            protocols,
             current: RwLock::new(Arc::new(config)),
             state: Mutex::new(State {
                 certificates,
@@ -132,7 +138,7 @@ impl Keys {
     pub(crate) fn read(&self) -> Result<Fresh, String> {
         let stamp = Stamp::of(&self.files);
         let has_changed = self.state().stamp != stamp;
-        let loaded = files::load(&self.files, Some(&self.current()))?;
+        let loaded = files::load(&self.files, self.protocols, Some(&self.current()))?;
         Ok(Fresh {
             loaded,
             stamp,

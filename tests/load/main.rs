@@ -5,6 +5,7 @@ mod agents;
 mod backends;
 mod begin;
 mod runs;
+mod ways;
 
 use std::net::TcpListener;
 use std::path::Path;

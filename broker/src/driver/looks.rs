@@ -9,7 +9,6 @@ use mio::{Events, Interest, Poll, Token};
 use super::doors::Door;
 use crate::handle::Shared;
 use crate::limits::{ACCEPT_PAUSE_MS, EVENTS_PER_TURN_MAX};
-use crate::listener::Port;
 use crate::time::Time;
 use crate::transport::{Handover, Transport};
 use crate::worker::{Next, Worker};
@@ -227,7 +226,7 @@ impl Driver {
                 Ok(socket) => {
                     let listener = door.listener;
                     let port = self.shared.ports.get(usize::from(listener));
-                    let layers = port.map_or_else(Vec::new, Port::layers);
+                    let layers = port.map_or_else(Vec::new, |port| port.layers(&socket));
                     self.worker.adopt(Handover {
                         transport: Transport::new(socket, listener, layers),
                         unread: Vec::new(),

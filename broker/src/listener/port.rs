@@ -1,13 +1,15 @@
 //! A listener at work: what all workers that accept on it share.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
+use websocket::Rules;
 
 use super::{Carrier, Listener};
+use crate::bans::Network;
 use crate::tls::{self, Keys};
-use crate::transport::{Layer, Stray};
+use crate::transport::{Layer, ProxyLayer, Socket, Stray, WebSocketLayer};
 
 /// See the module.
 #[derive(Debug)]
@@ -21,6 +23,10 @@ pub(crate) struct Port {
     accepted: AtomicU64,
     refused: AtomicU64,
     pub(crate) keys: Option<Keys>,
+    /// Which requests open a WebSocket.
+    websocket: Option<Arc<Rules>>,
+    /// From where the header of a proxy is believed, where there has to be one.
+    proxies: Option<Vec<Network>>,
     /// Protocols that came and do not belong here, and that the log has told of: a bit each.
     strays: AtomicU8,
 }
@@ -60,11 +66,13 @@ impl Port {
     fn new(listener: &Listener) -> Result<Self, String> {
         let keys = match listener.transport.has_tls() {
             true => Some(
-                Keys::load(&listener.tls)
+                Keys::load(&listener.tls, listener.transport.above_tls())
                     .map_err(|why| format!("the listener {:?} has no TLS: {why}", listener.name))?,
             ),
             false => None,
         };
+        let proxies = listener.proxy_from.iter().map(|text| text.parse());
+        let proxies = listener.proxy_protocol.then(|| proxies.collect());
         Ok(Self {
             name: listener.name.clone(),
             carrier: listener.transport,
@@ -74,16 +82,37 @@ impl Port {
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             keys,
+            websocket: listener.transport.has_websocket().then(|| {
+                Arc::new(Rules {
+                    path: listener.path.clone(),
+                    origins: listener.origins.clone(),
+                })
+            }),
+            proxies: proxies.transpose()?,
             strays: AtomicU8::new(0),
         })
     }
 
     /// What a new connection has between its socket and MQTT, the lowest first.
-    pub(crate) fn layers(&self) -> Vec<Box<dyn Layer>> {
-        match &self.keys {
-            Some(keys) => vec![keys.layer()],
-            None => Vec::new(),
+    pub(crate) fn layers(&self, socket: &Socket) -> Vec<Box<dyn Layer>> {
+        let mut layers: Vec<Box<dyn Layer>> = Vec::new();
+        if let Some(proxies) = &self.proxies {
+            layers.push(Box::new(ProxyLayer::new(match socket {
+                Socket::Tcp(_) => {
+                    let from = socket.peer_address();
+                    from.is_some_and(|from| proxies.iter().any(|proxy| proxy.contains(from.ip())))
+                }
+                // Whoever may open its directory is believed.
+                Socket::Unix(_) | Socket::Memory(_) => true,
+            })));
         }
+        if let Some(keys) = &self.keys {
+            layers.push(keys.layer());
+        }
+        if let Some(rules) = &self.websocket {
+            layers.push(Box::new(WebSocketLayer::new(Arc::clone(rules))));
+        }
+        layers
     }
 
     /// Counts a connection that was accepted; false when there is no room for it.
@@ -105,7 +134,7 @@ impl Port {
 
     /// Whether MQTT is spoken here as it is.
     pub(crate) fn is_plain(&self) -> bool {
-        self.carrier == Carrier::Tcp
+        self.carrier == Carrier::Tcp && self.proxies.is_none()
     }
 
     /// What is spoken here, in words.
@@ -113,6 +142,8 @@ impl Port {
         match self.carrier {
             Carrier::Tcp => "MQTT without TLS",
             Carrier::Tls => "MQTT in TLS",
+            Carrier::Ws => "MQTT in WebSocket without TLS",
+            Carrier::Wss => "MQTT in WebSocket in TLS",
         }
     }
 

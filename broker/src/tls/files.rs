@@ -18,8 +18,6 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::CertificateStatus;
 use crate::listener::{ClientCertificate, TlsConfig};
 
-/// The protocol in ALPN. Who asks for others only is refused, who asks for none is served.
-const ALPN: &[u8] = b"mqtt";
 /// Tickets that a client of TLS 1.3 gets: it has one connection, and resumes once.
 const TICKETS: usize = 1;
 
@@ -50,7 +48,11 @@ impl Stamp {
 
 /// Reads all files. `before` is what they were: sessions go on with their tickets, unless clients show certificates, for one
 /// that was taken back since must not come in by a ticket.
-pub(super) fn load(files: &TlsConfig, before: Option<&ServerConfig>) -> Result<Loaded, String> {
+pub(super) fn load(
+    files: &TlsConfig,
+    protocols: &[&str],
+    before: Option<&ServerConfig>,
+) -> Result<Loaded, String> {
     let provider = Arc::new(ring::default_provider());
     let mut certificates = Vec::new();
     let mut keys = Vec::new();
@@ -100,7 +102,7 @@ pub(super) fn load(files: &TlsConfig, before: Option<&ServerConfig>) -> Result<L
         }
     };
     let mut config = builder.with_cert_resolver(Arc::new(ByName(keys)));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect();
     config.send_tls13_tickets = TICKETS;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.ticketer = match before {

@@ -228,7 +228,7 @@ impl Worker {
         if port.is_first(stray) {
             let listener = &port.name;
             let what = match stray {
-                Stray::Mqtt => "MQTT without TLS",
+                Stray::Mqtt => "MQTT as it is",
                 Stray::Tls => "TLS",
                 Stray::Http => "HTTP",
             };

@@ -43,7 +43,7 @@ fn names(parts: &[Part<ClientFacts>]) -> Vec<&str> {
     all.map(|facts| facts.client_id.as_str()).collect()
 }
 
-fn client(net: &Net, id: &str) -> Option<ClientFacts> {
+pub fn client(net: &Net, id: &str) -> Option<ClientFacts> {
     ask(net, |then| net.handle().client(id.to_owned(), then))
 }
 

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use broker::Time;
+use broker::bans::{Ban, Banned};
 use broker::transport::{Layer, ProxyLayer, WebSocketLayer};
 use codec::{Packet, Version};
 use websocket::{Client as FarClient, Greeting, Rules};
 
+use crate::admin;
 use crate::support::{Client, Ends, Far, NOTHING, Net, Pub, Way};
 
 /// The client's end.
@@ -253,6 +256,31 @@ fn a_request_that_is_cut_at_any_byte_leaves_nothing_behind() {
             let stats = net.stats();
             assert_eq!((stats.connections, stats.sessions), (0, 0), "cut at {at}");
         }
+    }
+}
+
+#[test]
+fn a_client_behind_a_proxy_is_known_and_banned_by_its_own_address() {
+    let way = &ways()[1];
+    for workers in [1, 3] {
+        let net = Net::with(|config| config.workers = workers).over(way);
+        let _clients = ["a", "b", "c"].map(|id| net.join(id));
+        let own = "192.0.2.1:56324".parse().unwrap();
+        for id in ["a", "b", "c"] {
+            assert_eq!(admin::client(&net, id).unwrap().address, Some(own));
+        }
+        let ban = Ban {
+            who: Banned::Network("192.0.2.0/24".parse().unwrap()),
+            since: Time(0),
+            until: Time(1_000_000),
+            why: String::new(),
+            refused: 0,
+        };
+        assert!(net.handle().bans().ban(Time(0), ban));
+        let mut client = net.open_as(Version::V5);
+        let hello = net.client("d").bytes();
+        client.write(&hello);
+        assert!(client.got()[0].starts_with("CONNACK 0x8a"));
     }
 }
 

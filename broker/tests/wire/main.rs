@@ -1,5 +1,5 @@
-//! The broker over real TCP, with clients that are not ours: mosquitto_pub, mosquitto_sub and mosquitto_rr, rumqttc, and
-//! paho-mqtt in Python; and with sockets that send what no client would. One behaviour a test, in every version that
+//! The broker over real TCP, with clients that are not ours: mosquitto_pub, mosquitto_sub and mosquitto_rr, rumqttc, paho-mqtt in
+//! Python, and MQTT.js under Node.js; and with sockets that send what no client would. One behaviour a test, in every version that
 //! the client speaks.
 //!
 //! What the protocol says in each case is tested in `harness`, on virtual time. This is the second opinion: that
@@ -19,3 +19,4 @@ mod rumqttc_v5;
 mod start;
 mod stop;
 mod support;
+mod websocket;

@@ -1,4 +1,5 @@
-//! The layer that takes a proxy's header off, below all others.
+//! The layer that takes a proxy's header off, below all others. It stays when it has done so: where a client comes from is
+//! asked for as long as the client is there.
 
 use super::{ProxyHeader, parse};
 use crate::transport::{Facts, Layer, LayerError, Sides};
@@ -60,10 +61,6 @@ impl Layer for ProxyLayer {
 
     fn is_open(&self) -> bool {
         self.header.is_some()
-    }
-
-    fn is_spent(&self) -> bool {
-        self.is_open()
     }
 
     fn tell(&self, facts: &mut Facts) {

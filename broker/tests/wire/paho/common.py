@@ -1,8 +1,9 @@
 """What the scenarios share: a client whose callbacks end in queues. A scenario prints what it saw, and the test judges.
 
-Called as SCENARIO.py PORT VERSION, where VERSION is 3.1.1 or 5.
+Called as SCENARIO.py PORT VERSION, where VERSION is 3.1.1 or 5. Over WebSocket with WEBSOCKET_PATH in the environment.
 """
 
+import os
 import queue
 import socket
 import sys
@@ -12,6 +13,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 PORT = int(sys.argv[1])
+WEBSOCKET_PATH = os.environ.get("WEBSOCKET_PATH")
 V5 = {"3.1.1": False, "5": True}[sys.argv[2]]
 DEADLINE_S = 15
 
@@ -40,9 +42,12 @@ class Client:
             mqtt.CallbackAPIVersion.VERSION2,
             client_id,
             protocol=mqtt.MQTTv5 if V5 else mqtt.MQTTv311,
+            transport="websockets" if WEBSOCKET_PATH else "tcp",
             reconnect_on_failure=False,
             **clean,
         )
+        if WEBSOCKET_PATH:
+            self.paho.ws_set_options(WEBSOCKET_PATH)
         self.paho.on_connect = lambda _c, _u, flags, reason, props: self.connacks.put((flags, reason, props))
         self.paho.on_subscribe = lambda _c, _u, _mid, reasons, _p: self.subacks.put([r.value for r in reasons])
         self.paho.on_publish = lambda _c, _u, _mid, reason, _p: self.pubacks.put(reason.value)

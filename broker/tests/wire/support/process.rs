@@ -237,10 +237,44 @@ fn python() -> Command {
 
 /// Starts `paho/{scenario}.py` with the port and the version ("3.1.1" or "5").
 pub fn paho(server: &Server, scenario: &str, version: &str) -> Process {
+    Process::start(paho_command(server.port, scenario, version), None)
+}
+
+/// The same over WebSocket.
+pub fn paho_websocket(port: u16, path: &str, scenario: &str, version: &str) -> Process {
+    let mut command = paho_command(port, scenario, version);
+    command.env("WEBSOCKET_PATH", path);
+    Process::start(command, None)
+}
+
+fn paho_command(port: u16, scenario: &str, version: &str) -> Command {
     let mut command = python();
     command
         .arg("-B") // no bytecode into the source tree
         .arg(repository().join(format!("broker/tests/wire/paho/{scenario}.py")))
-        .args([server.port.to_string().as_str(), version]);
+        .args([port.to_string().as_str(), version]);
+    command
+}
+
+/// Starts `mqttjs/talk.mjs`, which believes certificates of the authority in the file `ca`. Its packages are fetched when
+/// they are missing, which needs the network: once, and by `./test.sh setup`.
+pub fn mqttjs(url: &str, version: &str, ca: &Path) -> Process {
+    static READY: OnceLock<()> = OnceLock::new();
+    let project = repository().join("broker/tests/wire/mqttjs");
+    READY.get_or_init(|| {
+        if !project.join("node_modules/mqtt/package.json").exists() {
+            let status = Command::new("npm")
+                .args(["ci", "--no-audit", "--no-fund", "--silent", "--prefix"])
+                .arg(&project)
+                .status();
+            let status = status.expect("npm is installed; run ./test.sh setup");
+            assert!(status.success(), "MQTT.js is missing; run ./test.sh setup");
+        }
+    });
+    let mut command = Command::new("node");
+    command
+        .arg(project.join("talk.mjs"))
+        .args([url, version])
+        .env("NODE_EXTRA_CA_CERTS", ca);
     Process::start(command, None)
 }
