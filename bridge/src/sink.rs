@@ -366,3 +366,53 @@ fn headers(
     );
     (headers.unwrap_or_default(), size as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use broker::codec::{Properties, PropertiesBuf};
+    use broker::identity::Principal;
+    use rdkafka::message::Headers as _;
+
+    use super::*;
+
+    fn headers_of(principal: Option<&Principal>, properties: Properties<'_>) -> Vec<String> {
+        let publish = Incoming {
+            topic: "a",
+            payload: b"",
+            qos: Qos::AtMostOnce,
+            retain: false,
+            properties,
+            client_id: "c",
+            principal,
+            version: Version::V5,
+        };
+        let (headers, _) = headers(&publish, "n", 1, &mut String::new());
+        let text = |header: Header<'_, &[u8]>| {
+            let value = header.value.map(String::from_utf8_lossy);
+            format!("{}={}", header.key, value.unwrap_or_default())
+        };
+        headers.iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_record_says_who_published_it_where_the_broker_knows() {
+        let mut properties = PropertiesBuf::new();
+        let claimed = Property::UserProperty("mqtt.user", "eve");
+        properties.push(claimed).unwrap();
+        let principal = Principal::with("ada", Some("acme"), Vec::new(), Vec::new());
+        let headers = headers_of(Some(&principal), properties.as_properties());
+        for header in [
+            "mqtt.user=ada",
+            "mqtt.tenant=acme",
+            "mqtt.user.mqtt.user=eve",
+        ] {
+            assert!(
+                headers.iter().any(|it| it == header),
+                "{header}: {headers:?}"
+            );
+        }
+        let headers = headers_of(None, properties.as_properties());
+        let is_who = |it: &&String| it.starts_with("mqtt.user=") || it.starts_with("mqtt.tenant=");
+        assert_eq!(headers.iter().find(is_who), None);
+    }
+}
