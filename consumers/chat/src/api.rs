@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::change::{Change, Log, What};
 use crate::message::{NAME_ALLOWED, check_name};
-use crate::store::{Direction, Membership, Store};
+use crate::store::{Direction, LimitReached, Limits, Membership, Store};
 
 /// The longest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 4_096;
@@ -34,6 +34,7 @@ pub(crate) struct Api {
     pub log: Arc<dyn Log>,
     /// The MQTT topic of a room's messages: the key of all that happens in the room.
     pub messages: Pattern<1>,
+    pub limits: Limits,
 }
 
 impl FromRef<Api> for Store {
@@ -122,6 +123,7 @@ async fn room(
     let (found, members) = store.room(&room).await?.ok_or_else(|| no_room(&room))?;
     Ok(Json(json!({
         "room": found.room,
+        "first_seq": found.first_seq,
         "last_seq": found.last_seq,
         "last_at": found.last_at,
         "members": members,
@@ -150,18 +152,22 @@ async fn messages(
         (_, Some(seq)) => Direction::After(seq),
         (before, None) => Direction::Before(before.unwrap_or(i64::MAX)),
     };
-    let (last_seq, page) = store
+    let ((first_seq, last_seq), page) = store
         .history(&room, direction, limit)
         .await?
         .ok_or_else(|| no_room(&room))?;
-    // Sequence numbers are dense from 1, so the ends of a page tell whether there is more.
-    let before = page.first().map(|entry| entry.seq).filter(|seq| *seq > 1);
+    // Sequence numbers are dense, so the ends of a page tell whether there is more.
+    let before = page
+        .first()
+        .map(|entry| entry.seq)
+        .filter(|seq| *seq > first_seq);
     let after = page
         .last()
         .map(|entry| entry.seq)
         .filter(|seq| *seq < last_seq);
     Ok(Json(json!({
         "room": room,
+        "first_seq": first_seq,
         "last_seq": last_seq,
         "messages": page,
         "before": before,
@@ -193,13 +199,17 @@ async fn members(
 }
 
 fn membership(room: &str, user: &str, membership: Membership) -> Response {
-    let Membership { read_seq, last_seq } = membership;
+    let Membership {
+        read_seq,
+        last_seq,
+        unread,
+    } = membership;
     Json(json!({
         "room": room,
         "user": user,
         "read_seq": read_seq,
         "last_seq": last_seq,
-        "unread": last_seq - read_seq,
+        "unread": unread,
     }))
     .into_response()
 }
@@ -219,13 +229,44 @@ async fn join(
     if let Some(is_member) = api.store.membership(&room, &user).await? {
         return Ok(membership(&room, &user, is_member));
     }
+    if let Some(limit) = api.store.is_full(&room, api.limits).await? {
+        return Err(full(&room, limit, api.limits));
+    }
     if let Applied::Later { partition, offset } = api.change(&room, &user, What::Join).await? {
         return Ok(later(partition, offset));
     }
-    // Nobody else may have made the member leave in between, or the answer is that.
     let joined = api.store.membership(&room, &user).await?;
+    if joined.is_none()
+        && let Some(limit) = api.store.is_full(&room, api.limits).await?
+    {
+        // Others were faster.
+        return Err(full(&room, limit, api.limits));
+    }
+    // Nobody else may have made the member leave in between, or the answer is that.
     let joined = joined.ok_or_else(|| no_member(&room, &user))?;
     Ok(membership(&room, &user, joined))
+}
+
+/// The answer to a user for whom there is no room.
+fn full(room: &str, limit: LimitReached, limits: Limits) -> ApiError {
+    match limit {
+        LimitReached::Rooms => ApiError::invalid(
+            "room",
+            format!(
+                "{room} would be one room too many: rooms_max = {}",
+                limits.rooms_max
+            ),
+            "a room that exists",
+        ),
+        LimitReached::Members => ApiError::invalid(
+            "user",
+            format!(
+                "the room {room} is full: room_members_max = {}",
+                limits.room_members_max
+            ),
+            "a member of the room",
+        ),
+    }
 }
 
 async fn leave(

@@ -4,6 +4,8 @@ use runtime::{Pattern, Tuning};
 use serde::{Deserialize, Serialize};
 use settings::{Error, Section as _, kafka};
 
+use crate::store::Limits;
+
 /// Whom a message is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,6 +41,14 @@ settings::section! {
         /// Whom a message is from: "principal", the user that the broker knows its client as, where the record says one (then the
         /// payload need not name a sender, and a message that names another is a dead letter); or "payload", whom that names.
         pub sender: Sender = Sender::Principal, ["\"principal\" or \"payload\""];
+        /// Messages older than this are deleted; a room goes on counting.
+        pub retention_days: u32 = 365, [0..=36_500, "days; 0 keeps them for ever"];
+        /// Most messages that are kept of a room: older ones are deleted, and the room goes on counting.
+        pub room_messages_max: u32 = 1_000_000, [1..=1_000_000_000, "messages"];
+        /// Most rooms. What would make one more is a dead letter.
+        pub rooms_max: u32 = 1_000_000, [1..=100_000_000, "rooms"];
+        /// Most members of a room. A user beyond that does not join, nor by writing: the message is kept.
+        pub room_members_max: u32 = 100_000, [1..=10_000_000, "members"];
         /// How it reads and retries; the keys are the same for all backends.
         pub consumer: Tuning = Tuning::default(), [section];
     }
@@ -75,6 +85,14 @@ impl Config {
         }
     }
 
+    /// How many different things the store may hold.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            rooms_max: self.rooms_max,
+            room_members_max: self.room_members_max,
+        }
+    }
+
     pub(crate) fn mqtt_topics(&self) -> Result<Topics, Error> {
         Ok(Topics {
             messages: Pattern::of_key::<Self>("messages_topic", &self.messages_topic, ["room"])?,
@@ -96,7 +114,7 @@ mod tests {
     #[test]
     fn a_refused_value_is_named_with_what_is_allowed() {
         type Case = (fn(&mut Config), &'static str, &'static str);
-        let cases: [Case; 7] = [
+        let cases: [Case; 8] = [
             (|c| c.kafka = "nowhere".into(), "kafka", "HOST:PORT"),
             (|c| c.group.clear(), "group", "1 to 249 characters"),
             (
@@ -119,6 +137,7 @@ mod tests {
                 "text_bytes_max",
                 "1 to 1048576 bytes",
             ),
+            (|c| c.rooms_max = 0, "rooms_max", "1 to 100000000 rooms"),
             (
                 |c| c.consumer.batch_records_max = 0,
                 "consumer.batch_records_max",

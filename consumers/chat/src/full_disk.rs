@@ -10,7 +10,7 @@ use crate::Config;
 use crate::handler::ChatHandler;
 use crate::metrics::Metrics;
 use crate::store::Direction;
-use crate::store::tests::store;
+use crate::store::tests::{growth, store};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fills_up_pauses_the_partition_and_loses_nothing() {
@@ -40,6 +40,8 @@ async fn a_disk_that_fills_up_pauses_the_partition_and_loses_nothing() {
         topics: config.mqtt_topics().unwrap(),
         text_bytes_max: 1_000,
         sender: crate::config::Sender::Principal,
+        limits: config.limits(),
+        growth: growth(&store),
         metrics: Metrics::new(&registry).unwrap(),
     };
     let text = "x".repeat(500);
@@ -66,7 +68,7 @@ async fn a_disk_that_fills_up_pauses_the_partition_and_loses_nothing() {
     })
     .await;
     running.shutdown().await.unwrap();
-    let (last_seq, page) = store
+    let ((_, last_seq), page) = store
         .history("lobby", Direction::After(0), 2_000)
         .await
         .unwrap()

@@ -1,7 +1,7 @@
 //! From records to messages, and from messages to receipts on the downlink.
 
 use envelope::{Downlink, header};
-use runtime::{Batch, HandleError, Handler, Outcome, Poison, Record, Stage};
+use runtime::{Batch, Growth, HandleError, Handler, Outcome, Poison, Record, Stage};
 use serde::Serialize;
 
 use crate::change::Change;
@@ -9,7 +9,7 @@ use crate::clock::now_ms;
 use crate::config::{Sender, Topics};
 use crate::message::{Condemned, Fault, Message, check_name};
 use crate::metrics::Metrics;
-use crate::store::{Changed, Incoming, Partition, Store, Stored};
+use crate::store::{Applied, Changed, Incoming, Limits, Partition, Store, Stored};
 
 /// The chat backend's [`Handler`].
 pub(crate) struct ChatHandler {
@@ -17,6 +17,8 @@ pub(crate) struct ChatHandler {
     pub topics: Topics,
     pub text_bytes_max: usize,
     pub sender: Sender,
+    pub limits: Limits,
+    pub growth: Growth,
     pub metrics: Metrics,
 }
 
@@ -76,7 +78,9 @@ impl Handler for ChatHandler {
             .iter()
             .map(|batch| self.read_batch(batch, &mut outcome))
             .collect();
-        let all = self.store.apply(&partitions).await?;
+        let applied = self.store.apply(&partitions, self.limits).await?;
+        self.refuse(&applied, &partitions, &mut outcome);
+        let all = applied.stored;
         let again = all.iter().filter(|stored| stored.again).count() as u64;
         self.metrics.messages.inc_by(all.len() as u64 - again);
         self.metrics.messages_again.inc_by(again);
@@ -93,6 +97,43 @@ impl Handler for ChatHandler {
 }
 
 impl ChatHandler {
+    /// What of the limits a call has come to: records that would make a room too many are dead letters, and who wrote hears of
+    /// it.
+    fn refuse(&self, applied: &Applied, partitions: &[Partition<'_>], outcome: &mut Outcome) {
+        let Limits {
+            rooms_max,
+            room_members_max,
+        } = self.limits;
+        let rooms = applied.refused.len() as u64;
+        self.growth.refused("rooms_max", rooms_max.into(), rooms);
+        let members = applied.members_refused;
+        self.growth
+            .refused("room_members_max", room_members_max.into(), members);
+        let reason = format!("the room would be one too many: rooms_max = {rooms_max}");
+        for (index, offset) in &applied.refused {
+            let partition = &partitions[*index];
+            let Some(record) = partition.batch.at_offset(*offset) else {
+                continue;
+            };
+            let class = "LimitReached";
+            outcome
+                .poison
+                .push(Poison::new(record, Stage::TaskPut, class, &*reason));
+            let mut messages = partition.messages.iter();
+            let Some(incoming) = messages.find(|incoming| incoming.offset == *offset) else {
+                continue;
+            };
+            let rejection = Rejection {
+                room: incoming.room,
+                id: incoming.message.id.as_deref(),
+                rejected: class,
+                reason: &reason,
+            };
+            let topic = self.topics.receipts.write([&incoming.message.from]);
+            outcome.downlink.extend(message(topic, &rejection).ok());
+        }
+    }
+
     fn read_batch<'a>(&self, batch: &'a Batch, outcome: &mut Outcome) -> Partition<'a> {
         let mut partition = Partition {
             batch,
@@ -232,7 +273,7 @@ mod tests {
     use super::*;
     use crate::Config;
     use crate::store::Direction;
-    use crate::store::tests::store;
+    use crate::store::tests::{growth, store};
 
     struct Case {
         handler: ChatHandler,
@@ -242,11 +283,14 @@ mod tests {
     impl Case {
         async fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
+            let store = store(&dir).await;
             let handler = ChatHandler {
-                store: store(&dir).await,
+                store: store.clone(),
                 topics: Config::default().mqtt_topics().unwrap(),
                 text_bytes_max: 1_000,
                 sender: Sender::Principal,
+                limits: Config::default().limits(),
+                growth: growth(&store),
                 metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
             };
             Self { handler, _dir: dir }

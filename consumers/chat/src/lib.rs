@@ -13,6 +13,8 @@ mod clock;
 mod config;
 #[cfg(test)]
 mod full_disk;
+#[cfg(test)]
+mod growth_tests;
 mod handler;
 mod message;
 mod metrics;
@@ -21,7 +23,7 @@ mod store;
 use std::sync::Arc;
 
 use prometheus::Registry;
-use runtime::{Changes, Parts, Running, StartError};
+use runtime::{Changes, Growth, Parts, Running, StartError};
 
 pub use config::{Config, Sender};
 
@@ -29,7 +31,7 @@ use api::Api;
 use change::KafkaLog;
 use handler::ChatHandler;
 use metrics::Metrics;
-use store::Store;
+use store::{Forgetter, Store};
 
 /// Starts the backend: opens its store, waits for Kafka to answer, and consumes from then on.
 ///
@@ -42,26 +44,36 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let metrics = Metrics::new(&registry)?;
     let store = Store::open(&config.database).await?;
     let topics = config.mqtt_topics()?;
+    let file = store.file().clone();
+    let limits = ["rooms_max", "room_members_max"];
+    let growth = Growth::new(&file, &config.group, store::TABLES, &limits, &registry)?;
     let messages = topics.messages.clone();
     let handler = ChatHandler {
         store: store.clone(),
         topics,
         text_bytes_max: config.text_bytes_max as usize,
         sender: config.sender,
+        limits: config.limits(),
+        growth: growth.clone(),
         metrics,
     };
     let consumer = runtime::start(config.runtime(), handler, &registry).await?;
-    let file = store.file().clone();
     let changes = Changes::new(config.runtime(), consumer.clone(), file.clone())?;
     let log = Arc::new(KafkaLog {
         changes,
         // Where the bridge puts messages; further topics are for those who route otherwise.
         kafka_topic: config.topics.first().cloned().unwrap_or_default(),
     });
-    let api = api::router(Api {
+    let mut parts = Parts::new(consumer, registry, file, growth);
+    parts.forget(Forgetter::new(
+        store.clone(),
+        config.retention_days,
+        config.room_messages_max,
+    ));
+    Ok(parts.run(api::router(Api {
         store,
         log,
         messages,
-    });
-    Ok(Parts::new(consumer, registry, file).run(api))
+        limits: config.limits(),
+    })))
 }

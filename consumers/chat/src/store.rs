@@ -1,13 +1,15 @@
 //! What the backend keeps, in the runtime's SQLite store.
 
 mod batch;
+mod forget;
 mod members;
 mod views;
 
 use runtime::store::{Schema, StoreError};
 
-pub use batch::{Changed, Incoming, Partition, Stored};
-pub use members::Membership;
+pub use batch::{Applied, Changed, Incoming, Limits, Partition, Stored};
+pub(crate) use forget::Forgetter;
+pub use members::{LimitReached, Membership};
 pub use views::Direction;
 
 const SCHEMA: Schema = Schema {
@@ -15,8 +17,12 @@ const SCHEMA: Schema = Schema {
     versions: &[
         include_str!("store/schema.sql"),
         include_str!("store/schema_2.sql"),
+        include_str!("store/schema_3.sql"),
     ],
 };
+
+/// The tables that grow.
+pub const TABLES: &[&str] = &["rooms", "messages", "members"];
 
 /// The store. Clones share the connections.
 #[derive(Debug, Clone)]
@@ -40,11 +46,19 @@ impl Store {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use runtime::Growth;
+
     use super::*;
 
     pub(crate) async fn store(dir: &tempfile::TempDir) -> Store {
         let url = format!("sqlite:{}", dir.path().join("chat.db").display());
         Store::open(&url).await.expect("opens")
+    }
+
+    /// One whose numbers nobody reads.
+    pub(crate) fn growth(store: &Store) -> Growth {
+        let registry = prometheus::Registry::new();
+        Growth::new(store.file(), "chat", TABLES, &[], &registry).expect("registers")
     }
 
     impl Store {

@@ -31,6 +31,8 @@ settings::section! {
         pub room_topics: String = "rooms/{room}".to_owned(), ["the first levels of an MQTT topic, with {room}"];
         /// A device or a room is active for so long after its last message.
         pub active_window_s: u32 = 300, [10..=86_400, "seconds"];
+        /// Most devices and rooms that may be active at the same time, together; further ones are not counted as active.
+        pub active_max: u32 = 1_000_000, [1..=100_000_000, "devices and rooms"];
         /// Most viewers of the live page at the same time.
         pub viewers_max: u32 = 64, [1..=10_000, "viewers"];
         /// How it reads and retries; the keys are the same for all backends.

@@ -1,6 +1,6 @@
 //! Counts each batch in one transaction.
 
-use runtime::{Batch, HandleError, Handler, Outcome};
+use runtime::{Batch, Growth, HandleError, Handler, Outcome};
 
 use crate::clock::now_micros;
 use crate::count::Counter;
@@ -11,6 +11,8 @@ pub(crate) struct Count {
     pub store: Store,
     pub counter: Counter,
     pub prefixes_max: u32,
+    pub active_max: u32,
+    pub growth: Growth,
     pub noted: Noted,
 }
 
@@ -20,16 +22,19 @@ impl Handler for Count {
     }
 
     async fn handle(&mut self, batches: &[Batch]) -> Result<Outcome, HandleError> {
-        let poison = self
+        let bounds = (self.prefixes_max, self.active_max);
+        let (poison, too_many) = self
             .store
             .apply(
                 batches,
                 &self.counter,
-                self.prefixes_max,
+                bounds,
                 &mut self.noted,
                 now_micros(),
             )
             .await?;
+        self.growth
+            .refused("active_max", self.active_max.into(), too_many);
         Ok(Outcome {
             downlink: Vec::new(),
             poison,
@@ -39,10 +44,12 @@ impl Handler for Count {
 
 #[cfg(test)]
 mod tests {
+    use prometheus::Registry;
+
     use super::*;
     use crate::config::Config;
     use crate::count::{OTHER, latencies};
-    use crate::store::Totals;
+    use crate::store::{TABLES, Totals};
 
     struct Case {
         count: Count,
@@ -53,8 +60,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let url = format!("sqlite:{}", dir.path().join("dashboard.db").display());
         let config = Config::default();
+        let store = Store::open(&url).await.expect("opens");
         let count = Count {
-            store: Store::open(&url).await.expect("opens"),
             counter: Counter {
                 devices: config.device_pattern().expect("a good default"),
                 rooms: config.room_pattern().expect("a good default"),
@@ -62,6 +69,10 @@ mod tests {
                 scale: latencies(),
             },
             prefixes_max,
+            active_max: 100,
+            growth: Growth::new(store.file(), "g", TABLES, &[], &Registry::new())
+                .expect("registers"),
+            store,
             noted: Noted::default(),
         };
         Case { count, _dir: dir }
@@ -173,6 +184,27 @@ mod tests {
         assert_eq!(case.count.store.forget(later).await.expect("forgets"), 1);
         assert_eq!(case.totals().await.devices, 0);
         assert_eq!(case.totals().await.volume().messages, 1);
+    }
+
+    #[tokio::test]
+    async fn so_many_are_active_and_no_more_and_all_is_counted() {
+        let mut case = case(10).await;
+        case.count.active_max = 2;
+        let topics = ["devices/a/t", "rooms/b/messages", "devices/c/t"];
+        let first = [batch("mqtt.messages", 0, &topics[..1])];
+        case.count.handle(&first).await.expect("counts");
+        let all = [batch("mqtt.messages", 1, &topics)];
+        case.count.handle(&all).await.expect("counts");
+        let totals = case.totals().await;
+        assert_eq!(totals.devices + totals.rooms, 2);
+        assert_eq!(totals.volume().messages, 4);
+        // Who is not heard of any more makes a place.
+        let store = &case.count.store;
+        assert_eq!(store.forget(i64::MAX).await.expect("forgets"), 2);
+        case.count.noted = Noted::default();
+        let more = [batch("mqtt.messages", 4, &topics[2..])];
+        case.count.handle(&more).await.expect("counts");
+        assert_eq!(case.totals().await.devices, 1);
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ mod watch;
 use std::sync::{Arc, Mutex};
 
 use prometheus::Registry;
-use runtime::{Parts, Running, StartError};
+use runtime::{Growth, Parts, Running, StartError};
 use tokio::sync::{Semaphore, watch as tokio_watch};
 
 pub use config::Config;
@@ -25,7 +25,7 @@ pub use config::Config;
 use count::Counter;
 use handler::Count;
 use live::Live;
-use sampler::{Sampler, Shared};
+use sampler::{Forgetter, Sampler, Shared};
 use store::Store;
 use watch::Watcher;
 
@@ -44,10 +44,19 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     };
     let registry = Registry::new();
     let store = Store::open(&config.database).await?;
+    let growth = Growth::new(
+        store.file(),
+        &config.group,
+        store::TABLES,
+        &["active_max"],
+        &registry,
+    )?;
     let handler = Count {
         store: store.clone(),
         counter,
         prefixes_max: config.prefixes_max,
+        active_max: config.active_max,
+        growth: growth.clone(),
         noted: store::Noted::default(),
     };
     let consumer = runtime::start(config.runtime(), handler, &registry).await?;
@@ -66,7 +75,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         watcher,
         active_window_s: config.active_window_s,
     };
-    let mut parts = Parts::new(consumer, registry, store.file().clone());
+    let mut parts = Parts::new(consumer, registry, store.file().clone(), growth);
+    parts.forget(Forgetter {
+        store,
+        active_window_s: config.active_window_s,
+    });
     // Whoever asks first finds figures.
     sampler.sample(0.0).await;
     parts.spawn(sampler.run(parts.stopped()));

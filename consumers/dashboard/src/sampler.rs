@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use runtime::{Forget, Part};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::MissedTickBehavior;
@@ -64,6 +65,34 @@ pub(crate) struct Sampler {
     pub active_window_s: u32,
 }
 
+/// Since when somebody must have been heard of to be active.
+fn active_since_ms(active_window_s: u32) -> i64 {
+    now_ms() - i64::from(active_window_s) * 1_000
+}
+
+/// Deletes those who were not heard of for long.
+pub(crate) struct Forgetter {
+    pub store: Store,
+    pub active_window_s: u32,
+}
+
+impl Forget for Forgetter {
+    async fn forget(&mut self) -> sqlx::Result<Part> {
+        let rows = self
+            .store
+            .forget(active_since_ms(self.active_window_s))
+            .await?;
+        Ok(Part {
+            rows,
+            more: rows > 0,
+        })
+    }
+
+    fn every(&self) -> Duration {
+        FORGET_EVERY
+    }
+}
+
 impl Sampler {
     /// Looks and tells until `stop` changes, then ends the watcher too.
     pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
@@ -77,7 +106,6 @@ impl Sampler {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = Instant::now();
-        let mut forgotten = Instant::now();
         loop {
             tokio::select! {
                 _ = every.tick() => {}
@@ -86,27 +114,15 @@ impl Sampler {
             let now = Instant::now();
             self.sample(now.duration_since(last).as_secs_f64()).await;
             last = now;
-            if now.duration_since(forgotten) >= FORGET_EVERY {
-                forgotten = now;
-                if let Err(error) = self.forget().await {
-                    tracing::warn!(%error, "who is no longer active could not be deleted; it is tried again later");
-                }
-            }
         }
-    }
-
-    fn active_since_ms(&self) -> i64 {
-        now_ms() - i64::from(self.active_window_s) * 1_000
-    }
-
-    async fn forget(&self) -> sqlx::Result<()> {
-        while self.store.forget(self.active_since_ms()).await? > 0 {}
-        Ok(())
     }
 
     /// Looks once and tells.
     pub(crate) async fn sample(&self, elapsed_s: f64) {
-        let totals = self.store.totals(self.active_since_ms()).await;
+        let totals = self
+            .store
+            .totals(active_since_ms(self.active_window_s))
+            .await;
         let at = now_ms();
         let status = self.consumer.status();
         let mut problems = problems(&status);

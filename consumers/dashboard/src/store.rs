@@ -11,7 +11,7 @@ use crate::count::{Counter, Counts, Kind, OTHER, Volume};
 
 const SCHEMA: Schema = Schema {
     backend: "dashboard",
-    versions: &[include_str!("schema.sql")],
+    versions: &[include_str!("schema.sql"), include_str!("schema_2.sql")],
 };
 
 /// Who was heard of within this time of the last note is not noted again: rows written anew for the messages of each device
@@ -23,6 +23,9 @@ const NOTED_MAX: usize = 100_000;
 
 /// Rows deleted in one transaction, so that a batch of records waits only milliseconds for it.
 const FORGET_ROWS_MAX: i64 = 5_000;
+
+/// The tables that grow.
+pub(crate) const TABLES: &[&str] = &["prefixes", "latencies", "active"];
 
 /// The store. Clones share the connections.
 #[derive(Debug, Clone)]
@@ -101,15 +104,16 @@ impl Store {
         &self.0
     }
 
-    /// Counts what of the batches was not counted before. Returns the records that cannot be counted.
+    /// Counts what of the batches was not counted before. Returns the records that cannot be counted, and how many devices
+    /// and rooms were not noted because there are `active_max`.
     pub(crate) async fn apply(
         &self,
         batches: &[Batch],
         counter: &Counter,
-        prefixes_max: u32,
+        (prefixes_max, active_max): (u32, u32),
         noted: &mut Noted,
         now_micros: u64,
-    ) -> Result<Vec<Poison>, HandleError> {
+    ) -> Result<(Vec<Poison>, u64), HandleError> {
         let mut poison = Vec::new();
         let mut tx = self.0.write().await?;
         let mut known: HashSet<String> = sqlx::query_scalar("SELECT prefix FROM prefixes")
@@ -142,11 +146,12 @@ impl Store {
         Progress::advance(&mut tx, progress.iter().zip(batches)).await?;
         add_prefixes(&mut tx, bounded(sum.prefixes, &mut known, prefixes_max)).await?;
         add_latencies(&mut tx, &sum.latencies).await?;
-        let notes = noted.due(sum.active);
+        let mut notes = noted.due(sum.active);
+        let too_many = bound_active(&mut tx, &mut notes, active_max).await?;
         note_active(&mut tx, &notes).await?;
         tx.commit().await?;
         noted.remember(&notes);
-        Ok(poison)
+        Ok((poison, too_many))
     }
 
     /// All totals; who was heard of since `active_since_ms` is active.
@@ -206,6 +211,47 @@ impl Store {
         tx.commit().await?;
         Ok(done.rows_affected())
     }
+}
+
+/// Takes out devices and rooms for which there is no place. Returns how many.
+async fn bound_active(
+    tx: &mut Transaction<'_, Sqlite>,
+    notes: &mut Vec<Note<'_>>,
+    active_max: u32,
+) -> sqlx::Result<u64> {
+    if notes.is_empty() {
+        return Ok(0);
+    }
+    let rows: i64 = sqlx::query_scalar("SELECT total FROM active_count")
+        .fetch_one(&mut **tx)
+        .await?;
+    let mut left = i64::from(active_max).saturating_sub(rows);
+    if left >= i64::try_from(notes.len()).unwrap_or(i64::MAX) {
+        return Ok(0);
+    }
+    // In the order of the alphabet, so that which are too many does not depend on chance.
+    notes.sort_unstable_by_key(|((kind, name), _)| (kind.code(), *name));
+    let mut kept = Vec::with_capacity(notes.len());
+    let mut too_many = 0;
+    for note in notes.drain(..) {
+        let (kind, name) = note.0;
+        let sql = "SELECT EXISTS (SELECT 1 FROM active WHERE kind = ? AND name = ?)";
+        let is_there: bool = sqlx::query_scalar(sql)
+            .bind(kind.code())
+            .bind(name)
+            .fetch_one(&mut **tx)
+            .await?;
+        if is_there {
+            kept.push(note);
+        } else if left > 0 {
+            left -= 1;
+            kept.push(note);
+        } else {
+            too_many += 1;
+        }
+    }
+    *notes = kept;
+    Ok(too_many)
 }
 
 /// Counts of prefixes beyond the bound become those of [`OTHER`].

@@ -7,6 +7,7 @@ use settings::{Error, Kind, Section as _, kafka};
 
 use crate::alert::Rule;
 use crate::payload::check_name;
+use crate::store::Limits;
 
 settings::section! {
     /// The configuration of the IoT backend.
@@ -37,14 +38,24 @@ settings::section! {
         pub rules: BTreeMap<String, Rule> = BTreeMap::new(), ["a table by metric of { above, below, hysteresis }, in the metric's unit"];
         /// Most alert rules, those put by the HTTP API included.
         pub rules_max: u32 = 1_000, [1..=100_000, "rules"];
-        /// Most metrics that one device may have.
+        /// Most metrics that one device may have. A reading of a further one is a dead letter.
         pub metrics_per_device_max: u32 = 1_000, [1..=100_000, "metrics"];
+        /// Most devices that have sent a reading. One of a further device is a dead letter.
+        pub devices_max: u32 = 1_000_000, [1..=100_000_000, "devices"];
+        /// Most readings that are kept of a metric of a device: older ones are deleted.
+        pub series_points_max: u32 = 1_000_000, [1..=1_000_000_000, "readings"];
+        /// Most alerts that are kept: older ones are deleted.
+        pub alerts_max: u32 = 1_000_000, [1..=1_000_000_000, "alerts"];
+        /// Most commands that are kept: of those that have come to their end, the oldest are deleted.
+        pub commands_max: u32 = 1_000_000, [1..=1_000_000_000, "commands"];
         /// Most commands that wait for Kafka; more are refused.
         pub commands_pending_max: u32 = 10_000, [1..=1_000_000, "commands"];
         /// A command that no device took for so long is not delivered any more.
         pub command_expiry_s: u32 = 86_400, [1..=31_536_000, "seconds"];
-        /// Readings, alerts and commands older than this are deleted.
+        /// Readings, alerts and commands older than this are deleted. The last value of each metric stays.
         pub retention_days: u32 = 30, [0..=36_500, "days; 0 keeps them for ever"];
+        /// A metric of which nothing came for so long is deleted with its last value, and a device with its last metric.
+        pub silent_days: u32 = 365, [0..=36_500, "days; 0 keeps them for ever"];
         /// How it reads and retries; the keys are the same for all backends.
         #[serde(deserialize_with = "consumer")]
         pub consumer: Tuning = consumer_defaults(), [section];
@@ -124,6 +135,19 @@ impl Config {
             topics,
             downlink_topic: self.downlink_topic.clone(),
             tuning: self.consumer.clone(),
+        }
+    }
+
+    /// How much the store may hold, and for how long.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            metrics_per_device_max: self.metrics_per_device_max,
+            devices_max: self.devices_max,
+            series_points_max: self.series_points_max,
+            alerts_max: self.alerts_max,
+            commands_max: self.commands_max,
+            retention_days: self.retention_days,
+            silent_days: self.silent_days,
         }
     }
 

@@ -2,20 +2,22 @@
 
 use envelope::Downlink;
 use envelope::report::Report;
-use runtime::{Batch, HandleError, Handler, Outcome, Pattern, Poison, Record, Stage};
+use runtime::{Batch, Growth, HandleError, Handler, Outcome, Pattern, Poison, Record, Stage};
 
 use crate::alert::Alert;
+use crate::clock::now_ms;
 use crate::config::Topics;
 use crate::metrics::Metrics;
 use crate::payload::{self, Fault, check_name};
-use crate::store::{Partition, ReadingAt, ReplyAt, Store};
+use crate::store::{Limits, Partition, ReadingAt, ReplyAt, Store};
 use crate::telemetry;
 
 /// The iot backend's [`Handler`].
 pub(crate) struct IotHandler {
     pub store: Store,
     pub topics: Topics,
-    pub metrics_per_device_max: u32,
+    pub limits: Limits,
+    pub growth: Growth,
     pub metrics: Metrics,
 }
 
@@ -32,11 +34,19 @@ impl Handler for IotHandler {
             .collect();
         let applied = self
             .store
-            .apply(&partitions, self.metrics_per_device_max)
+            .apply(&partitions, &self.limits, now_ms())
             .await?;
-        for (position, index, reason) in applied.refused {
-            if let Some(record) = batches.get(position).and_then(|batch| batch.get(index)) {
-                poison.push(Poison::new(record, Stage::TaskPut, "NotApplicable", reason));
+        for refused in applied.refused {
+            let class = match refused.limit {
+                Some(limit) => {
+                    self.growth.refused(limit, self.allowed(limit), 1);
+                    "LimitReached"
+                }
+                None => "NotApplicable",
+            };
+            let batch = batches.get(refused.batch);
+            if let Some(record) = batch.and_then(|batch| batch.get(refused.record)) {
+                poison.push(Poison::new(record, Stage::TaskPut, class, refused.reason));
             }
         }
         self.metrics.readings.inc_by(applied.written);
@@ -48,6 +58,16 @@ impl Handler for IotHandler {
             .map(|alert| alert_message(&self.topics.alerts, alert))
             .collect::<Result<_, _>>()?;
         Ok(Outcome { downlink, poison })
+    }
+}
+
+impl IotHandler {
+    /// What a limit on how many different things there may be allows.
+    fn allowed(&self, limit: &str) -> u64 {
+        match limit {
+            "devices_max" => self.limits.devices_max.into(),
+            _ => self.limits.metrics_per_device_max.into(),
+        }
     }
 }
 
@@ -166,6 +186,8 @@ fn alert_message(topic: &Pattern<1>, alert: &Alert) -> Result<Downlink, HandleEr
         .content_type("application/json"))
 }
 
+#[cfg(test)]
+mod growth_tests;
 #[cfg(test)]
 mod report_tests;
 #[cfg(test)]

@@ -18,24 +18,19 @@ mod store;
 mod telemetry;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use prometheus::Registry;
 use runtime::store::StoreError;
-use runtime::{Appender, Parts, Running, StartError};
-use tokio::sync::{Notify, watch};
+use runtime::{Appender, Growth, Parts, Running, StartError};
+use tokio::sync::Notify;
 
 pub use alert::{Rule, RuleError};
 pub use config::Config;
 
-use clock::now_ms;
 use dispatch::Dispatcher;
 use handler::IotHandler;
 use metrics::Metrics;
-use store::Store;
-
-/// How often old data is deleted, in seconds.
-const RETENTION_EVERY_S: u64 = 600;
+use store::{Forgetter, Store};
 
 /// Starts the backend: opens its store, waits for Kafka to answer, and consumes from then on.
 ///
@@ -61,14 +56,23 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             source,
         })?;
     let appender = Appender::new(config.runtime())?;
+    let limits = ["devices_max", "metrics_per_device_max"];
+    let growth = Growth::new(
+        store.file(),
+        &config.group,
+        store::TABLES,
+        &limits,
+        &registry,
+    )?;
     let handler = IotHandler {
         store: store.clone(),
         topics: topics.clone(),
-        metrics_per_device_max: config.metrics_per_device_max,
+        limits: config.limits(),
+        growth: growth.clone(),
         metrics: metrics.clone(),
     };
     let consumer = runtime::start(config.runtime(), handler, &registry).await?;
-    let mut parts = Parts::new(consumer, registry, store.file().clone());
+    let mut parts = Parts::new(consumer, registry, store.file().clone(), growth);
     let posted = Arc::new(Notify::new());
     let dispatcher = Dispatcher {
         store: store.clone(),
@@ -78,11 +82,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         posted: Arc::clone(&posted),
     };
     parts.spawn(dispatcher.run(parts.stopped()));
-    parts.spawn(forget_old(
-        store.clone(),
-        config.retention_days,
-        parts.stopped(),
-    ));
+    parts.forget(Forgetter::new(store.clone(), config.limits()));
     Ok(parts.run(api::router(api::Api {
         store,
         metrics,
@@ -92,28 +92,4 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         commands_pending_max: config.commands_pending_max,
         command_expiry_s: config.command_expiry_s,
     })))
-}
-
-/// Deletes what is older than the retention, now and then, until `stop` changes.
-async fn forget_old(store: Store, retention_days: u32, mut stop: watch::Receiver<bool>) {
-    const DAY_MS: i64 = 86_400_000;
-    if retention_days == 0 {
-        return;
-    }
-    loop {
-        let before_ms = now_ms() - i64::from(retention_days) * DAY_MS;
-        let pause = match store.forget(before_ms).await {
-            // More may be left; records waiting for the writer go first.
-            Ok(rows) if rows > 0 => Duration::from_millis(50),
-            Ok(_) => Duration::from_secs(RETENTION_EVERY_S),
-            Err(error) => {
-                tracing::warn!(%error, "old data could not be deleted; it is tried again later");
-                Duration::from_secs(RETENTION_EVERY_S)
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = stop.changed() => return,
-        }
-    }
 }

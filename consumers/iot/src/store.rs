@@ -2,6 +2,7 @@
 
 mod batch;
 mod commands;
+mod forget;
 mod rules;
 mod value;
 mod views;
@@ -10,6 +11,7 @@ use runtime::store::{Schema, StoreError};
 
 pub use batch::{Partition, ReadingAt, ReplyAt};
 pub use commands::{Command, Dispatch, NewCommand, Status};
+pub(crate) use forget::Forgetter;
 #[cfg(test)]
 pub(crate) use views::Point;
 pub use views::{Cursor, Range};
@@ -21,11 +23,63 @@ const SCHEMA: Schema = Schema {
         include_str!("store/schema_2.sql"),
         include_str!("store/schema_3.sql"),
         include_str!("store/schema_4.sql"),
+        include_str!("store/schema_5.sql"),
     ],
 };
 
-/// Rows deleted in one transaction, so that a batch of records waits only milliseconds for it.
-const FORGET_ROWS_MAX: i64 = 5_000;
+/// The tables that grow.
+pub const TABLES: &[&str] = &[
+    "series",
+    "samples",
+    "alerts",
+    "commands",
+    "stray_replies",
+    "rules",
+];
+
+/// How much the store may hold, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Metrics of a device.
+    pub metrics_per_device_max: u32,
+    /// Devices.
+    pub devices_max: u32,
+    /// Readings of a metric.
+    pub series_points_max: u32,
+    /// Alerts.
+    pub alerts_max: u32,
+    /// Commands that have come to their end, and replies to those of others.
+    pub commands_max: u32,
+    /// What is older is deleted; 0 is never.
+    pub retention_days: u32,
+    /// A metric of which nothing came for so long, and of which nothing is left but the last value, is deleted; 0 is never.
+    pub silent_days: u32,
+}
+
+/// Before when things are deleted, in milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy)]
+pub struct Before {
+    /// Readings, alerts, commands.
+    pub ms: i64,
+    /// Metrics of which nothing else is left.
+    pub silent_ms: i64,
+}
+
+impl Limits {
+    /// Before when things are deleted at a moment, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn before(&self, now_ms: i64) -> Before {
+        const DAY_MS: i64 = 86_400_000;
+        let before = |days: u32| match days {
+            0 => i64::MIN,
+            days => now_ms.saturating_sub(i64::from(days) * DAY_MS),
+        };
+        Before {
+            ms: before(self.retention_days),
+            silent_ms: before(self.silent_days),
+        }
+    }
+}
 
 /// The store. Clones share the connections.
 #[derive(Debug, Clone)]
@@ -45,44 +99,17 @@ impl Store {
     pub fn file(&self) -> &runtime::store::Store {
         &self.0
     }
-
-    /// Deletes samples, alerts and commands older than `before_ms`, a bounded part at a time. Returns the rows deleted; 0
-    /// means that nothing is left to delete.
-    ///
-    /// # Errors
-    ///
-    /// What SQLite says.
-    pub async fn forget(&self, before_ms: i64) -> sqlx::Result<u64> {
-        let mut tx = self.0.write().await?;
-        let mut rows = 0;
-        for sql in [
-            // The series are few beside the samples, and the oldest samples of each stand together.
-            r#"DELETE FROM samples WHERE (series, at_ms, source, "offset") IN (
-                   SELECT s.series, s.at_ms, s.source, s."offset"
-                   FROM series CROSS JOIN samples s ON s.series = series.id
-                   WHERE s.at_ms < ?1 LIMIT ?2)"#,
-            r#"DELETE FROM alerts WHERE (source, "offset", series) IN (
-                   SELECT source, "offset", series FROM alerts WHERE at_ms < ?1 LIMIT ?2)"#,
-            r#"DELETE FROM stray_replies WHERE (source, "offset") IN (
-                   SELECT source, "offset" FROM stray_replies WHERE at_ms < ?1 LIMIT ?2)"#,
-            "DELETE FROM commands WHERE seq IN (
-                   SELECT seq FROM commands WHERE expires_ms < ?1 LIMIT ?2)",
-        ] {
-            let done = sqlx::query(sql)
-                .bind(before_ms)
-                .bind(FORGET_ROWS_MAX)
-                .execute(&mut *tx)
-                .await?;
-            rows += done.rows_affected();
-        }
-        tx.commit().await?;
-        Ok(rows)
-    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    /// One whose numbers nobody reads.
+    pub(crate) fn growth(store: &Store) -> runtime::Growth {
+        let registry = prometheus::Registry::new();
+        runtime::Growth::new(store.file(), "iot", TABLES, &[], &registry).expect("registers")
+    }
 
     pub(crate) async fn store(dir: &tempfile::TempDir) -> Store {
         let url = format!("sqlite:{}", dir.path().join("iot.db").display());

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::companions::Companions;
 use crate::consumer::Consumer;
+use crate::growth::{Forget, Growth};
 use crate::http::operator_routes;
 use crate::status::{State, Status};
 use crate::store::Store;
@@ -21,19 +22,29 @@ pub struct Parts {
     pub registry: Registry,
     /// Where effects are kept.
     pub store: Store,
+    growth: Growth,
     companions: Companions,
 }
 
 impl Parts {
     /// The parts that every backend has.
     #[must_use]
-    pub fn new(consumer: Consumer, registry: Registry, store: Store) -> Self {
+    pub fn new(consumer: Consumer, registry: Registry, store: Store, growth: Growth) -> Self {
+        let mut companions = Companions::new();
+        companions.spawn(growth.clone().measure(companions.stopped()));
         Self {
             consumer,
             registry,
             store,
-            companions: Companions::new(),
+            growth,
+            companions,
         }
+    }
+
+    /// Has `what` delete what is over, as long as the backend runs.
+    pub fn forget(&mut self, what: impl Forget) {
+        let forgetting = self.growth.clone().forget(what, self.stopped());
+        self.companions.spawn(forgetting);
     }
 
     /// Changes when the backend ends, for what is to end with it.
@@ -50,8 +61,13 @@ impl Parts {
     /// The backend, with `api` and the pages for operators as its HTTP API.
     #[must_use]
     pub fn run(self, api: Router) -> Running {
-        let of_consumer = self.consumer.clone();
-        let operators = operator_routes(move || of_consumer.status(), self.registry.clone());
+        let (of_consumer, growth) = (self.consumer.clone(), self.growth.clone());
+        let status = move || {
+            let mut status = of_consumer.status();
+            growth.describe(&mut status);
+            status
+        };
+        let operators = operator_routes(status, self.registry.clone());
         Running {
             router: api.merge(operators),
             parts: self,
@@ -82,6 +98,7 @@ impl Running {
     #[must_use]
     pub fn status(&self) -> Status {
         let mut status = self.parts.consumer.status();
+        self.parts.growth.describe(&mut status);
         if let Some(problem) = self.parts.companions.problem() {
             (status.state, status.problem) = (State::Failed, Some(problem));
         }

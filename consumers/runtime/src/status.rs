@@ -1,5 +1,6 @@
 //! What a consumer says about itself.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -33,6 +34,19 @@ pub struct Status {
     pub partitions: Vec<PartitionStatus>,
     /// Records that Kafka had no longer when their turn came, found since the start: the store does not have them.
     pub gaps: Vec<Gap>,
+    /// How large the store is; none before it was measured first.
+    pub store: Option<Sizes>,
+}
+
+/// How large a store is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Sizes {
+    /// Bytes of its file, without the write-ahead log.
+    pub bytes: u64,
+    /// Of them, those that deleted rows left for new ones: the file does not get smaller.
+    pub free_bytes: u64,
+    /// Rows by table.
+    pub rows: BTreeMap<&'static str, u64>,
 }
 
 /// Records that are gone.

@@ -2,6 +2,7 @@
 //!
 //! What a backend keeps beside that is its own business. See [`Progress`] for how effects become idempotent.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection, Sqlite, Transaction};
 
 use crate::fault::HandleError;
+use crate::status::Sizes;
 
 mod origins;
 mod progress;
@@ -332,6 +334,33 @@ impl Store {
     #[must_use]
     pub fn reader(&self) -> &SqlitePool {
         &self.reader
+    }
+
+    /// How large the store is. Rows are counted one by one, beside the writer.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub async fn sizes(&self, tables: &'static [&'static str]) -> sqlx::Result<Sizes> {
+        let mut reader = self.reader.acquire().await?;
+        let (page, pages, free): (i64, i64, i64) = sqlx::query_as(
+            "SELECT page_size, page_count, freelist_count
+             FROM pragma_page_size(), pragma_page_count(), pragma_freelist_count()",
+        )
+        .fetch_one(&mut *reader)
+        .await?;
+        let bytes = |pages: i64| page.saturating_mul(pages).unsigned_abs();
+        let mut sizes = Sizes {
+            bytes: bytes(pages),
+            free_bytes: bytes(free),
+            rows: BTreeMap::new(),
+        };
+        for table in tables {
+            let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+            let rows: i64 = sqlx::query_scalar(sql).fetch_one(&mut *reader).await?;
+            sizes.rows.insert(table, rows.unsigned_abs());
+        }
+        Ok(sizes)
     }
 
     /// Whether the file can be read.

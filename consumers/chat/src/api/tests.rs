@@ -17,7 +17,8 @@ use crate::Config;
 use crate::change::{Change, Log};
 use crate::handler::ChatHandler;
 use crate::metrics::Metrics;
-use crate::store::tests::store;
+use crate::store::tests::{growth, store};
+use crate::store::{Forgetter, Store};
 
 struct Case {
     url: String,
@@ -74,6 +75,10 @@ impl Drop for Case {
 
 impl Case {
     async fn new() -> Self {
+        Self::with(Config::default()).await
+    }
+
+    async fn with(config: Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
         let handler = ChatHandler {
@@ -81,6 +86,8 @@ impl Case {
             topics: Config::default().mqtt_topics().unwrap(),
             text_bytes_max: 1_000,
             sender: crate::config::Sender::Principal,
+            limits: config.limits(),
+            growth: growth(&store),
             metrics: Metrics::new(&Registry::new()).unwrap(),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -90,6 +97,7 @@ impl Case {
             store,
             log: log.clone(),
             messages: Config::default().mqtt_topics().unwrap().messages,
+            limits: config.limits(),
         };
         let app = Router::new().nest("/chat", router(api));
         let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -99,6 +107,10 @@ impl Case {
             log,
             _dir: dir,
         }
+    }
+
+    async fn store(&self) -> Store {
+        self.log.0.lock().await.0.store.clone()
     }
 
     async fn write(&self, room: &str, user: &str, messages: usize) {
@@ -561,4 +573,48 @@ async fn with_a_full_disk_a_change_waits_in_the_log_and_readers_go_on() {
         seqs(&case.get("/api/rooms/lobby/messages").await),
         [1, 2, 3]
     );
+}
+
+#[tokio::test]
+async fn who_has_no_place_is_told_which_limit_it_is() {
+    let case = Case::with(Config {
+        rooms_max: 1,
+        room_members_max: 1,
+        ..Config::default()
+    })
+    .await;
+    case.write("lobby", "alice", 2).await;
+    let (status, _) = case.ask("PUT", "/api/rooms/lobby/members/alice", "").await;
+    assert_eq!(status, StatusCode::OK, "a member stays one");
+    for (room, field, limit) in [
+        ("lobby", "user", "room_members_max = 1"),
+        ("other", "room", "rooms_max = 1"),
+    ] {
+        let path = format!("/api/rooms/{room}/members/bob");
+        let (status, answer) = case.ask("PUT", &path, "").await;
+        let error = &answer["error"];
+        assert_eq!(
+            (status, &error["field"]),
+            (StatusCode::BAD_REQUEST, &json!(field))
+        );
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(limit), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_page_is_the_one_with_the_oldest_message_that_is_left() {
+    let case = Case::new().await;
+    case.write("lobby", "alice", 5).await;
+    let mut forgetter = Forgetter::new(case.store().await, 0, 3);
+    runtime::Forget::forget(&mut forgetter).await.unwrap();
+    let page = case.get("/api/rooms/lobby/messages?limit=2").await;
+    assert_eq!((seqs(&page), &page["before"]), (vec![4, 5], &json!(4)));
+    let page = case.get("/api/rooms/lobby/messages?before=4").await;
+    assert_eq!((seqs(&page), &page["before"]), (vec![3], &Value::Null));
+    assert_eq!(
+        (&page["first_seq"], &page["last_seq"]),
+        (&json!(3), &json!(5))
+    );
+    assert_eq!(case.get("/api/rooms/lobby").await["first_seq"], 3);
 }

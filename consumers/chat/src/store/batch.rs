@@ -1,6 +1,6 @@
 //! The messages of one call of the handler, in one transaction.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use runtime::store::{Progress, ROWS_PER_STATEMENT_MAX, is_whole};
 use runtime::{Batch, HandleError};
@@ -64,9 +64,30 @@ pub struct Stored {
     pub first: bool,
 }
 
+/// How many different things there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Rooms.
+    pub rooms_max: u32,
+    /// Members of a room.
+    pub room_members_max: u32,
+}
+
+/// What a call did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// What became of the messages, in the order of the records.
+    pub stored: Vec<Stored>,
+    /// Records that would have made a room too many: which partition, and the record's offset.
+    pub refused: Vec<(usize, i64)>,
+    /// Times that somebody wrote or would have joined for whom the room had no place as a member.
+    pub members_refused: u64,
+}
+
 /// A room as the transaction found it and as it will leave it.
 struct RoomState {
     room: i64,
+    members: i64,
     last_seq: i64,
     /// When the last message of this call was stored; `None` while there is none.
     last_at_ms: Option<i64>,
@@ -99,28 +120,34 @@ enum Members<'a> {
 }
 
 impl Store {
-    /// Stores the messages that are new, looks up those that are not, and applies changes of members. The answers are in
-    /// the order of the records.
+    /// Stores the messages that are new, looks up those that are not, and applies changes of members, as far as `limits` let
+    /// it.
     ///
     /// # Errors
     ///
     /// What the store says; nothing was written then.
-    pub async fn apply(&self, partitions: &[Partition<'_>]) -> Result<Vec<Stored>, HandleError> {
+    pub async fn apply(
+        &self,
+        partitions: &[Partition<'_>],
+        limits: Limits,
+    ) -> Result<Applied, HandleError> {
         let mut tx = self.0.write().await?;
         let batches = partitions.iter().map(|partition| partition.batch);
         let progress = Progress::of(&mut tx, batches.clone()).await?;
         let mut call = Call {
-            rooms: find_rooms(&mut tx, partitions, &progress).await?,
+            rooms: find_rooms(&mut tx, partitions, &progress, limits.rooms_max).await?,
+            narrow: HashMap::new(),
             known: HashMap::new(),
             rows: Vec::new(),
             members: Vec::new(),
             wrote: HashMap::new(),
-            stored: Vec::new(),
+            applied: Applied::default(),
         };
+        call.narrow = find_narrow(&mut tx, partitions, &call.rooms, limits).await?;
         call.known = find_known(&mut tx, partitions, &call.rooms).await?;
         for (index, (partition, progress)) in partitions.iter().zip(&progress).enumerate() {
             let before = stored_before(&mut tx, partition, *progress).await?;
-            call.partition(index, partition, *progress, &before)?;
+            call.partition(index, partition, *progress, &before);
         }
         call.settle_writers();
         // All in one go, for the sake of the latency of receipts: each way to the connection's thread and back takes two
@@ -134,7 +161,7 @@ impl Store {
         Progress::push_advance(&mut writes, progress.iter().zip(batches));
         writes.build().persistent(false).execute(&mut *tx).await?;
         tx.commit().await?;
-        Ok(call.stored)
+        Ok(call.applied)
     }
 }
 
@@ -148,12 +175,22 @@ struct Row<'a> {
 /// What one call finds and what it will write.
 struct Call<'a> {
     rooms: HashMap<&'a str, RoomState>,
+    /// Rooms that may come to have as many members as they may.
+    narrow: HashMap<i64, Narrow<'a>>,
     known: HashMap<Identity<'a>, Known>,
     rows: Vec<Row<'a>>,
     members: Vec<Members<'a>>,
     /// Who wrote since the last change of a member.
     wrote: HashMap<(i64, &'a str), i64>,
-    stored: Vec<Stored>,
+    applied: Applied,
+}
+
+/// A room without a place for each who writes or joins.
+struct Narrow<'a> {
+    /// Who of them is a member.
+    members: HashSet<&'a str>,
+    /// How many more may be.
+    left: i64,
 }
 
 impl<'a> Call<'a> {
@@ -164,7 +201,14 @@ impl<'a> Call<'a> {
         partition: &'a Partition<'a>,
         progress: Progress,
         before: &HashMap<i64, Known>,
-    ) -> Result<(), HandleError> {
+    ) {
+        // Rooms stay, so one that is not there was refused before, too, if the record was seen before.
+        let rooms = &self.rooms;
+        let refused = partition.changes.iter().filter(|changed| {
+            changed.change.what == What::Join && !rooms.contains_key(changed.room)
+        });
+        let refused = refused.map(|changed| (index, changed.offset));
+        self.applied.refused.extend(refused);
         let mut changes = partition
             .changes
             .iter()
@@ -172,24 +216,31 @@ impl<'a> Call<'a> {
             .peekable();
         for (message, incoming) in partition.messages.iter().enumerate() {
             while let Some(changed) = changes.next_if(|changed| changed.offset < incoming.offset) {
-                self.change(changed)?;
+                self.change(changed);
             }
+            let Some(state) = self.rooms.get_mut(incoming.room) else {
+                self.applied.refused.push((index, incoming.offset));
+                continue;
+            };
             let found = match &incoming.message.id {
                 Some(id) => {
-                    let room = self.room(incoming.room)?.room;
-                    self.known.get(&(room, &*incoming.message.from, &**id))
+                    let identity = (state.room, &*incoming.message.from, &**id);
+                    self.known.get(&identity)
                 }
                 None => before.get(&incoming.offset),
             };
             let (known, again) = match found {
                 Some(known) => (*known, true),
                 None if progress.is_new(incoming.offset) => {
-                    (self.message(incoming, progress.source)?, false)
+                    state.last_seq += 1;
+                    state.last_at_ms = Some(incoming.stored_ms);
+                    let (room, seq) = (state.room, state.last_seq);
+                    (self.message(incoming, room, seq, progress.source), false)
                 }
                 // Stored once, and forgotten since.
                 None => continue,
             };
-            self.stored.push(Stored {
+            self.applied.stored.push(Stored {
                 partition: index,
                 message,
                 seq: known.seq,
@@ -198,21 +249,11 @@ impl<'a> Call<'a> {
                 first: (known.source, known.offset) == (progress.source, incoming.offset),
             });
         }
-        changes.try_for_each(|changed| self.change(changed))
-    }
-
-    fn room(&mut self, name: &str) -> Result<&mut RoomState, HandleError> {
-        self.rooms
-            .get_mut(name)
-            .ok_or_else(|| HandleError::Fatal(format!("the room {name:?} was not made")))
+        changes.for_each(|changed| self.change(changed));
     }
 
     /// A new message.
-    fn message(&mut self, incoming: &'a Incoming<'a>, source: i64) -> Result<Known, HandleError> {
-        let state = self.room(incoming.room)?;
-        state.last_seq += 1;
-        state.last_at_ms = Some(incoming.stored_ms);
-        let (room, seq) = (state.room, state.last_seq);
+    fn message(&mut self, incoming: &'a Incoming<'a>, room: i64, seq: i64, source: i64) -> Known {
         self.rows.push(Row {
             room,
             seq,
@@ -220,7 +261,9 @@ impl<'a> Call<'a> {
             incoming,
         });
         let from = &*incoming.message.from;
-        self.wrote.insert((room, from), seq);
+        if self.may_be_member(room, from) {
+            self.wrote.insert((room, from), seq);
+        }
         let known = Known {
             seq,
             stored_ms: incoming.stored_ms,
@@ -230,24 +273,45 @@ impl<'a> Call<'a> {
         if let Some(id) = &incoming.message.id {
             self.known.insert((room, from, id), known);
         }
-        Ok(known)
+        known
     }
 
-    fn change(&mut self, changed: &'a Changed<'a>) -> Result<(), HandleError> {
+    /// Whether there is a place for a member, or it is one; who gets a place has it.
+    fn may_be_member(&mut self, room: i64, user: &'a str) -> bool {
+        let Some(narrow) = self.narrow.get_mut(&room) else {
+            return true;
+        };
+        if narrow.members.contains(user) {
+            return true;
+        }
+        if narrow.left <= 0 {
+            self.applied.members_refused += 1;
+            return false;
+        }
+        narrow.left -= 1;
+        narrow.members.insert(user)
+    }
+
+    fn change(&mut self, changed: &'a Changed<'a>) {
         self.settle_writers();
         let step = match changed.change.what {
             What::Join => {
-                let RoomState { room, last_seq, .. } = *self.room(changed.room)?;
+                let Some(&RoomState { room, last_seq, .. }) = self.rooms.get(changed.room) else {
+                    return;
+                };
+                let user = &*changed.change.user;
+                if !self.may_be_member(room, user) {
+                    return;
+                }
                 Members::Joins {
                     room,
-                    user: &changed.change.user,
+                    user,
                     last_seq,
                 }
             }
             What::Leave | What::Read(_) => Members::Changes(changed),
         };
         self.members.push(step);
-        Ok(())
     }
 
     /// Who wrote until now is a member before what comes next.
@@ -259,54 +323,129 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The rooms of messages and of those who join; those that do not exist are made.
+/// The rooms of messages and of those who join; those that do not exist are made, as far as there may be more.
 async fn find_rooms<'a>(
     tx: &mut Transaction<'_, Sqlite>,
     partitions: &'a [Partition<'a>],
     progress: &[Progress],
+    rooms_max: u32,
 ) -> sqlx::Result<HashMap<&'a str, RoomState>> {
-    let mut names: Vec<&'a str> = partitions
-        .iter()
-        .zip(progress)
-        .flat_map(|(partition, progress)| {
-            let joins = |changed: &&Changed<'_>| {
-                changed.change.what == What::Join && progress.is_new(changed.offset)
-            };
-            let written = partition.messages.iter().map(|incoming| incoming.room);
-            let joined = partition.changes.iter().filter(joins);
-            written.chain(joined.map(|changed| changed.room))
-        })
-        .collect();
-    names.sort_unstable();
-    names.dedup();
+    let mut names: BTreeMap<&'a str, bool> = BTreeMap::new();
+    for (partition, progress) in partitions.iter().zip(progress) {
+        let joins = |changed: &&Changed<'_>| changed.change.what == What::Join;
+        let written = partition.messages.iter();
+        let written = written.map(|incoming| (incoming.room, incoming.offset));
+        let joined = partition.changes.iter().filter(joins);
+        let joined = joined.map(|changed| (changed.room, changed.offset));
+        for (room, offset) in written.chain(joined) {
+            *names.entry(room).or_default() |= progress.is_new(offset);
+        }
+    }
     let mut rooms = HashMap::with_capacity(names.len());
-    for part in names.chunks(ROWS_PER_STATEMENT_MAX) {
+    let all: Vec<&'a str> = names.keys().copied().collect();
+    for part in all.chunks(ROWS_PER_STATEMENT_MAX) {
+        let mut select = QueryBuilder::<Sqlite>::new("WITH asked (name) AS (");
+        select.push_values(part, |mut row, name| {
+            row.push_bind(*name);
+        });
+        select.push(
+            ") SELECT r.room, r.name, r.members, r.last_seq
+               FROM asked CROSS JOIN rooms r ON r.name = asked.name",
+        );
+        let query = select.build_query_as().persistent(is_whole(part));
+        take_rooms(&mut rooms, part, query.fetch_all(&mut **tx).await?);
+    }
+    let mut missing: Vec<&'a str> = names
+        .into_iter()
+        .filter(|(name, is_new)| *is_new && !rooms.contains_key(name))
+        .map(|(name, _)| name)
+        .collect();
+    if missing.is_empty() {
+        return Ok(rooms);
+    }
+    // Rooms stay for ever and are numbered without a gap.
+    let count: Option<i64> = sqlx::query_scalar("SELECT max(room) FROM rooms")
+        .fetch_one(&mut **tx)
+        .await?;
+    let left = i64::from(rooms_max).saturating_sub(count.unwrap_or(0));
+    missing.truncate(usize::try_from(left).unwrap_or(0));
+    for part in missing.chunks(ROWS_PER_STATEMENT_MAX) {
         let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO rooms (name) ");
         insert.push_values(part, |mut row, name| {
             row.push_bind(*name);
         });
-        // The update that changes nothing makes SQLite return the rows that were there.
-        insert.push(" ON CONFLICT (name) DO UPDATE SET name = name RETURNING room, name, last_seq");
-        let found: Vec<(i64, String, i64)> = insert
-            .build_query_as()
-            .persistent(is_whole(part))
-            .fetch_all(&mut **tx)
-            .await?;
-        for (room, name, last_seq) in found {
-            // Rows come back in no promised order.
-            if let Ok(index) = part.binary_search(&name.as_str()) {
-                rooms.insert(
-                    part[index],
-                    RoomState {
-                        room,
-                        last_seq,
-                        last_at_ms: None,
-                    },
-                );
+        insert.push(" RETURNING room, name, members, last_seq");
+        let query = insert.build_query_as().persistent(is_whole(part));
+        take_rooms(&mut rooms, part, query.fetch_all(&mut **tx).await?);
+    }
+    Ok(rooms)
+}
+
+/// Takes in rows of rooms that were asked for by these names, which are sorted. Rows come in no promised order.
+fn take_rooms<'a>(
+    rooms: &mut HashMap<&'a str, RoomState>,
+    asked: &[&'a str],
+    found: Vec<(i64, String, i64, i64)>,
+) {
+    for (room, name, members, last_seq) in found {
+        if let Ok(index) = asked.binary_search(&name.as_str()) {
+            let state = RoomState {
+                room,
+                members,
+                last_seq,
+                last_at_ms: None,
+            };
+            rooms.insert(asked[index], state);
+        }
+    }
+}
+
+/// The rooms that have no place for each who writes or joins in this call: with who of them is a member.
+async fn find_narrow<'a>(
+    tx: &mut Transaction<'_, Sqlite>,
+    partitions: &'a [Partition<'a>],
+    rooms: &HashMap<&'a str, RoomState>,
+    limits: Limits,
+) -> sqlx::Result<HashMap<i64, Narrow<'a>>> {
+    let mut users: HashMap<i64, HashSet<&'a str>> = HashMap::new();
+    for partition in partitions {
+        let written = partition.messages.iter();
+        let written = written.map(|incoming| (incoming.room, &*incoming.message.from));
+        let joins = |changed: &&Changed<'_>| changed.change.what == What::Join;
+        let joined = partition.changes.iter().filter(joins);
+        let joined = joined.map(|changed| (changed.room, &*changed.change.user));
+        for (room, user) in written.chain(joined) {
+            if let Some(state) = rooms.get(room) {
+                users.entry(state.room).or_default().insert(user);
             }
         }
     }
-    Ok(rooms)
+    let max = i64::from(limits.room_members_max);
+    let mut narrow = HashMap::new();
+    for state in rooms.values() {
+        let Some(users) = users.get(&state.room) else {
+            continue;
+        };
+        if state.members.saturating_add_unsigned(users.len() as u64) <= max {
+            continue;
+        }
+        let mut members = HashSet::new();
+        for user in users {
+            let is_member: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT 1 FROM members WHERE user = ? AND room = ?)",
+            )
+            .bind(*user)
+            .bind(state.room)
+            .fetch_one(&mut **tx)
+            .await?;
+            if is_member {
+                members.insert(*user);
+            }
+        }
+        let left = max - state.members;
+        narrow.insert(state.room, Narrow { members, left });
+    }
+    Ok(narrow)
 }
 
 /// The messages with an identifier that are in the store.

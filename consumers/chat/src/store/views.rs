@@ -13,6 +13,8 @@ use super::Store;
 pub struct Room {
     /// Its name.
     pub room: String,
+    /// The sequence number of the oldest message that is kept.
+    pub first_seq: i64,
     /// The sequence number of its last message; 0 before the first.
     pub last_seq: i64,
     /// When its last message was stored, milliseconds since the Unix epoch.
@@ -86,6 +88,7 @@ macro_rules! from_columns {
 
 from_columns!(Room {
     room,
+    first_seq,
     last_seq,
     last_at
 });
@@ -127,7 +130,7 @@ impl Store {
     /// What SQLite says.
     pub async fn rooms(&self, after: &str, limit: i64) -> sqlx::Result<Vec<Room>> {
         sqlx::query_as(
-            "SELECT name AS room, last_seq, last_at_ms AS last_at FROM rooms
+            "SELECT name AS room, first_seq, last_seq, last_at_ms AS last_at FROM rooms
              WHERE name > ? ORDER BY name LIMIT ?",
         )
         .bind(after)
@@ -142,17 +145,18 @@ impl Store {
     ///
     /// What SQLite says.
     pub async fn room(&self, name: &str) -> sqlx::Result<Option<(Room, i64)>> {
-        let found: Option<(String, i64, Option<i64>, i64)> = sqlx::query_as(
-            "SELECT name, last_seq, last_at_ms, (SELECT count(*) FROM members m WHERE m.room = r.room)
+        let found: Option<(String, i64, i64, Option<i64>, i64)> = sqlx::query_as(
+            "SELECT name, first_seq, last_seq, last_at_ms, (SELECT count(*) FROM members m WHERE m.room = r.room)
              FROM rooms r WHERE name = ?",
         )
         .bind(name)
         .fetch_optional(self.0.reader())
         .await?;
-        Ok(found.map(|(room, last_seq, last_at, members)| {
+        Ok(found.map(|(room, first_seq, last_seq, last_at, members)| {
             (
                 Room {
                     room,
+                    first_seq,
                     last_seq,
                     last_at,
                 },
@@ -161,7 +165,7 @@ impl Store {
         }))
     }
 
-    /// A page of a room's history, oldest first, and the room's last sequence number; `None` when there is no such room.
+    /// A page of a room's history, oldest first, and the room's first and last sequence numbers; `None` when there is no such room.
     ///
     /// # Errors
     ///
@@ -171,14 +175,14 @@ impl Store {
         name: &str,
         direction: Direction,
         limit: i64,
-    ) -> sqlx::Result<Option<(i64, Vec<Entry>)>> {
+    ) -> sqlx::Result<Option<((i64, i64), Vec<Entry>)>> {
         let mut reader = self.0.reader().acquire().await?;
-        let room: Option<(i64, i64)> =
-            sqlx::query_as("SELECT room, last_seq FROM rooms WHERE name = ?")
+        let room: Option<(i64, i64, i64)> =
+            sqlx::query_as("SELECT room, first_seq, last_seq FROM rooms WHERE name = ?")
                 .bind(name)
                 .fetch_optional(&mut *reader)
                 .await?;
-        let Some((room, last_seq)) = room else {
+        let Some((room, first_seq, last_seq)) = room else {
             return Ok(None);
         };
         let (sql, seq) = match direction {
@@ -206,7 +210,7 @@ impl Store {
         let last_seq = page
             .last()
             .map_or(last_seq, |entry| last_seq.max(entry.seq));
-        Ok(Some((last_seq, page)))
+        Ok(Some(((first_seq, last_seq), page)))
     }
 
     /// Members of a room by name, from the one after `after` on.
@@ -216,7 +220,7 @@ impl Store {
     /// What SQLite says.
     pub async fn members(&self, room: &str, after: &str, limit: i64) -> sqlx::Result<Vec<Member>> {
         sqlx::query_as(
-            "SELECT m.user, m.read_seq, r.last_seq - m.read_seq AS unread
+            "SELECT m.user, m.read_seq, r.last_seq - max(m.read_seq, r.first_seq - 1) AS unread
              FROM rooms r JOIN members m ON m.room = r.room
              WHERE r.name = ? AND m.user > ? ORDER BY m.user LIMIT ?",
         )
@@ -235,17 +239,17 @@ impl Store {
     pub async fn unread(&self, user: &str, limit: i64) -> sqlx::Result<(i64, i64, Vec<Unread>)> {
         let mut reader = self.0.reader().acquire().await?;
         let (messages, rooms): (i64, i64) = sqlx::query_as(
-            "SELECT coalesce(sum(r.last_seq - m.read_seq), 0), count(*)
+            "SELECT coalesce(sum(r.last_seq - max(m.read_seq, r.first_seq - 1)), 0), count(*)
              FROM members m JOIN rooms r ON r.room = m.room
-             WHERE m.user = ? AND r.last_seq > m.read_seq",
+             WHERE m.user = ? AND r.last_seq > max(m.read_seq, r.first_seq - 1)",
         )
         .bind(user)
         .fetch_one(&mut *reader)
         .await?;
         let page = sqlx::query_as(
-            "SELECT r.name AS room, r.last_seq - m.read_seq AS unread, m.read_seq, r.last_seq
+            "SELECT r.name AS room, r.last_seq - max(m.read_seq, r.first_seq - 1) AS unread, m.read_seq, r.last_seq
              FROM members m JOIN rooms r ON r.room = m.room
-             WHERE m.user = ? AND r.last_seq > m.read_seq ORDER BY unread DESC, r.name LIMIT ?",
+             WHERE m.user = ? AND r.last_seq > max(m.read_seq, r.first_seq - 1) ORDER BY unread DESC, r.name LIMIT ?",
         )
         .bind(user)
         .bind(limit)

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::alert::{Kind, Rule};
-use crate::store::tests::store;
-use crate::store::{Dispatch, NewCommand, Point, Range, Status};
+use crate::store::tests::{growth, store};
+use crate::store::{Before, Dispatch, NewCommand, Point, Range, Status};
 use crate::telemetry::Value;
 use crate::{Config, store::Cursor};
 
@@ -33,9 +33,14 @@ impl Case {
             .await
             .expect("configures");
         let handler = IotHandler {
-            store,
             topics: Config::default().topics().expect("good defaults"),
-            metrics_per_device_max: 3,
+            limits: Limits {
+                metrics_per_device_max: 3,
+                silent_days: 0,
+                ..Config::default().limits()
+            },
+            growth: growth(&store),
+            store,
             metrics: Metrics::new(&prometheus::Registry::new()).expect("registers"),
         };
         Self { handler, _dir: dir }
@@ -45,7 +50,18 @@ impl Case {
         self.handler.handle(batches).await.expect("the store works")
     }
 
-    async fn values(&self, device: &str, metric: &str) -> Vec<f64> {
+    pub(super) async fn forget(&self, before_ms: i64) -> u64 {
+        let ms = before_ms;
+        self.forget_silent(Before { ms, silent_ms: 0 }).await
+    }
+
+    pub(super) async fn forget_silent(&self, before: Before) -> u64 {
+        let limits = &self.handler.limits;
+        let rows = self.handler.store.forget(before, limits).await;
+        rows.expect("forgets")
+    }
+
+    pub(super) async fn values(&self, device: &str, metric: &str) -> Vec<f64> {
         let all = Range {
             from_ms: 0,
             to_ms: i64::MAX,
@@ -99,7 +115,7 @@ pub(super) fn batch(first_offset: i64, records: &[(&str, &str)]) -> Batch {
     batch
 }
 
-const T: &str = "devices/d-1/telemetry/temperature";
+pub(super) const T: &str = "devices/d-1/telemetry/temperature";
 pub(super) const R: &str = "devices/d-1/replies/reboot";
 
 fn shown(outcome: &Outcome) -> Vec<(String, String)> {
@@ -354,8 +370,8 @@ async fn a_payload_with_more_metrics_than_the_device_may_have_is_one_dead_letter
             ),
             (
                 1,
-                "NotApplicable",
-                "metric: the device would have more than 3, the most allowed"
+                "LimitReached",
+                "the device would have too many metrics: metrics_per_device_max = 3"
             ),
         ]
     );
@@ -478,7 +494,7 @@ async fn bad_records_are_poison_with_a_reason_and_the_rest_is_applied() {
     let (device, command, reply) = stray.expect("is there");
     assert_eq!(format!("devices/{device}/replies/{command}"), R);
     assert!(reply.ok);
-    assert!(case.handler.store.forget(i64::MAX).await.expect("forgets") > 0);
+    assert!(case.forget(i64::MAX).await > 0);
     let stray = case
         .handler
         .store
@@ -533,13 +549,13 @@ async fn one_device_cannot_make_metrics_without_end() {
     let expected = [
         (
             3,
-            "NotApplicable",
-            "metric: the device would have more than 3, the most allowed",
+            "LimitReached",
+            "the device would have too many metrics: metrics_per_device_max = 3",
         ),
         (
             4,
-            "NotApplicable",
-            "metric: the device would have more than 3, the most allowed",
+            "LimitReached",
+            "the device would have too many metrics: metrics_per_device_max = 3",
         ),
     ];
     assert_eq!(reasons(&case.handle(&batches).await), expected);
@@ -718,16 +734,10 @@ async fn old_data_is_forgotten_in_parts_and_the_last_value_stays() {
     case.handle(&[batch(0, &[(T, "31"), (T, "20"), (T, "31"), (T, "22")])])
         .await;
     case.post("c-1").await;
-    assert_eq!(case.handler.store.forget(MS + 2).await.expect("forgets"), 3);
+    assert_eq!(case.forget(MS + 2).await, 3);
     assert_eq!(case.values("d-1", "temperature").await, [31.0, 22.0]);
-    assert_eq!(
-        case.handler.store.forget(MS + 100).await.expect("forgets"),
-        3
-    );
-    assert_eq!(
-        case.handler.store.forget(MS + 100).await.expect("forgets"),
-        0
-    );
+    assert_eq!(case.forget(MS + 100).await, 3);
+    assert_eq!(case.forget(MS + 100).await, 0);
     assert!(
         case.handler
             .store

@@ -8,8 +8,8 @@ use runtime::HandleError;
 use runtime::store::{Progress, ROWS_PER_STATEMENT_MAX, is_whole};
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 
-use super::Store;
 use super::rules::rules_by_metric;
+use super::{Limits, Store};
 use crate::alert::{Alert, Crossing, Kind, State};
 use crate::payload::Reply;
 use crate::telemetry::Value;
@@ -68,12 +68,25 @@ pub struct ReplyAt<'a> {
 pub struct Applied {
     /// The alerts of the records, in order; those of records seen before are the same as then.
     pub alerts: Vec<Alert>,
-    /// Records that the store cannot take: which batch, which record of it, and the reason.
-    pub refused: Vec<(usize, usize, String)>,
+    /// Records that the store cannot take.
+    pub refused: Vec<Refused>,
     /// Readings written.
     pub written: u64,
     /// Readings that were there already.
     pub repeated: u64,
+}
+
+/// A record that the store cannot take.
+#[derive(Debug, PartialEq)]
+pub struct Refused {
+    /// Which batch.
+    pub batch: usize,
+    /// Which record of it.
+    pub record: usize,
+    /// The key of the limit that is reached, if that is why.
+    pub limit: Option<&'static str>,
+    /// Why.
+    pub reason: String,
 }
 
 /// A series as the transaction found it and as it will leave it.
@@ -102,7 +115,7 @@ struct Raised<'a> {
 }
 
 impl Store {
-    /// Applies what the partitions say. `metrics_per_device_max` bounds what one device can make the store keep.
+    /// Applies what the partitions say, as far as `limits` let it, at the moment `now_ms`.
     ///
     /// # Errors
     ///
@@ -110,7 +123,8 @@ impl Store {
     pub async fn apply(
         &self,
         partitions: &[Partition<'_>],
-        metrics_per_device_max: u32,
+        limits: &Limits,
+        now_ms: i64,
     ) -> Result<Applied, HandleError> {
         let mut tx = self.0.write().await?;
         let batches = partitions.iter().map(|partition| partition.batch);
@@ -118,8 +132,9 @@ impl Store {
         let rules = rules_by_metric(&mut tx).await?;
         let mut all = AllSeries::of(partitions);
         all.find(&mut tx).await?;
-        all.create(&mut tx, partitions, &progress, metrics_per_device_max)
-            .await?;
+        all.create(&mut tx, partitions, &progress, limits).await?;
+        let silent_before_ms = limits.before(now_ms).silent_ms;
+        let mut has_series = HashMap::new();
         let mut applied = Applied::default();
         let mut samples = Vec::with_capacity(all.of_reading.len());
         let of_reading = std::mem::take(&mut all.of_reading);
@@ -135,10 +150,19 @@ impl Store {
                 let is_new = progress.is_new(readings[0].offset);
                 // All metrics of a record, or none: what is refused comes again as a whole when it is sent again.
                 if of_record.iter().any(|series| all.series[*series].is_none()) {
-                    let reason = format!(
-                        "metric: the device would have more than {metrics_per_device_max}, the most allowed"
-                    );
-                    applied.refused.push((position, readings[0].index, reason));
+                    let reading = &readings[0];
+                    if !is_new && reading.received_ms < silent_before_ms {
+                        // What was made of it may be forgotten, series and all.
+                        continue;
+                    }
+                    let (limit, reason) =
+                        reached(&mut tx, &mut has_series, reading.device, limits).await?;
+                    applied.refused.push(Refused {
+                        batch: position,
+                        record: reading.index,
+                        limit: Some(limit),
+                        reason,
+                    });
                     continue;
                 }
                 if !is_new {
@@ -185,7 +209,12 @@ impl Store {
                 if let Some(reason) =
                     super::commands::record_reply(&mut tx, progress.source, reply).await?
                 {
-                    applied.refused.push((position, reply.index, reason));
+                    applied.refused.push(Refused {
+                        batch: position,
+                        record: reply.index,
+                        limit: None,
+                        reason,
+                    });
                 }
             }
         }
@@ -342,8 +371,9 @@ impl<'a> AllSeries<'a> {
         tx: &mut Transaction<'_, Sqlite>,
         partitions: &'a [Partition<'a>],
         progress: &[Progress],
-        metrics_per_device_max: u32,
+        limits: &Limits,
     ) -> sqlx::Result<()> {
+        let mut devices = None;
         let mut metrics: HashMap<&str, i64> = HashMap::new();
         let mut of_reading = self.of_reading.as_slice();
         for (partition, progress) in partitions.iter().zip(progress) {
@@ -371,8 +401,18 @@ impl<'a> AllSeries<'a> {
                     }
                 };
                 let after = count.saturating_add(i64::try_from(missing).unwrap_or(i64::MAX));
-                if after > i64::from(metrics_per_device_max) {
+                if after > i64::from(limits.metrics_per_device_max) {
                     continue;
+                }
+                if *count == 0 {
+                    let devices = match &mut devices {
+                        Some(devices) => devices,
+                        None => devices.insert(count_devices(tx).await?),
+                    };
+                    if *devices >= i64::from(limits.devices_max) {
+                        continue;
+                    }
+                    *devices += 1;
                 }
                 *count = after;
                 for (reading, series) in readings.iter().zip(of_record) {
@@ -385,6 +425,48 @@ impl<'a> AllSeries<'a> {
         }
         Ok(())
     }
+}
+
+async fn count_devices(tx: &mut Transaction<'_, Sqlite>) -> sqlx::Result<i64> {
+    sqlx::query_scalar("SELECT devices FROM device_count")
+        .fetch_one(&mut **tx)
+        .await
+}
+
+/// Which limit keeps a device from a series more, and in words. `has_series` holds what was asked before.
+async fn reached<'a>(
+    tx: &mut Transaction<'_, Sqlite>,
+    has_series: &mut HashMap<&'a str, bool>,
+    device: &'a str,
+    limits: &Limits,
+) -> sqlx::Result<(&'static str, String)> {
+    let is_known = match has_series.get(device) {
+        Some(is_known) => *is_known,
+        None => {
+            let sql = "SELECT EXISTS (SELECT 1 FROM series WHERE device = ?)";
+            let is_known: bool = sqlx::query_scalar(sql)
+                .bind(device)
+                .fetch_one(&mut **tx)
+                .await?;
+            has_series.insert(device, is_known);
+            is_known
+        }
+    };
+    let devices = if is_known {
+        0
+    } else {
+        count_devices(tx).await?
+    };
+    Ok(if devices >= i64::from(limits.devices_max) {
+        let max = limits.devices_max;
+        let reason = format!("the device would be one too many: devices_max = {max}");
+        ("devices_max", reason)
+    } else {
+        let max = limits.metrics_per_device_max;
+        let reason =
+            format!("the device would have too many metrics: metrics_per_device_max = {max}");
+        ("metrics_per_device_max", reason)
+    })
 }
 
 async fn create<'a>(
