@@ -341,7 +341,9 @@ mod tests {
                     [chat.consumer.properties]\n\"ssl.key.password\" = \"hunter2\"\n";
         let printed = Config::parse(text).unwrap().resolved().unwrap();
         assert!(!printed.contains("hunter2"), "{printed}");
-        assert_eq!(printed.matches("\"***\"").count(), 2, "{printed}");
+        let hidden = |text: &str| text.matches("\"***\"").count();
+        let always = hidden(&Config::default().resolved().unwrap());
+        assert_eq!(hidden(&printed), always + 2, "{printed}");
         assert!(printed.contains("\"/x\""), "{printed}");
     }
 

@@ -33,6 +33,7 @@ pub struct Dlq {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Count the letters of all topics whose names end in .dlq, or of these topics
+    #[command(after_help = "Example:\n  millstream dlq list --kafka 127.0.0.1:9092")]
     List {
         /// Topics of dead letters
         #[arg(value_name = "TOPIC")]
@@ -45,6 +46,9 @@ pub enum Command {
         kafka: KafkaOptions,
     },
     /// Print letters: why, where they came from, headers, payload
+    #[command(
+        after_help = "Example:\n  millstream dlq show chat.messages.dlq --reason NotJson --limit 5"
+    )]
     Show {
         /// Which letters.
         #[command(flatten)]
@@ -61,6 +65,9 @@ pub enum Command {
     },
     /// Put letters back into the topics that they came from, for the group that gave them up
     #[command(group(ArgGroup::new("which").required(true).multiple(true).args(["all", "reason", "id"])))]
+    #[command(
+        after_help = "Example:\n  millstream dlq redrive chat.messages.dlq --reason NotApplicable --dry-run"
+    )]
     Redrive {
         /// All letters of the topic
         #[arg(long)]
@@ -85,6 +92,9 @@ pub enum Command {
         dry_run: bool,
     },
     /// Delete letters up to a moment, for good; shows the plan, and does it with --execute
+    #[command(
+        after_help = "Example:\n  millstream dlq purge chat.messages.dlq --before -7d --execute"
+    )]
     Purge {
         /// The topic of dead letters
         #[arg(value_name = "TOPIC")]
@@ -105,6 +115,9 @@ pub enum Command {
         kafka: KafkaOptions,
     },
     /// Write letters to a new file, as lines of JSON
+    #[command(
+        after_help = "Example:\n  millstream dlq export chat.messages.dlq --to-file letters.jsonl"
+    )]
     Export {
         /// Which letters.
         #[command(flatten)]

@@ -54,10 +54,13 @@ pub struct Topics {
 #[derive(Debug, Subcommand)]
 pub enum TopicsCommand {
     /// Print them
+    #[command(after_help = "Example:\n  millstream topics list --kafka 127.0.0.1:9092")]
     List(TopicsOptions),
     /// Print them, and end with exit code 1 when something is wrong
+    #[command(after_help = "Example:\n  millstream topics check --config millstream.toml")]
     Check(TopicsOptions),
     /// Make what is missing
+    #[command(after_help = "Example:\n  millstream topics create --kafka 10.0.0.5:9092")]
     Create(TopicsOptions),
 }
 

@@ -1,5 +1,6 @@
 //! Several listeners of one broker, with mosquitto's clients: TLS in both versions, certificates of clients, Unix sockets, IPv6.
 
+use broker::identity::password::{Cost, Edit, edit, make};
 use broker::{Carrier, ClientCertificate, Config, Listener, TlsConfig};
 
 use crate::certificates::{Authority, write};
@@ -200,9 +201,18 @@ fn a_client_without_a_certificate_or_of_another_name_stays_out() {
 #[test]
 fn each_listener_has_its_own_way_of_knowing_clients() {
     let dir = tempfile::tempdir().unwrap();
-    let users = write(dir.path(), "users", "");
-    let only_ours = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(&users, only_ours).unwrap();
+    let users = dir.path().join("users");
+    let cost = Cost {
+        memory_kib: 64,
+        passes: 1,
+    };
+    let hash = &make(b"secret", cost).unwrap();
+    let ada = Edit::Set {
+        hash,
+        tenant: None,
+        groups: None,
+    };
+    edit(&users, "ada", ada).unwrap();
     let setting = Setting::new(|config| {
         config.authentication.file.path = users.display().to_string();
         for secure in &mut config.listeners[3..] {
@@ -214,7 +224,9 @@ fn each_listener_has_its_own_way_of_knowing_clients() {
     setting.publish("unix", &message).finish();
     setting.publish("secure", &message).fails();
     setting.publish("asking", &message).fails();
-    assert_eq!(setting.server.stats().clients_connected, 2);
+    let as_ada = ["-u", "ada", "-P", "secret", "-t", "t", "-m", "x"];
+    setting.publish("secure", &as_ada).finish();
+    assert_eq!(setting.server.stats().clients_connected, 3);
 }
 
 #[test]
