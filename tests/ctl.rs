@@ -171,6 +171,29 @@ fn clients_are_found_shown_disconnected_and_banned() {
 }
 
 #[test]
+fn clients_are_found_by_their_users() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let users = directory.path().join("users").display().to_string();
+    for user in ["ada", "bob"] {
+        let added = run(&["passwd", &users, user, "-b", "hunter2"]);
+        assert!(added.status.success(), "{added:?}");
+    }
+    let node = node(&["--password-file", &users]);
+    let as_user = |user| ["-u", user, "-P", "hunter2"];
+    let _one = Subscriber::start(&node, "one", &["a"], &as_user("ada"));
+    let _two = Subscriber::start(&node, "two", &["a"], &as_user("bob"));
+    let found = done_json(&node, &["clients", "--user", "a*"]);
+    assert_eq!(
+        found["items"].as_array().expect("a list").len(),
+        1,
+        "{found}"
+    );
+    assert_eq!(found["items"][0]["client_id"], "one");
+    assert_eq!(found["items"][0]["user"], "ada");
+    assert!(done(&node, &["client", "two"]).contains("bob"));
+}
+
+#[test]
 fn who_lost_what_is_told() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = configuration(&directory, "[broker.limits]\nqueue_messages_max = 5\n");

@@ -76,6 +76,8 @@ impl Glob {
 pub struct ClientFilter {
     /// Client identifiers.
     pub client_id: Option<Glob>,
+    /// Users as whom clients are connected.
+    pub user: Option<Glob>,
     /// Addresses from which clients are connected.
     pub address: Option<crate::bans::Network>,
     /// Whether the client is connected.
@@ -89,6 +91,8 @@ pub struct ClientFilter {
 pub struct ClientFacts {
     /// The client identifier.
     pub client_id: String,
+    /// Who the client is, where somebody knows it.
+    pub user: Option<String>,
     /// The protocol's version, of the last connection.
     pub version: Version,
     /// Whether the client is connected.

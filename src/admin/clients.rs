@@ -24,6 +24,8 @@ pub const PAGE_MAX: usize = 1_000;
 pub struct Filter {
     /// A client identifier, or a pattern: `*` stands for any text, `?` for one character.
     id: Option<String>,
+    /// A user as whom they are known, or a pattern.
+    user: Option<String>,
     /// An address or a network, such as 10.0.0.5 or 2001:db8::/64.
     address: Option<String>,
     /// Whether they are connected.
@@ -81,6 +83,7 @@ fn version_text(version: Version) -> String {
 fn client(facts: ClientFacts) -> Client {
     Client {
         client_id: facts.client_id,
+        user: facts.user,
         connected: facts.connected,
         address: facts.address.map(|address| address.to_string()),
         version: version_text(facts.version),
@@ -110,6 +113,7 @@ pub async fn list(
 ) -> Result<Json<Page<Client>>, ApiError> {
     let of = Arc::new(ClientFilter {
         client_id: filter.id.map(Glob::new),
+        user: filter.user.map(Glob::new),
         address: filter.address.as_deref().map(network).transpose()?,
         connected: filter.connected,
         version: filter.version.as_deref().map(version).transpose()?,

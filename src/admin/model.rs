@@ -18,6 +18,8 @@ pub struct Page<T> {
 pub struct Client {
     /// The client identifier.
     pub client_id: String,
+    /// Who it is, where somebody knows it.
+    pub user: Option<String>,
     /// Whether the client is connected.
     pub connected: bool,
     /// Where it is connected from.

@@ -59,6 +59,9 @@ Examples:
         /// A client identifier, or a pattern: * stands for any text, ? for one character
         #[arg(long, value_name = "PATTERN")]
         id: Option<String>,
+        /// A user as whom they are known, or a pattern
+        #[arg(long, value_name = "PATTERN")]
+        user: Option<String>,
         /// An address or a network, such as 10.0.0.0/8
         #[arg(long, value_name = "ADDRESS")]
         address: Option<String>,

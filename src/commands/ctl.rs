@@ -36,6 +36,7 @@ pub fn run(ctl: Ctl) -> Result<(), Failure> {
     match ctl.command {
         CtlCommand::Clients {
             id,
+            user,
             address,
             connected,
             away,
@@ -45,6 +46,7 @@ pub fn run(ctl: Ctl) -> Result<(), Failure> {
             let connected = (connected || away).then(|| connected.to_string());
             let query = [
                 ("id", id),
+                ("user", user),
                 ("address", address),
                 ("connected", connected),
                 ("version", mqtt_version),
@@ -306,6 +308,9 @@ fn one_client(client: &Session) -> String {
         format!("away for {since}; its session ends in {ends}")
     };
     table.row(&["state", &state]);
+    if let Some(user) = &client.user {
+        table.row(&["user", user]);
+    }
     if let Some(address) = &client.address {
         table.row(&["address", address]);
     }

@@ -24,6 +24,7 @@ impl ClientFilter {
                 .version
                 .is_none_or(|version| version == session.version)
             && (self.address.is_none() || session.is_online())
+            && (self.user.is_none() || session.owner.principal().is_some())
             && self
                 .client_id
                 .as_ref()
@@ -32,7 +33,11 @@ impl ClientFilter {
 
     /// Whether all fits.
     pub(crate) fn fits(&self, facts: &ClientFacts) -> bool {
-        self.connected.is_none_or(|is| is == facts.connected)
+        let user = facts.user.as_deref();
+        self.user
+            .as_ref()
+            .is_none_or(|glob| user.is_some_and(|user| glob.matches(user)))
+            && self.connected.is_none_or(|is| is == facts.connected)
             && self.version.is_none_or(|version| version == facts.version)
             && self.address.is_none_or(|network| {
                 facts
@@ -89,6 +94,10 @@ impl Worker {
         };
         ClientFacts {
             client_id: session.owner.client_id().to_owned(),
+            user: session
+                .owner
+                .principal()
+                .map(|principal| principal.user.to_string()),
             version: session.version,
             connected,
             address: connection.and_then(|connection| connection.transport.peer_address()),
