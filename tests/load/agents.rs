@@ -127,7 +127,7 @@ fn a_second_coordinator_is_refused_until_the_first_has_gone() {
     let broker = broker();
     let at = broker.mqtt().to_string();
     let agent = Agent::start();
-    let (first, line) = agent.say("{\"hello\":{\"protocol\":4}}\n");
+    let (first, line) = agent.say("{\"hello\":{\"protocol\":5}}\n");
     assert!(line.contains("hello"), "{line}");
     let arguments = pairs(&at, &[SMALL, &["--agents", &agent.address]]);
     let ended = run(&arguments);
