@@ -108,7 +108,7 @@ impl Layers {
     }
 }
 
-/// Whether clients could begin that way: what [`Layers::new`] would say.
+/// Whether clients could begin that way: what `Layers::new` would say.
 ///
 /// # Errors
 /// They could not: why.
