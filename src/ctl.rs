@@ -4,4 +4,4 @@ mod client;
 mod table;
 
 pub use client::{Client, encoded};
-pub use table::{Table, ago, shown};
+pub use table::{Table, ago, is_obeyed, shown};

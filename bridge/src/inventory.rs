@@ -2,17 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, ConfigResource};
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::error::KafkaError;
+use rdkafka::admin::ConfigResource;
 use rdkafka::metadata::Metadata;
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::error::StartError;
-use crate::fault::Asker;
-use crate::kafka;
-use crate::topics::{self, Quiet};
+use crate::topics;
 
 /// A topic that a node needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,17 +50,13 @@ impl Inventory {
     pub fn take(config: &Config, make: bool) -> Result<Self, StartError> {
         let timeout = Duration::from_millis(config.start_timeout_ms);
         let deadline = Instant::now() + timeout;
-        let client_error = |error: KafkaError| StartError::Client(error.to_string());
-        let client = kafka::client(config);
-        let admin = AdminClient::from_config_and_context(&client, Quiet).map_err(client_error)?;
-        let asker = Asker::new(client).map_err(client_error)?;
+        let (admin, asker) = topics::clients(config)?;
         let mut metadata = topics::metadata(&asker, config, None, timeout)?;
-        let has = |metadata: &Metadata, name: &str| topics::has_topic(metadata, name);
         let names = config.kafka_topics();
         let missing: Vec<&str> = names
             .iter()
             .copied()
-            .filter(|name| !has(&metadata, name))
+            .filter(|name| !topics::has_topic(&metadata, name))
             .collect();
         let made = match make {
             true => missing.iter().map(|&name| name.to_owned()).collect(),

@@ -63,14 +63,20 @@ pub(crate) struct Prepared {
     pub(crate) in_memory: bool,
 }
 
-/// Makes sure that Kafka answers and has every topic.
-pub(crate) fn prepare(config: &Config) -> Result<Prepared, StartError> {
-    let timeout = Duration::from_millis(config.start_timeout_ms);
-    let deadline = Instant::now() + timeout;
+/// Those who ask Kafka.
+pub(crate) fn clients(config: &Config) -> Result<(AdminClient<Quiet>, Asker), StartError> {
     let client_error = |error: KafkaError| StartError::Client(error.to_string());
     let client = kafka::client(config);
     let admin = AdminClient::from_config_and_context(&client, Quiet).map_err(client_error)?;
     let asker = Asker::new(client).map_err(client_error)?;
+    Ok((admin, asker))
+}
+
+/// Makes sure that Kafka answers and has every topic.
+pub(crate) fn prepare(config: &Config) -> Result<Prepared, StartError> {
+    let timeout = Duration::from_millis(config.start_timeout_ms);
+    let deadline = Instant::now() + timeout;
+    let (admin, asker) = clients(config)?;
     let mut metadata = metadata(&asker, config, None, timeout)?;
     let missing: Vec<&str> = config
         .kafka_topics()

@@ -156,6 +156,24 @@ pub struct Part<T> {
     pub looked_at: u32,
 }
 
+impl<T> Default for Part<T> {
+    /// Of a step that has not begun.
+    fn default() -> Self {
+        Self {
+            found: Vec::new(),
+            next: None,
+            looked_at: 0,
+        }
+    }
+}
+
+impl<T> Part<T> {
+    /// Whether the step may look at one entry more, where `max` are asked for.
+    pub(crate) fn has_room(&self, max: usize) -> bool {
+        self.looked_at < ADMIN_ENTRIES_PER_TURN_MAX && self.found.len() < max
+    }
+}
+
 /// Which subscriptions are asked for.
 #[derive(Debug, Clone, Default)]
 pub struct SubscriptionFilter {

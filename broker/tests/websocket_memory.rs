@@ -1,41 +1,21 @@
 //! What WebSocket costs for an idle client in the broker's own memory, counted at the allocator beside a client without it. One
 //! test, because the allocator counts for the whole process.
 
-use std::alloc::System;
+mod idle;
+
 use std::sync::Arc;
 
 use broker::sim::{Peer, Sim};
 use broker::transport::{Layer, ProxyLayer, WebSocketLayer};
 use broker::{Config, NoSink};
-use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use idle::{held, hello};
 use websocket::{Client, Greeting, Rules};
-
-#[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const CLIENTS: u32 = 500;
 /// What WebSocket adds to an idle client: its layer, and what holds layers.
 const WEBSOCKET_BYTES_MAX: f64 = 256.0;
 /// The same with the header of a proxy, which is known as long as the client is there.
 const PROXIED_BYTES_MAX: f64 = 448.0;
-
-fn held() -> f64 {
-    let stats = ALLOCATOR.stats();
-    stats.bytes_allocated as f64 - stats.bytes_deallocated as f64
-}
-
-/// The bytes that a client says: CONNECT, and a subscription of its own.
-fn hello(number: u32) -> Vec<u8> {
-    let id = format!("client-{number:07}");
-    let mut bytes = vec![0x10, 12 + id.len() as u8];
-    bytes.extend(b"\0\x04MQTT\x04\x02\x01\x2c\0");
-    bytes.push(id.len() as u8);
-    bytes.extend(id.as_bytes());
-    bytes.extend([0x82, 5 + id.len() as u8, 0, 1, 0, id.len() as u8]);
-    bytes.extend(id.as_bytes());
-    bytes.push(0);
-    bytes
-}
 
 /// Sends in small pieces: the buffer that the simulation keeps for a client is as large as the largest of them.
 fn send(sim: &mut Sim, peer: Peer, wire: &[u8]) {

@@ -2,74 +2,19 @@
 
 mod real_support;
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use codec::{Qos, Version};
 use loadgen::process::Usage;
 use loadgen::swarm::{Client, Hello, Leave, Notice, Swarm};
-use real_support::{
-    Clients, DEADLINE, hello, is_acknowledged, is_delivered, is_subscribed, is_unasked,
-};
-
-/// A mosquitto on a free port, for as long as the test.
-struct Mosquitto {
-    child: Child,
-    address: SocketAddr,
-    _folder: tempfile::TempDir,
-}
-
-impl Mosquitto {
-    fn start() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("mosquitto.conf");
-        let port = address.port();
-        let text = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\n"
-        );
-        std::fs::write(&file, text).unwrap();
-        let program = ["/usr/sbin/mosquitto", "mosquitto"]
-            .into_iter()
-            .find(|path| std::path::Path::new(path).exists())
-            .unwrap_or("mosquitto");
-        let child = Command::new(program)
-            .arg("-c")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("mosquitto: {error}; run ./test.sh setup"));
-        let mosquitto = Self {
-            child,
-            address,
-            _folder: folder,
-        };
-        let until = Instant::now() + DEADLINE;
-        while TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < until, "mosquitto does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        mosquitto
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
+use real_support::mosquitto::Mosquitto;
+use real_support::{Clients, hello, is_acknowledged, is_delivered, is_subscribed, is_unasked};
 
 #[test]
 fn every_qos_goes_both_ways() {
     const QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
     const MESSAGES: u32 = 600;
-    let mosquitto = Mosquitto::start();
+    let mosquitto = Mosquitto::start(|_| String::new());
     for version in [Version::V311, Version::V5] {
         let mut clients = Clients::new(mosquitto.address, 2);
         clients.connect(0, &hello("subscriber", version));
@@ -109,7 +54,7 @@ fn every_qos_goes_both_ways() {
 
 #[test]
 fn keep_alive_holds_the_connection() {
-    let mosquitto = Mosquitto::start();
+    let mosquitto = Mosquitto::start(|_| String::new());
     let mut clients = Clients::new(mosquitto.address, 2);
     for client in 0..2 {
         let id = client.to_string();
@@ -132,7 +77,7 @@ fn keep_alive_holds_the_connection() {
 fn an_idle_client_costs_this_process_little() {
     const WARM: u32 = 200;
     const CLIENTS: u32 = 900;
-    let mosquitto = Mosquitto::start();
+    let mosquitto = Mosquitto::start(|_| String::new());
     let mut clients = Clients::new(mosquitto.address, CLIENTS);
     clients
         .notices

@@ -5,17 +5,16 @@ mod real_support;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use codec::{Qos, Version};
 use loadgen::plan::Secret;
 use loadgen::real::{RealOptions, RealSwarm, Tls, Trust, Way, check};
 use loadgen::swarm::{Client, Handshakes, Leave, Swarm};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use real_support::{Clients, DEADLINE, hello, is_acknowledged, is_delivered, is_subscribed};
+use real_support::mosquitto::Mosquitto;
+use real_support::{Clients, hello, is_acknowledged, is_delivered, is_subscribed};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -82,68 +81,25 @@ fn over(tls: Option<Tls>, websocket: Option<&str>) -> Way {
     }
 }
 
-/// A mosquitto on a free port, for as long as the test.
-struct Mosquitto {
-    child: Child,
-    address: SocketAddr,
-    _folder: tempfile::TempDir,
-}
-
-impl Mosquitto {
-    fn start(papers: Option<&Papers>, client_certificates: bool) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let folder = tempfile::tempdir().unwrap();
-        let mut text = format!(
-            "listener {} 127.0.0.1\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\n",
-            address.port()
-        );
-        if let Some(papers) = papers {
-            // Started by root it would become somebody who may not read the key.
-            text.push_str("user root\n");
-            let mut file = |option: &str, content: &str| {
-                let path = folder.path().join(option);
-                std::fs::write(&path, content).unwrap();
-                text.push_str(&format!("{option} {}\n", path.display()));
-            };
-            file("cafile", &papers.ca);
-            file("certfile", &papers.server.0);
-            file("keyfile", &papers.server.1);
-            text.push_str(&format!("require_certificate {client_certificates}\n"));
-        }
-        let conf = folder.path().join("mosquitto.conf");
-        std::fs::write(&conf, text).unwrap();
-        let program = ["/usr/sbin/mosquitto", "mosquitto"]
-            .into_iter()
-            .find(|path| Path::new(path).exists())
-            .unwrap_or("mosquitto");
-        let child = Command::new(program)
-            .args([Path::new("-c"), &conf])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("mosquitto: {error}; run ./test.sh setup"));
-        let mosquitto = Self {
-            child,
-            address,
-            _folder: folder,
+/// A mosquitto, with TLS where there are papers.
+fn mosquitto(papers: Option<&Papers>, client_certificates: bool) -> Mosquitto {
+    Mosquitto::start(|folder| {
+        let Some(papers) = papers else {
+            return String::new();
         };
-        let until = Instant::now() + DEADLINE;
-        while TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < until, "mosquitto does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        mosquitto
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
+        // Started by root it would become somebody who may not read the key.
+        let mut text = "user root\n".to_owned();
+        let mut file = |option: &str, content: &str| {
+            let path = folder.join(option);
+            std::fs::write(&path, content).unwrap();
+            text.push_str(&format!("{option} {}\n", path.display()));
+        };
+        file("cafile", &papers.ca);
+        file("certfile", &papers.server.0);
+        file("keyfile", &papers.server.1);
+        text.push_str(&format!("require_certificate {client_certificates}\n"));
+        text
+    })
 }
 
 trait Stream: Read + Write + Send {}
@@ -304,7 +260,7 @@ fn conversation(address: SocketAddr, way: &Way) -> Handshakes {
 #[test]
 fn tls_goes_both_ways_and_clients_that_come_back_go_on_with_their_sessions() {
     let papers = Papers::new();
-    let mosquitto = Mosquitto::start(Some(&papers), false);
+    let mosquitto = mosquitto(Some(&papers), false);
     let counted = conversation(mosquitto.address, &over(Some(papers.believed()), None));
     assert_eq!(counted.full + counted.resumed, 4);
     assert!(counted.resumed >= 2, "{counted:?}");
@@ -319,7 +275,7 @@ fn tls_goes_both_ways_and_clients_that_come_back_go_on_with_their_sessions() {
 #[test]
 fn clients_show_their_certificate_where_one_is_required() {
     let papers = Papers::new();
-    let mosquitto = Mosquitto::start(Some(&papers), true);
+    let mosquitto = mosquitto(Some(&papers), true);
     conversation(mosquitto.address, &over(Some(papers.identified()), None));
     let way = over(Some(papers.believed()), None);
     let mut clients = clients(mosquitto.address, &way, 1);
@@ -330,7 +286,7 @@ fn clients_show_their_certificate_where_one_is_required() {
 #[test]
 fn a_broker_that_is_not_believed_is_not_talked_to_unless_asked_for() {
     let papers = Papers::new();
-    let mosquitto = Mosquitto::start(Some(&papers), false);
+    let mosquitto = mosquitto(Some(&papers), false);
     let believes = |ca: &str, host: &str| Way {
         host: host.to_owned(),
         ..over(
@@ -362,7 +318,7 @@ fn a_broker_that_is_not_believed_is_not_talked_to_unless_asked_for() {
 
 #[test]
 fn websocket_goes_both_ways() {
-    let mosquitto = Mosquitto::start(None, false);
+    let mosquitto = mosquitto(None, false);
     let address = relay(mosquitto.address, None);
     let counted = conversation(address, &over(None, Some("/mqtt")));
     assert_eq!(counted, Handshakes::default());
@@ -374,7 +330,7 @@ fn websocket_goes_both_ways() {
 #[test]
 fn websocket_over_tls_goes_both_ways() {
     let papers = Papers::new();
-    let mosquitto = Mosquitto::start(None, false);
+    let mosquitto = mosquitto(None, false);
     let address = relay(mosquitto.address, Some(&papers));
     let way = over(Some(papers.believed()), Some("/mqtt"));
     let counted = conversation(address, &way);
@@ -383,7 +339,7 @@ fn websocket_over_tls_goes_both_ways() {
 
 #[test]
 fn a_broker_without_tls_or_websocket_is_said_to_have_none() {
-    let mosquitto = Mosquitto::start(None, false);
+    let mosquitto = mosquitto(None, false);
     let papers = Papers::new();
     for way in [
         over(Some(papers.believed()), None),

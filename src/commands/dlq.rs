@@ -15,6 +15,7 @@ use serde_json::json;
 use super::{audited, now_ms, print, stoppable};
 use crate::cli::{Dlq, DlqCommand, DlqKafka, DlqLetters};
 use crate::config::Config;
+use crate::ctl::is_obeyed;
 use crate::exit::Failure;
 
 /// Letters that are put back without being confirmed by a `--limit`.
@@ -381,7 +382,7 @@ impl Show {
 fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() {
+        if is_obeyed(c) {
             printable.extend(c.escape_default());
         } else {
             printable.push(c);

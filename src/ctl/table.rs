@@ -1,14 +1,19 @@
 //! Tables for a terminal. Whatever a client named itself, no byte of it commands the terminal.
 
+/// Whether a character would command a terminal, turn the text or hide in it.
+pub fn is_obeyed(c: char) -> bool {
+    // Line and paragraph separators, marks of direction, what has no width, the private use area.
+    let is_tricky = matches!(c,
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
+        | '\u{e000}'..='\u{f8ff}' | '\u{061c}' | '\u{fff9}'..='\u{fffb}');
+    c.is_control() || is_tricky
+}
+
 /// Text of a client as it may stand on a terminal: control characters, and what turns or hides text, as escapes.
 pub fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        // Line and paragraph separators, marks of direction, what has no width, the private use area.
-        let is_tricky = matches!(c,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
-            | '\u{e000}'..='\u{f8ff}' | '\u{061c}' | '\u{fff9}'..='\u{fffb}');
-        if c.is_control() || is_tricky {
+        if is_obeyed(c) {
             shown.extend(c.escape_unicode());
         } else {
             shown.push(c);

@@ -137,16 +137,9 @@ impl Worker {
         slot: u32,
         max: usize,
     ) -> Part<ClientFacts> {
-        let mut part = Part {
-            found: Vec::new(),
-            next: None,
-            looked_at: 0,
-        };
+        let mut part = Part::default();
         let mut at = slot;
-        while at < self.sessions.slots()
-            && part.looked_at < ADMIN_ENTRIES_PER_TURN_MAX
-            && part.found.len() < max
-        {
+        while at < self.sessions.slots() && part.has_room(max) {
             part.looked_at += 1;
             if let Some(session) = self.sessions.get(at)
                 && filter.may_fit(session)
@@ -176,7 +169,7 @@ impl Worker {
         let id = SessionId::new(self.index, slot);
         let unseen = session.subscriptions.iter().skip(within as usize);
         for (seen, text) in (within..).zip(unseen) {
-            if part.looked_at >= ADMIN_ENTRIES_PER_TURN_MAX || part.found.len() >= max {
+            if !part.has_room(max) {
                 return Some(seen);
             }
             part.looked_at += 1;
@@ -205,11 +198,7 @@ impl Worker {
         within: u32,
         max: usize,
     ) -> Part<SubscriptionFacts> {
-        let mut part = Part {
-            found: Vec::new(),
-            next: None,
-            looked_at: 0,
-        };
+        let mut part = Part::default();
         if let Some(slot) = self.session_of(client_id) {
             let seen = self.look_at_subscriptions(slot, within, filter, max, &mut part);
             part.next = seen.and_then(|seen| self.next(slot, seen));
@@ -224,16 +213,9 @@ impl Worker {
         from: Cursor,
         max: usize,
     ) -> Part<SubscriptionFacts> {
-        let mut part = Part {
-            found: Vec::new(),
-            next: None,
-            looked_at: 0,
-        };
+        let mut part = Part::default();
         let (mut at, mut within) = (from.slot, from.within);
-        while at < self.sessions.slots()
-            && part.looked_at < ADMIN_ENTRIES_PER_TURN_MAX
-            && part.found.len() < max
-        {
+        while at < self.sessions.slots() && part.has_room(max) {
             part.looked_at += 1;
             let fits = |session: &Session| {
                 let glob = filter.client_id.as_ref();

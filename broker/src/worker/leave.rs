@@ -5,7 +5,6 @@ use codec::{ConnAck, Disconnect, Packet, PropertiesBuf, Property, ReasonCode, Ve
 
 use super::{Close, Step, Worker};
 use crate::admin::Part;
-use crate::limits::ADMIN_ENTRIES_PER_TURN_MAX;
 use crate::session::Session;
 
 impl Worker {
@@ -13,16 +12,9 @@ impl Worker {
     /// of a bounded number that is looked at.
     pub(crate) fn leave_some(&mut self, slot: u32, max: usize) -> Part<()> {
         self.is_leaving = true;
-        let mut part = Part {
-            found: Vec::new(),
-            next: None,
-            looked_at: 0,
-        };
+        let mut part = Part::default();
         let mut at = slot;
-        while at < self.sessions.slots()
-            && part.looked_at < ADMIN_ENTRIES_PER_TURN_MAX
-            && part.found.len() < max
-        {
+        while at < self.sessions.slots() && part.has_room(max) {
             part.looked_at += 1;
             let is_answered = |session: &&Session| {
                 let flow = session.flow.as_ref();

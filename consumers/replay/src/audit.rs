@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{NewTopic, TopicReplication};
-use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 
-use crate::kafka::{ASK_TIMEOUT, admin_options, describe, wait};
+use crate::kafka::{ASK_TIMEOUT, describe, wait};
 use crate::moment::timestamp;
 use crate::{Error, Kafka};
 
@@ -37,17 +35,7 @@ impl Audit {
         command: &str,
         now_ms: i64,
     ) -> Result<Self, Error> {
-        let topic =
-            NewTopic::new(TOPIC, 1, TopicReplication::Fixed(-1)).set("retention.ms", RETENTION_MS);
-        let failed = |cause: String| Error::failed(format!("make the topic {TOPIC}"), cause);
-        let made = wait(kafka.admin()?.create_topics([&topic], &admin_options()))?
-            .map_err(|error| failed(describe(&error)))?;
-        for made in made {
-            match made {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((_, code)) => return Err(failed(code.to_string())),
-            }
-        }
+        kafka.make_topic(TOPIC, ("retention.ms", RETENTION_MS))?;
         let audit = Self {
             kafka: kafka.clone(),
             id: id.to_owned(),

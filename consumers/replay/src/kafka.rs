@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -96,6 +96,21 @@ impl Kafka {
                 (topic.name().to_owned(), partitions)
             })
             .collect())
+    }
+
+    /// Makes a topic of one partition with this setting, where there is none of its name.
+    pub(crate) fn make_topic(&self, name: &str, (key, value): (&str, &str)) -> Result<(), Error> {
+        let topic = NewTopic::new(name, 1, TopicReplication::Fixed(-1)).set(key, value);
+        let failed = |cause: String| Error::failed(format!("make the topic {name}"), cause);
+        let made = wait(self.admin()?.create_topics([&topic], &admin_options()))?
+            .map_err(|error| failed(describe(&error)))?;
+        for made in made {
+            match made {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((_, code)) => return Err(failed(code.to_string())),
+            }
+        }
+        Ok(())
     }
 
     fn unreachable(&self, consumer: &BaseConsumer<Heard>, error: &KafkaError) -> Error {

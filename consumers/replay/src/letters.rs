@@ -6,11 +6,8 @@ use std::time::Duration;
 
 use envelope::dead_letter;
 use envelope::replay::{ATTEMPTS, Origin};
-use rdkafka::admin::{NewTopic, TopicReplication};
-use rdkafka::error::RDKafkaErrorCode;
 use serde::Serialize;
 
-use crate::kafka::{admin_options, describe, wait};
 use crate::line::Line;
 use crate::moment::{Bounds, Moment};
 use crate::plan::{Plan, Span};
@@ -181,22 +178,6 @@ pub fn redriven(kafka: &Kafka, topic: &str, stop: &AtomicBool) -> Result<HashSet
         Ok(true)
     })?;
     Ok(ids)
-}
-
-/// Makes the topic in which it stands which letters were put back.
-pub(crate) fn make_redriven_topic(kafka: &Kafka) -> Result<(), Error> {
-    let topic = NewTopic::new(REDRIVEN_TOPIC, 1, TopicReplication::Fixed(-1))
-        .set("cleanup.policy", "compact");
-    let failed = |cause: String| Error::failed(format!("make the topic {REDRIVEN_TOPIC}"), cause);
-    let made = wait(kafka.admin()?.create_topics([&topic], &admin_options()))?
-        .map_err(|error| failed(describe(&error)))?;
-    for made in made {
-        match made {
-            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((_, code)) => return Err(failed(code.to_string())),
-        }
-    }
-    Ok(())
 }
 
 /// The letters of a topic, counted.

@@ -83,7 +83,7 @@ impl Redrive {
     /// # Errors
     /// No such topic, or Kafka fails; what was finished stays.
     pub fn run(&self, kafka: &Kafka, id: &str, stop: &AtomicBool) -> Result<Redriven, Error> {
-        letters::make_redriven_topic(kafka)?;
+        kafka.make_topic(REDRIVEN_TOPIC, ("cleanup.policy", "compact"))?;
         // First: whoever else puts letters of this topic back can finish nothing from here on, so the marks are all of them.
         let mut transactions =
             Transactions::open(kafka, &format!("millstream-dlq-{}", self.topic))?;
